@@ -1,0 +1,22 @@
+"""Packed attention: one function, several kernels.
+
+Shape legend, used as name suffixes throughout:
+
+    B  batch, always 1: a batch is one packed row
+    M  tokens of the row
+    H  query heads
+    G  key/value heads, a divisor of H
+    R  query heads per key/value head, H / G
+    K  head size
+    D  model width
+    V  vocabulary
+    S  document slots of the row
+    L  tokens of one document
+    N  blocks of 128 tokens
+"""
+
+from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.layout import PackedLayout
+from packformer.attention.packed import KERNELS, packed_attention, select_kernel
+
+__all__ = ["KERNELS", "Kernel", "PackedLayout", "Variant", "packed_attention", "select_kernel"]

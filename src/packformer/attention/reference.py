@@ -1,0 +1,61 @@
+"""What packed attention means: float64, everything materialised. For tests and proofs only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from packformer.attention.kernel import Kernel
+from packformer.attention.layout import PackedLayout
+
+
+def visible(layout: PackedLayout, window: int | None = None) -> Tensor:
+    """Which key each query sees: same document, not later, nearer than ``window``.
+
+    Args:
+        layout: documents of the row.
+        window: number of visible tokens, the query's own included; None for all.
+
+    Returns:
+        bool ``[M, M]``, queries by keys.
+    """
+    index = torch.arange(layout.num_tokens, device=layout.position_ids.device)
+    distance = index[:, None] - index[None, :]
+    # A key at distance d lies in the query's document exactly if the query's position is >= d.
+    seen = (distance >= 0) & (distance <= layout.position_ids[:, None])
+    return seen if window is None else seen & (distance < window)
+
+
+def reference_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: PackedLayout,
+    *,
+    alibi_slopes: Tensor | None,
+    window: int | None,
+    scale: float,
+    prepared: Any = None,
+) -> Tensor:
+    """The definition, differentiable, in float64 and O(H M^2) memory; see ``packed_attention``."""
+    q_BMHK, k_BMHK, v_BMHK = q.double(), k.double(), v.double()
+    if (queries_per_kv := q.shape[2] // k.shape[2]) > 1:
+        k_BMHK = k_BMHK.repeat_interleave(queries_per_kv, dim=2)
+        v_BMHK = v_BMHK.repeat_interleave(queries_per_kv, dim=2)
+    scores_BHMM = torch.einsum("bmhk,bnhk->bhmn", q_BMHK, k_BMHK) * scale
+    if alibi_slopes is not None:
+        index = torch.arange(layout.num_tokens, device=q.device, dtype=torch.float64)
+        distance_MM = index[:, None] - index[None, :]
+        scores_BHMM = scores_BHMM - alibi_slopes.double()[:, None, None] * distance_MM
+    scores_BHMM = scores_BHMM.masked_fill(~visible(layout, window), float("-inf"))
+    return torch.einsum("bhmn,bnhk->bmhk", scores_BHMM.softmax(-1), v_BMHK)
+
+
+reference_kernel = Kernel(
+    name="reference",
+    description="float64 definition, quadratic memory: for tests",
+    unsupported=lambda variant: None,
+    run=reference_attention,
+)

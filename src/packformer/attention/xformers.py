@@ -1,0 +1,154 @@
+"""Packed attention through xFormers on CUDA.
+
+xFormers' public ``memory_efficient_attention`` trains grouped heads only with keys and values
+expanded to all query heads, and its mask objects make torch.compile recompile for every packing.
+The operators behind it do neither: they read fewer key/value heads natively, forward and backward,
+and take the boundaries as a tensor. They are wrapped here as one custom op.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.layout import PackedLayout
+from packformer.attention.load_xformers import load_fmha
+
+_MIN_CAPABILITY = (8, 0)
+_MAX_HEAD_DIM = 256
+
+
+def _unsupported(variant: Variant) -> str | None:
+    if variant.device_type != "cuda":
+        return "runs on CUDA only"
+    if variant.alibi:
+        return "has no linear biases in linear memory"
+    if variant.dtype not in (torch.bfloat16, torch.float16):
+        return f"takes bfloat16 and float16, not {str(variant.dtype).removeprefix('torch.')}"
+    if variant.head_dim % 8 or variant.head_dim > _MAX_HEAD_DIM:
+        return f"takes head sizes that are multiples of 8 up to {_MAX_HEAD_DIM}"
+    if torch.cuda.get_device_capability() < _MIN_CAPABILITY:
+        return "needs compute capability 8.0 or newer"
+    try:
+        if not load_fmha().flash.FwOp.is_available():
+            return "xFormers found no flash-attention operator in this build of torch"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: PackedLayout,
+    *,
+    alibi_slopes: Tensor | None,
+    window: int | None,
+    scale: float,
+    prepared: Any = None,
+) -> Tensor:
+    out_MHK, _ = _flash(q[0], k[0], v[0], layout.cu_seqlens, layout.max_seqlen, window or 0, scale)
+    return out_MHK[None]
+
+
+@torch.library.custom_op("packformer::xformers", mutates_args=(), device_types="cuda")
+def _flash(
+    q_MHK: Tensor,
+    k_MGK: Tensor,
+    v_MGK: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    out_MHK, lse_HM, _ = load_fmha().flash.FwOp.OPERATOR(
+        q_MHK,
+        k_MGK,
+        v_MGK,
+        cu_seqlens,
+        cu_seqlens,
+        None,  # seqused_k: all keys of a document are used
+        max_seqlen,
+        max_seqlen,
+        0.0,  # dropout
+        scale,
+        True,  # causal
+        window_left=window - 1,  # -1: no window
+        window_right=-1,
+        return_softmax=False,
+        block_tables=None,
+    )
+    return out_MHK, lse_HM
+
+
+@_flash.register_fake
+def _(q_MHK, k_MGK, v_MGK, cu_seqlens, max_seqlen, window, scale):  # type: ignore[no-untyped-def]
+    lse_HM = q_MHK.new_empty((q_MHK.shape[1], q_MHK.shape[0]), dtype=torch.float32)
+    return q_MHK.new_empty(q_MHK.shape), lse_HM
+
+
+@torch.library.custom_op("packformer::xformers_backward", mutates_args=(), device_types="cuda")
+def _flash_backward(
+    grad_MHK: Tensor,
+    q_MHK: Tensor,
+    k_MGK: Tensor,
+    v_MGK: Tensor,
+    out_MHK: Tensor,
+    lse_HM: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = load_fmha().flash.BwOp.OPERATOR(
+        False,  # q, k and v do not share storage
+        grad_MHK,
+        q_MHK,
+        k_MGK,
+        v_MGK,
+        out_MHK,
+        lse_HM,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
+        0.0,  # dropout
+        scale,
+        True,  # causal
+        window_left=window - 1,
+        window_right=-1,
+        rng_state=None,  # read only with dropout
+    )
+    return dq, dk, dv
+
+
+@_flash_backward.register_fake
+def _(grad_MHK, q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
+    return tuple(x.new_empty(x.shape) for x in (q_MHK, k_MGK, v_MGK))
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    q, k, v, cu_seqlens, ctx.max_seqlen, ctx.window, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
+    grads = _flash_backward(
+        grad_MHK.contiguous(), *ctx.saved_tensors, ctx.max_seqlen, ctx.window, ctx.scale
+    )
+    return *grads, None, None, None, None
+
+
+_flash.register_autograd(_autograd_backward, setup_context=_setup_context)
+
+xformers_kernel = Kernel(
+    name="xformers",
+    description="xFormers' FlashAttention operators, grouped heads native",
+    unsupported=_unsupported,
+    run=_run,
+)

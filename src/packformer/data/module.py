@@ -1,0 +1,137 @@
+"""The Lightning data module: a data set, packed."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from packformer.batch import PackedBatch
+from packformer.data.packing import PackingSettings
+from packformer.data.rows import PackedRows
+from packformer.data.source import DataSet
+
+_SAMPLED_ROWS = 32
+
+
+class PackedDataModule(L.LightningDataModule):
+    """Packs a data set's documents into rows of one constant shape.
+
+    The position in the training data is part of Lightning's checkpoints: it is the one carried by
+    the last batch the model was given, whatever the loader has read ahead.
+
+    Args:
+        data_set: where documents come from.
+        packing: how they become rows.
+        max_documents_per_row: room of a row; None to measure it: a quarter more than the fullest
+            of the first rows holds.
+        validation_rows: rows of validation data; None for all of it.
+        num_workers: loader processes; 0 packs in the training process.
+        seed: of the training order.
+
+    Attributes:
+        splits: the prepared documents.
+        max_documents: document slots of a row, beside those for padding.
+        token_budget: counted tokens per row that losses are divided by, the mean of the first rows:
+            a constant, so that every counted token weighs the same in every step.
+        position: where training stands in the data; None before the first step.
+
+    Raises:
+        ValueError: if an argument is out of range or the data unusable.
+    """
+
+    def __init__(
+        self,
+        data_set: DataSet,
+        packing: PackingSettings,
+        *,
+        max_documents_per_row: int | None = None,
+        validation_rows: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {
+            "max_documents_per_row": max_documents_per_row,
+            "validation_rows": validation_rows,
+        }.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
+        self._packing = packing
+        self._validation_rows = validation_rows
+        self._num_workers = num_workers
+        self._seed = seed
+        self.position: dict[str, Any] | None = None
+        self.splits = data_set.prepare()
+        self.max_documents = max_documents_per_row or packing.row_length
+        sample = list(islice(self._train_rows(), _SAMPLED_ROWS))
+        if max_documents_per_row is None:
+            fullest = max(len(batch.lengths) for batch in sample)
+            self.max_documents = min(packing.row_length // 2, 8 * math.ceil(fullest * 1.25 / 8))
+        self.token_budget = max(1, round(sum(b.num_targets for b in sample) / len(sample)))
+
+    @property
+    def row_length(self) -> int:
+        """M, tokens of a row."""
+        return self._packing.row_length
+
+    @property
+    def max_seqlen(self) -> int:
+        """Longest document a row can hold, in tokens."""
+        return self._packing.max_seqlen
+
+    def _train_rows(self) -> PackedRows:
+        return PackedRows(
+            self.splits.train,
+            self._packing,
+            max_documents=self.max_documents,
+            seed=self._seed,
+            start=self.position,
+            **self._ranks(),
+        )
+
+    def _ranks(self) -> dict[str, Any]:
+        if self.trainer is None:
+            return {}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def _loader(self, rows: PackedRows) -> DataLoader[PackedBatch]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(rows, batch_size=None, num_workers=self._num_workers, pin_memory=on_gpu)
+
+    def train_dataloader(self) -> DataLoader[PackedBatch]:
+        return self._loader(self._train_rows())
+
+    def val_dataloader(self) -> DataLoader[PackedBatch]:
+        ranks = self._ranks()
+        rows = PackedRows(
+            self.splits.validation,
+            self._packing,
+            max_documents=self.max_documents,
+            seed=0,  # the same rows in every run, whatever its seed
+            epochs=1,
+            limit=self._validation_rows,
+            **ranks,
+        )
+        return self._loader(rows)
+
+    def on_before_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> PackedBatch:
+        # Called when the batch is about to be used, not when it is read ahead.
+        if self.trainer is not None and self.trainer.training:
+            self.position = batch.position
+        return batch
+
+    def transfer_batch_to_device(
+        self, batch: PackedBatch, device: torch.device, dataloader_idx: int
+    ) -> PackedBatch:
+        return batch.to(device, non_blocking=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.position = state_dict["position"]

@@ -1,0 +1,127 @@
+"""From pieces of documents to batches of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from packformer.attention import PackedLayout
+from packformer.batch import IGNORE_INDEX, PackedBatch
+from packformer.data.packing import BestFitPacker, PackerState, PackingSettings, Piece
+from packformer.data.source import DocumentSource
+
+
+def collate_row(
+    source: DocumentSource,
+    pieces: list[Piece],
+    *,
+    row_length: int,
+    max_seqlen: int,
+    max_documents: int,
+    position: dict[str, Any],
+) -> PackedBatch:
+    """Lays the tokens and targets of ``pieces`` one after another and pads to ``row_length``.
+
+    The padding is laid out as further documents, none longer than ``max_seqlen``, in slots of its
+    own beside the ``max_documents``.
+    """
+    tokens = np.zeros(row_length, dtype=np.int64)
+    targets = np.full(row_length, IGNORE_INDEX, dtype=np.int64)
+    end = 0
+    for piece in pieces:
+        document_tokens, document_targets = source.document(piece.document)
+        start, end = end, end + piece.length
+        part = slice(piece.start, piece.start + piece.length)
+        tokens[start:end] = document_tokens[part]
+        targets[start:end] = document_targets[part]
+        targets[end - 1] = IGNORE_INDEX  # its successor lies in no or another document
+    lengths = [piece.length for piece in pieces]
+    padding = [min(max_seqlen, row_length - at) for at in range(end, row_length, max_seqlen)]
+    return PackedBatch(
+        tokens=torch.from_numpy(tokens)[None],
+        targets=torch.from_numpy(targets)[None],
+        layout=PackedLayout.from_lengths(
+            lengths + padding,
+            num_slots=max_documents + math.ceil(row_length / max_seqlen),
+            max_seqlen=max_seqlen,
+        ),
+        num_tokens=end,
+        num_targets=int((targets != IGNORE_INDEX).sum()),
+        lengths=tuple(lengths),
+        position=position,
+    )
+
+
+class PackedRows(IterableDataset[PackedBatch]):
+    """A stream of packed rows that can start anywhere.
+
+    Every process packs the same global stream and keeps its own rows: rank r of W takes rows
+    r, r + W, ... and within a rank the loader's workers take turns. The stream, and so the saved
+    position, depends neither on the number of workers nor of ranks.
+
+    Args:
+        source: the documents.
+        settings: how they are packed.
+        max_documents: pieces a row has room for.
+        seed: of the order; None for the source's own.
+        epochs: passes over a source that has an end; None for passes without end.
+        limit: rows of the whole stream at most; None for all.
+        start: position of a ``PackedBatch`` to continue after; None for the beginning.
+        rank: of this process.
+        world_size: W.
+    """
+
+    def __init__(
+        self,
+        source: DocumentSource,
+        settings: PackingSettings,
+        *,
+        max_documents: int,
+        seed: int | None,
+        epochs: int | None = None,
+        limit: int | None = None,
+        start: dict[str, Any] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._source = source
+        self._settings = settings
+        self._max_documents = max_documents
+        self._seed = seed
+        self._epochs = epochs
+        self._limit = limit
+        self._start = start
+        self._rank = rank
+        self._world_size = world_size
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        worker = get_worker_info()
+        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        state = PackerState() if self._start is None else PackerState.from_dict(self._start)
+        packer = BestFitPacker(
+            self._source,
+            self._settings,
+            max_documents=self._max_documents,
+            seed=self._seed,
+            epochs=self._epochs,
+        )
+        rows = islice(packer.rows(state), self._limit)
+        for turn in count():
+            group = list(islice(rows, self._world_size))
+            if self._rank >= len(group):
+                return
+            if turn % num_workers == worker_id:
+                yield collate_row(
+                    self._source,
+                    group[self._rank],
+                    row_length=self._settings.row_length,
+                    max_seqlen=self._settings.max_seqlen,
+                    max_documents=self._max_documents,
+                    position=state.to_dict(),
+                )

@@ -1,0 +1,199 @@
+"""Synthetic tasks that show, in a minute, whether an attention variant learns.
+
+Documents are generated from their number; lengths vary from document to document; only answer
+tokens count in the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from packformer.batch import IGNORE_INDEX
+from packformer.data.source import DataSplits, Tokens
+
+_TRAIN, _VALIDATION = 0, 1
+
+
+class _Task(Protocol):
+    @property
+    def seed(self) -> int: ...
+
+    def size(self, rng: np.random.Generator) -> int: ...
+
+    def length(self, size: int) -> int: ...
+
+    def generate(self, rng: np.random.Generator, size: int) -> tuple[Tokens, Tokens]: ...
+
+
+@dataclass(frozen=True)
+class GeneratedDocuments:
+    """Documents of a task, made when asked for; a ``DocumentSource``.
+
+    Attributes:
+        task: generates them.
+        split: separates the random numbers of training and validation.
+        num_documents: None for an endless source.
+    """
+
+    task: _Task
+    split: int
+    num_documents: int | None
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.task.seed, self.split, index])
+
+    def length(self, index: int) -> int:
+        """Tokens of document ``index``."""
+        return self.task.length(self.task.size(self._rng(index)))
+
+    def document(self, index: int) -> tuple[Tokens, Tokens]:
+        """Tokens and targets; only answers have a target."""
+        rng = self._rng(index)
+        return self.task.generate(rng, self.task.size(rng))
+
+
+def _splits(task: _Task, vocab_size: int, num_validation: int, name: str) -> DataSplits:
+    if num_validation < 1:
+        raise ValueError(f"validation_documents ({num_validation}) must be at least 1")
+    return DataSplits(
+        train=GeneratedDocuments(task, _TRAIN, None),
+        validation=GeneratedDocuments(task, _VALIDATION, num_validation),
+        vocab_size=vocab_size,
+        byte_lengths=None,
+        scores_answers=True,
+        tokenizer=None,
+        description=name,
+    )
+
+
+def _check_range(name: str, low: int, high: int) -> None:
+    if not 1 <= low <= high:
+        raise ValueError(f"min_{name} ({low}) must be at least 1 and at most max_{name} ({high})")
+
+
+@dataclass(frozen=True)
+class AssociativeRecall:
+    """Multi-query associative recall (Arora et al. 2023, "Zoology").
+
+    A document lists pairs ``key value`` with distinct keys, then asks for every key once, in random
+    order: ``key answer``. The answer after each asked key is to be predicted. A model that cannot
+    see the pairs is right once in ``num_values``.
+
+    Args:
+        num_keys: different keys.
+        num_values: different values.
+        min_pairs: fewest pairs in a document.
+        max_pairs: most pairs in a document.
+        validation_documents: documents measured on.
+        seed: of the documents.
+
+    Raises:
+        ValueError: if a size is out of range.
+    """
+
+    num_keys: int = 64
+    num_values: int = 64
+    min_pairs: int = 4
+    max_pairs: int = 8
+    validation_documents: int = 512
+    seed: int = 0
+
+    def prepare(self) -> DataSplits:
+        _check_range("pairs", self.min_pairs, self.max_pairs)
+        if self.num_keys < self.max_pairs:
+            raise ValueError(
+                f"num_keys ({self.num_keys}) must be at least max_pairs ({self.max_pairs})"
+            )
+        if self.num_values < 2:
+            raise ValueError(f"num_values ({self.num_values}) must be at least 2")
+        name = f"associative recall of {self.min_pairs} to {self.max_pairs} pairs"
+        vocab_size = self.num_keys + self.num_values
+        return _splits(self, vocab_size, self.validation_documents, name)
+
+    def size(self, rng: np.random.Generator) -> int:
+        """Pairs of a document."""
+        return int(rng.integers(self.min_pairs, self.max_pairs + 1))
+
+    def length(self, size: int) -> int:
+        """Tokens of a document with ``size`` pairs."""
+        return 4 * size
+
+    def generate(self, rng: np.random.Generator, size: int) -> tuple[Tokens, Tokens]:
+        """A document with ``size`` pairs."""
+        keys = rng.permutation(self.num_keys)[:size]
+        values = self.num_keys + rng.integers(self.num_values, size=size)
+        asked = rng.permutation(size)
+        pairs = np.stack([keys, values], axis=1)
+        tokens = np.concatenate([pairs, pairs[asked]]).reshape(-1)
+        targets = np.full(len(tokens), IGNORE_INDEX, dtype=np.int64)
+        targets[2 * size :: 2] = values[asked]
+        return tokens, targets
+
+
+@dataclass(frozen=True)
+class _Transduction:
+    """A document is symbols, a separator, and the answer made of the symbols.
+
+    Args:
+        num_symbols: different symbols.
+        min_symbols: fewest symbols in a document.
+        max_symbols: most symbols in a document.
+        validation_documents: documents measured on.
+        seed: of the documents.
+
+    Raises:
+        ValueError: if a size is out of range.
+    """
+
+    num_symbols: int = 32
+    min_symbols: int = 4
+    max_symbols: int = 16
+    validation_documents: int = 512
+    seed: int = 0
+
+    def prepare(self) -> DataSplits:
+        _check_range("symbols", self.min_symbols, self.max_symbols)
+        if self.num_symbols < 2:
+            raise ValueError(f"num_symbols ({self.num_symbols}) must be at least 2")
+        name = f"{type(self).__name__.lower()} of {self.min_symbols} to {self.max_symbols} symbols"
+        return _splits(self, self.num_symbols + 1, self.validation_documents, name)
+
+    def size(self, rng: np.random.Generator) -> int:
+        """Symbols of a document."""
+        return int(rng.integers(self.min_symbols, self.max_symbols + 1))
+
+    def length(self, size: int) -> int:
+        """Tokens of a document with ``size`` symbols."""
+        return 2 * size + 1
+
+    def generate(self, rng: np.random.Generator, size: int) -> tuple[Tokens, Tokens]:
+        """A document with ``size`` symbols."""
+        symbols = rng.integers(self.num_symbols, size=size)
+        separator = [self.num_symbols]
+        tokens = np.concatenate([symbols, separator, self.answer(symbols)])
+        targets = np.append(tokens[1:], IGNORE_INDEX)
+        targets[:size] = IGNORE_INDEX
+        return tokens, targets
+
+    def answer(self, symbols: Tokens) -> Tokens:
+        """What is to be predicted after the separator."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Copying(_Transduction):
+    __doc__ = f"""Repeat the symbols. {_Transduction.__doc__}"""
+
+    def answer(self, symbols: Tokens) -> Tokens:
+        return symbols
+
+
+@dataclass(frozen=True)
+class Sorting(_Transduction):
+    __doc__ = f"""Sort the symbols. {_Transduction.__doc__}"""
+
+    def answer(self, symbols: Tokens) -> Tokens:
+        return np.sort(symbols)

@@ -1,0 +1,243 @@
+"""Text as documents: the standard library of the running interpreter, or the user's own files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from packformer.batch import IGNORE_INDEX
+from packformer.data.cache import cached_folder, fingerprint
+from packformer.data.source import DataSplits, Tokens
+from packformer.data.tokenizer import (
+    encode_documents,
+    load_tokenizer,
+    token_byte_lengths,
+    train_bpe,
+)
+
+log = logging.getLogger(__name__)
+
+_NOT_DOCUMENTS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class TokenizedDocuments:
+    """Documents as ranges of one memory-mapped array of token ids; a ``DocumentSource``.
+
+    Attributes:
+        ids: uint16 or uint32, all documents one after another.
+        ranges: int64 ``[documents, 2]``, first and past-the-end token of each.
+    """
+
+    ids: NDArray[np.unsignedinteger]
+    ranges: NDArray[np.int64]
+
+    @property
+    def num_documents(self) -> int:
+        """How many documents there are."""
+        return len(self.ranges)
+
+    def length(self, index: int) -> int:
+        """Tokens of document ``index``."""
+        start, end = self.ranges[index]
+        return int(end - start)
+
+    def document(self, index: int) -> tuple[Tokens, Tokens]:
+        """Tokens, and each token's successor as its target."""
+        start, end = self.ranges[index]
+        tokens = self.ids[start:end].astype(np.int64)
+        return tokens, np.append(tokens[1:], IGNORE_INDEX)
+
+
+@dataclass(frozen=True)
+class StandardLibrary:
+    """The Python standard library that runs this: real text, no download.
+
+    One document per source file; tests and site-packages are left out.
+
+    Args:
+        vocab_size: entries of the BPE trained on it.
+        tokenizer: path of a ``tokenizer.json`` to use instead.
+        validation_fraction: share of the documents held out.
+
+    Raises:
+        ValueError: if the interpreter comes without its sources, or an option is out of range.
+    """
+
+    vocab_size: int = 4096
+    tokenizer: str | None = None
+    validation_fraction: float = 0.05
+
+    def prepare(self) -> DataSplits:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        texts = []
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).parts
+            if _NOT_DOCUMENTS.isdisjoint(parts):
+                texts.append(path.read_text(encoding="utf-8", errors="replace"))
+        if not any(texts):
+            raise ValueError(
+                f"this interpreter comes without sources of its standard library in {root}: "
+                "use data=text data.path=FOLDER"
+            )
+        return _tokenize(texts, f"standard library in {root}", self)
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """The user's own text.
+
+    A file is one document; in a folder every file below it is one, hidden ones left out; in a
+    ``.jsonl`` file every line is one. If there is one document in all, its last part is held out.
+
+    Args:
+        path: file, folder or ``.jsonl``.
+        field: that holds the text in a ``.jsonl`` line.
+        skip_invalid: leave out, and count, files and lines that are not UTF-8.
+        vocab_size: entries of the BPE trained on the text.
+        tokenizer: path of a ``tokenizer.json`` to use instead.
+        validation_fraction: share of the documents held out.
+
+    Raises:
+        ValueError: if the path is missing or yields no document, or a file cannot be read as text.
+    """
+
+    path: str
+    field: str = "text"
+    skip_invalid: bool = False
+    vocab_size: int = 4096
+    tokenizer: str | None = None
+    validation_fraction: float = 0.05
+
+    def prepare(self) -> DataSplits:
+        root = Path(self.path).expanduser()
+        if not root.exists():
+            raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
+        files = [root]
+        if root.is_dir():
+            files = [
+                file
+                for file in sorted(root.rglob("*"))
+                if file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(root).parts)
+            ]
+        texts, skipped = [], 0
+        for file in files:
+            for text in self._texts(file):
+                if text is None:
+                    skipped += 1
+                elif text:
+                    texts.append(text)
+        if skipped:
+            log.warning("skipped %d documents of %s that are not UTF-8", skipped, root)
+        if not texts:
+            raise ValueError(f"data.path {root} holds no document: {len(files)} files, no text")
+        return _tokenize(texts, str(root), self)
+
+    def _texts(self, file: Path) -> Iterator[str | None]:
+        data = file.read_bytes()
+        if file.suffix != ".jsonl":
+            yield self._decode(data, str(file))
+            return
+        for number, line in enumerate(data.splitlines(), start=1):
+            if not line.strip():
+                continue
+            text = self._decode(line, f"{file}, line {number},")
+            if text is None:
+                yield None
+                continue
+            try:
+                record = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
+            if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
+                raise ValueError(
+                    f"{file}, line {number} has no text in the field {self.field!r}: set data.field"
+                )
+            yield self._encodable(record[self.field], f"{file}, line {number},")
+
+    def _decode(self, data: bytes, place: str) -> str | None:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return self._refuse(place, f"byte {error.start}", error)
+
+    def _encodable(self, text: str, place: str) -> str | None:
+        """``text``, unless it holds half a surrogate pair, which JSON can spell."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return self._refuse(place, f"character {error.start} of its text", error)
+        return text
+
+    def _refuse(self, place: str, where: str, error: UnicodeError) -> str | None:
+        if not self.skip_invalid:
+            raise ValueError(
+                f"{place} is not UTF-8 ({where}): convert or remove it, or skip such "
+                "input with data.skip_invalid=true"
+            ) from error
+        return None
+
+
+def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles) -> DataSplits:
+    if not 0 < options.validation_fraction < 1:
+        raise ValueError(
+            f"validation_fraction ({options.validation_fraction}) must lie between 0 and 1"
+        )
+    given = None if options.tokenizer is None else load_tokenizer(Path(options.tokenizer))
+    choice = f"bpe {options.vocab_size}" if given is None else given.to_str()
+    key = fingerprint(["1", version("tokenizers"), choice, *texts])
+
+    def make(folder: Path) -> None:
+        log.info("tokenizing %s, once: %d documents", name, len(texts))
+        tokenizer = train_bpe(texts, options.vocab_size) if given is None else given
+        documents = encode_documents(tokenizer, texts)
+        dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
+        ids = np.fromiter((id for document in documents for id in document), dtype=dtype)
+        ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
+        np.save(folder / "ids.npy", ids)
+        np.save(folder / "ends.npy", ends)
+        tokenizer.save(str(folder / "tokenizer.json"))
+
+    folder = cached_folder(f"tokens-{key}", make)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = np.load(folder / "ids.npy", mmap_mode="r")
+    ends = np.load(folder / "ends.npy")
+    ranges = np.stack([np.append(0, ends[:-1]), ends], axis=1)
+    train, validation = _split(texts, ranges, options.validation_fraction)
+    return DataSplits(
+        train=TokenizedDocuments(ids, train),
+        validation=TokenizedDocuments(ids, validation),
+        vocab_size=tokenizer.get_vocab_size(),
+        byte_lengths=token_byte_lengths(tokenizer),
+        scores_answers=False,
+        tokenizer=folder / "tokenizer.json",
+        description=f"{name}: {len(texts):,} documents, {len(ids):,} tokens, "
+        f"{len(validation):,} held out",
+    )
+
+
+def _split(
+    texts: list[str], ranges: NDArray[np.int64], fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Train and validation ranges; by a hash of each text, so that more documents move none."""
+    if len(texts) == 1:
+        start, end = ranges[0]
+        middle = end - max(2, int(fraction * (end - start)))
+        log.warning("one document in all: its last %d tokens are held out", end - middle)
+        return np.array([[start, middle]]), np.array([[middle, end]])
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    held_out = np.array([int.from_bytes(d[:8]) < fraction * 2**64 for d in digests])
+    by_digest = sorted(range(len(texts)), key=lambda i: digests[i])
+    held_out[by_digest[0]], held_out[by_digest[-1]] = True, False  # neither side is empty
+    return ranges[~held_out], ranges[held_out]

@@ -1,0 +1,96 @@
+"""The tokenizer: a byte-level BPE trained on the corpus, or any ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from packformer.data.source import Tokens
+
+BOS = "<|bos|>"
+"""Begins every document, so that its first real token is predicted too."""
+EOS = "<|eos|>"
+"""Ends every document."""
+_MIN_VOCAB = 256 + 2
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Trains a byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) with ``BOS`` and ``EOS``.
+
+    Args:
+        texts: the corpus.
+        vocab_size: entries, the 256 bytes and the two special ones included; fewer if the corpus
+            has no more pairs to merge.
+
+    Raises:
+        ValueError: if ``vocab_size`` cannot hold the bytes.
+    """
+    if vocab_size < _MIN_VOCAB:
+        raise ValueError(f"vocab_size ({vocab_size}) must be at least {_MIN_VOCAB}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Reads a ``tokenizer.json``; adds ``BOS`` and ``EOS`` if it lacks them.
+
+    Raises:
+        ValueError: if there is no such file, or it is no tokenizer.
+    """
+    if not path.is_file():
+        raise ValueError(f"tokenizer {path} does not exist: give the path of a tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        raise ValueError(f"{path} is no tokenizer.json: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.add_special_tokens([BOS, EOS])
+    return tokenizer
+
+
+def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text between ``BOS`` and ``EOS``, encoded in parallel.
+
+    Special tokens spelled out in a text are text: only real document ends are encoded as such.
+    """
+    vocabulary = tokenizer.get_vocab()
+    bos, eos = vocabulary[BOS], vocabulary[EOS]
+    tokenizer.encode_special_tokens = True
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return [[bos, *encoding.ids, eos] for encoding in encodings]
+
+
+def token_byte_lengths(tokenizer: Tokenizer) -> Tokens:
+    """Bytes of text each id stands for, int64 ``[V]``; 0 for special tokens.
+
+    A byte-level vocabulary spells each byte as one character; others spell text, with U+2581 for a
+    space, and single bytes as ``<0xE4>``.
+    """
+    byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+    added = tokenizer.get_added_tokens_decoder()
+    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    for spelling, id in tokenizer.get_vocab().items():
+        if id in added:
+            lengths[id] = 0 if added[id].special else len(spelling.encode())
+        elif byte_level:
+            lengths[id] = len(spelling)
+        elif re.fullmatch("<0x[0-9A-F]{2}>", spelling):
+            lengths[id] = 1
+        else:
+            lengths[id] = len(spelling.replace("\u2581", " ").encode())
+    return lengths

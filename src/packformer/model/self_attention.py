@@ -1,0 +1,118 @@
+"""The attention layer: projections around ``packed_attention``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from packformer.attention import (
+    KERNELS,
+    Kernel,
+    PackedLayout,
+    Variant,
+    packed_attention,
+    select_kernel,
+)
+from packformer.nn import Position
+
+
+class SelfAttention(nn.Module):
+    """Multi-head, grouped-query or multi-query self-attention over packed documents.
+
+    ``qkv`` holds the query, key and value projections one below the other, ``out`` the output
+    projection; none has a bias.
+
+    Args:
+        width: D.
+        num_heads: H query heads.
+        num_kv_heads: G key/value heads: H is multi-head (Vaswani et al. 2017), 1 multi-query
+            (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023); None for H.
+        window: tokens a query sees, its own included; None for the whole document.
+        qk_norm: RMSNorm over the head size of queries and keys (Henry et al. 2020).
+        kernel: ``"auto"`` or a name from ``packformer.attention.KERNELS``.
+
+    Raises:
+        ValueError: if heads do not divide width or each other, or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        num_kv_heads: int | None = None,
+        window: int | None = None,
+        qk_norm: bool = False,
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"width ({width}) must be divisible by num_heads ({num_heads})")
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ValueError(
+                f"num_heads ({num_heads}) must be divisible by num_kv_heads ({num_kv_heads})"
+            )
+        if window is not None and (not isinstance(window, int) or window < 1):
+            raise ValueError(f"window ({window}) must be a whole number from 1 up, or null")
+        if kernel != "auto" and kernel not in KERNELS:
+            raise ValueError(
+                f"unknown attention kernel {kernel!r}: use auto or one of {', '.join(KERNELS)}"
+            )
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
+        self.head_dim = width // num_heads
+        self.window = window
+        self.kernel: str | Kernel = kernel
+        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x_BMD: Tensor,
+        layout: PackedLayout,
+        position: Position,
+        rotation: Any,
+        prepared: Any,
+    ) -> Tensor:
+        q, k, v = (
+            self.qkv(x_BMD)
+            .unflatten(-1, (-1, self.head_dim))
+            .split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
+        )
+        # Norms may compute in float32 under autocast; kernels want one dtype.
+        q = position.rotate(self.q_norm(q).to(v.dtype), rotation)
+        k = position.rotate(self.k_norm(k).to(v.dtype), rotation)
+        attended_BMHK = packed_attention(
+            q,
+            k,
+            v,
+            layout,
+            alibi_slopes=position.alibi_slopes,
+            window=self.window,
+            kernel=self.kernel,
+            prepared=prepared,
+        )
+        return self.out(attended_BMHK.flatten(2).to(v.dtype))
+
+    def select_kernel(self, device_type: str, dtype: torch.dtype, alibi: bool) -> str:
+        """Settles the kernel for a device and dtype; returns its name and the reason.
+
+        Raises:
+            ValueError: if no kernel, or not the one named, can run this layer there.
+        """
+        variant = Variant(
+            device_type=device_type,
+            dtype=dtype,
+            head_dim=self.head_dim,
+            grouped=self.num_kv_heads != self.num_heads,
+            alibi=alibi,
+            window=self.window is not None,
+        )
+        requested = self.kernel.name if isinstance(self.kernel, Kernel) else self.kernel
+        self.kernel, why = select_kernel(variant, requested)
+        return f"{self.kernel.name} ({self.kernel.description}): {why}"

@@ -1,0 +1,137 @@
+"""How a model knows the order of tokens: four independent schemes behind one interface."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Position(nn.Module):
+    """A position scheme. Every hook does nothing unless a scheme overrides it.
+
+    Positions are those of ``PackedLayout.position_ids``: they restart in every document.
+
+    Attributes:
+        alibi_slopes: float32 ``[H]``, what attention subtracts per token of distance; None for
+            no bias.
+    """
+
+    alibi_slopes: Tensor | None
+
+    def __init__(self, *, alibi_slopes: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("alibi_slopes", alibi_slopes, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Position:
+        # Tables and slopes move with the model and keep their precision under .to(dtype).
+        exact = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            self._buffers[name] = buffer.to(moved.device)
+        return self
+
+    def embed(self, x_BMD: Tensor, position_ids: Tensor) -> Tensor:
+        """Adds position information to the token embeddings ``[1, M, D]``."""
+        return x_BMD
+
+    def prepare(self, position_ids: Tensor) -> Any:
+        """Computes, once for all layers, what ``rotate`` needs."""
+        return None
+
+    def rotate(self, x_BMHK: Tensor, prepared: Any) -> Tensor:
+        """Transforms queries or keys ``[1, M, H, K]``."""
+        return x_BMHK
+
+
+class NoPosition(Position):
+    """No position information beside the causal mask (Kazemnejad et al. 2023)."""
+
+    def __init__(self, *, width: int, num_heads: int, head_dim: int, max_position: int) -> None:
+        super().__init__()
+
+
+class Learned(Position):
+    """A trained embedding per position, added to the token embeddings (Radford et al. 2018).
+
+    Args:
+        max_position: positions 0 to ``max_position - 1`` exist: the longest document.
+    """
+
+    def __init__(self, *, width: int, num_heads: int, head_dim: int, max_position: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(max_position, width)
+
+    def embed(self, x_BMD: Tensor, position_ids: Tensor) -> Tensor:
+        return x_BMD + self.embedding(position_ids)
+
+
+class Rotary(Position):
+    r"""Rotary embedding (Su et al. 2021), pairing dimension i with i + K/2 as Llama does.
+
+    Position p turns the pair ``(x_i, x_{i + K/2})`` by the angle ``p * base ** (-2 i / K)``.
+
+    Args:
+        head_dim: K, even.
+        max_position: length of the cosine and sine tables.
+        base: the wavelengths grow geometrically from 2 pi to 2 pi ``base``.
+
+    Raises:
+        ValueError: if ``head_dim`` is odd.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_heads: int,
+        head_dim: int,
+        max_position: int,
+        base: float = 10_000.0,
+    ) -> None:
+        super().__init__()
+        if head_dim % 2:
+            raise ValueError(
+                f"head_dim ({head_dim}) must be even with rotary positions: "
+                f"change width ({width}) or num_heads ({num_heads})"
+            )
+        frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angles = torch.arange(max_position, dtype=torch.float64)[:, None] * frequencies
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+
+    def prepare(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of each token's angles, ``[M, 1, K / 2]``."""
+        return self.cos[position_ids][:, None], self.sin[position_ids][:, None]
+
+    def rotate(self, x_BMHK: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
+        cos_M1K, sin_M1K = prepared
+        first, second = x_BMHK.chunk(2, dim=-1)
+        rotated = (first * cos_M1K - second * sin_M1K, second * cos_M1K + first * sin_M1K)
+        return torch.cat(rotated, dim=-1).to(x_BMHK.dtype)
+
+
+class ALiBi(Position):
+    r"""Linear biases: head h's score for distance d falls by ``slope_h * d`` (Press et al. 2022).
+
+    The published slopes: for H a power of two ``2 ** (-8 h / H)``, h = 1..H; otherwise those of the
+    power of two below H, then every other one of the power of two above.
+    """
+
+    def __init__(self, *, width: int, num_heads: int, head_dim: int, max_position: int) -> None:
+        super().__init__(alibi_slopes=published_slopes(num_heads))
+
+
+def published_slopes(num_heads: int) -> Tensor:
+    """ALiBi's slopes, float32 ``[num_heads]``; see ``ALiBi``."""
+    below = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2.0 ** (-8 * (h + 1) / below) for h in range(below)]
+    slopes += [2.0 ** (-4 * (h + 1) / below) for h in range(0, 2 * (num_heads - below), 2)]
+    return torch.tensor(slopes)

@@ -1,0 +1,165 @@
+"""Objects from the configuration."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from packformer.data import PackedDataModule
+from packformer.model import GPT
+from packformer.training import (
+    AtomicCheckpointIO,
+    LineProgress,
+    TrainingModule,
+    TrainingProgressBar,
+)
+
+log = logging.getLogger(__name__)
+
+_NOT_IN_NAME = ("experiment", "resume", "output_dir", "logger", "callbacks", "hydra", "name")
+
+
+def make(node: DictConfig) -> Any:
+    """What ``node`` describes, from plain types: no class of packformer sees OmegaConf."""
+    return instantiate(node, _convert_="all")
+
+
+@contextmanager
+def _settings_of(group: str) -> Iterator[None]:
+    """Names the group whose settings a constructor does not take."""
+    try:
+        yield
+    except TypeError as error:
+        raise ValueError(f"{group} does not take its settings: {error}") from error
+
+
+def build_data(config: DictConfig) -> PackedDataModule:
+    """The packed data; prepared, so that sizes are known."""
+    with _settings_of("data, packing or loader"):
+        data: PackedDataModule = make(config.loader)(make(config.data), make(config.packing))
+    return data
+
+
+def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
+    """The model, with room for every token id and position of the data.
+
+    Raises:
+        ValueError: if the vocabulary chosen is smaller than the data's, or sizes do not fit.
+    """
+    vocab_size = config.model.vocab_size or data.splits.vocab_size
+    if vocab_size < data.splits.vocab_size:
+        raise ValueError(
+            f"token id {data.splits.vocab_size - 1} lies outside the vocabulary: model.vocab_size "
+            f"({vocab_size}) must be at least that of the data ({data.splits.vocab_size})"
+        )
+    with _settings_of("model, attention or position"):
+        model: GPT = make(config.model)(
+            vocab_size=vocab_size,
+            max_position=data.max_seqlen,
+            attention=make(config.attention),
+            position=make(config.position),
+        )
+    return model
+
+
+def build_module(
+    config: DictConfig, model: GPT, data: PackedDataModule, accelerator: str
+) -> TrainingModule:
+    """The Lightning module."""
+    if config.compile not in ("auto", True, False):
+        raise ValueError(f"compile ({config.compile}) must be auto, true or false")
+    byte_lengths = data.splits.byte_lengths
+    with _settings_of("optimizer"):
+        make(config.optimizer)(model, fused=False)
+    with _settings_of("scheduler"):
+        make(config.scheduler)(0)
+    return TrainingModule(
+        model,
+        make(config.optimizer),
+        make(config.scheduler),
+        token_budget=data.token_budget,
+        max_grad_norm=config.max_grad_norm,
+        byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
+        score_answers=data.splits.scores_answers,
+        compile=accelerator == "cuda" if config.compile == "auto" else config.compile,
+    )
+
+
+def build_trainer(
+    config: DictConfig,
+    folder: Path,
+    *,
+    accelerator: str,
+    precision: str,
+) -> L.Trainer:
+    """Lightning's Trainer: counts optimizer steps, not epochs; the data have no end.
+
+    It has no logger yet: loggers write, and come last.
+    """
+    options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    for name in (
+        "max_steps",
+        "accumulate_grad_batches",
+        "validate_every_n_steps",
+        "log_every_n_steps",
+    ):
+        if not isinstance(options[name], int) or options[name] < 1:
+            raise ValueError(f"trainer.{name} ({options[name]}) must be a whole number from 1 up")
+    options |= {"accelerator": accelerator, "precision": precision}
+    validate_every = options.pop("validate_every_n_steps")
+    # Lightning counts micro-batches here.
+    options["val_check_interval"] = validate_every * options["accumulate_grad_batches"]
+    callbacks = make(config.callbacks)
+    checkpoint = callbacks.get("checkpoint")
+    if checkpoint is not None:
+        checkpoint.dirpath = str(folder / "checkpoints")
+    on_terminal = sys.stdout.isatty()
+    shown = TrainingProgressBar() if on_terminal else LineProgress()
+    with _settings_of("trainer"):
+        return L.Trainer(
+            **options,
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            callbacks=[*callbacks.values(), shown],
+            enable_progress_bar=on_terminal,
+            logger=False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            enable_checkpointing=checkpoint is not None,
+        )
+
+
+@rank_zero_only
+def build_wandb_logger(config: DictConfig, folder: Path, plain: dict[str, Any]) -> Logger | None:
+    """The W&B logger, its run started; None if the configuration asks for none."""
+    if config.logger.wandb is None:
+        return None
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+    logger: Logger = make(config.logger.wandb)(
+        folder=folder, name=run_name(config), group=sweep, config=plain
+    )
+    return logger
+
+
+def run_name(config: DictConfig) -> str:
+    """The experiment and what the command line changed of it."""
+    overrides = [o.lstrip("+~") for o in HydraConfig.get().overrides.task]
+    told = [o for o in overrides if o.partition("=")[0].split(".")[0] not in _NOT_IN_NAME]
+    return " ".join([config.name, *told])

@@ -1,0 +1,52 @@
+"""What the machine can compute with."""
+
+from __future__ import annotations
+
+import torch
+
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
+
+
+def resolve_accelerator(accelerator: str) -> str:
+    """``"cuda"`` or ``"cpu"`` from ``auto``, ``gpu``, ``cuda`` or ``cpu``.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    available = torch.cuda.is_available()
+    choices = {"auto": "cuda" if available else "cpu", "gpu": "cuda", "cuda": "cuda", "cpu": "cpu"}
+    if accelerator not in choices:
+        raise ValueError(
+            f"trainer.accelerator ({accelerator!r}) must be one of {', '.join(choices)}"
+        )
+    if choices[accelerator] == "cuda" and not available:
+        raise ValueError(
+            f"trainer.accelerator ({accelerator!r}) needs a CUDA GPU and torch {torch.__version__} "
+            "sees none: use auto or cpu"
+        )
+    return choices[accelerator]
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Lightning's name of the precision; ``auto`` is bf16-mixed where the GPU has it.
+
+    Raises:
+        ValueError: if the precision is unknown or the device lacks it.
+    """
+    bf16_on_gpu = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "auto":
+        return "bf16-mixed" if bf16_on_gpu else "32-true"
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision ({precision!r}) must be auto or one of {', '.join(PRECISIONS)}"
+        )
+    if accelerator == "cpu" and precision.startswith("16"):
+        raise ValueError(
+            f"trainer.precision ({precision}) needs a GPU: on CPU use 32-true or bf16-mixed"
+        )
+    if accelerator == "cuda" and precision.startswith("bf16") and not bf16_on_gpu:
+        raise ValueError(
+            f"trainer.precision ({precision}) is not in this GPU "
+            f"({torch.cuda.get_device_name()}): use 16-mixed or 32-true"
+        )
+    return precision

@@ -1,0 +1,45 @@
+"""One line for what the user can mend, a traceback for what only a developer can."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+"""What packformer, Hydra and OmegaConf raise for input they cannot use."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of ``error``, on one line, without what Hydra wraps around it."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    message = str(error).partition("Config search path:")[0]
+    if isinstance(error, OmegaConfBaseException):
+        message = message.splitlines()[0]
+        if key := getattr(error, "full_key", None):
+            message = f"{key}: {message}" if key not in message else message
+    return " ".join(message.split()) or type(error).__name__
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the message is meant for the user; anything else is a bug and shows its traceback."""
+    return isinstance(error, USER_ERRORS)
+
+
+def keep_traceback(error: BaseException, folder: Path, *, in_sweep: bool) -> Path | None:
+    """Writes the traceback to the run's folder; returns its place.
+
+    A run that did not get as far as to write anything leaves no folder (None), except
+    in a sweep, whose table lists it.
+    """
+    if not folder.is_dir():
+        return None
+    if not any(folder.iterdir()) and not in_sweep:
+        folder.rmdir()
+        return None
+    place = folder / "error.txt"
+    place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return place

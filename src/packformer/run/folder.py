@@ -1,0 +1,143 @@
+"""What a run folder holds beside checkpoints: configuration, environment, metrics, picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import re
+import subprocess
+import sys
+import warnings
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+import packformer
+from packformer.run.resume import CONFIG_FILE
+
+_PACKAGES = (
+    "torch",
+    "lightning",
+    "xformers",
+    "hydra-core",
+    "torchmetrics",
+    "wandb",
+    "tokenizers",
+    "numpy",
+)
+_SECRET = re.compile(
+    r"api_?key|secret|password|passwd|credential|(access|auth|hf|api)_?token", re.I
+)
+
+
+def refuse_secrets(config: Any, prefix: str = "") -> None:
+    """Configurations are written to disk and to W&B in clear: no key in them may name a secret.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if isinstance(config, dict):
+        for name, value in config.items():
+            if _SECRET.search(str(name)) and value is not None:
+                raise ValueError(
+                    f"{prefix}{name} looks like a secret, and configurations are logged in clear: "
+                    "use an environment variable such as WANDB_API_KEY"
+                )
+            refuse_secrets(value, f"{prefix}{name}.")
+
+
+@rank_zero_only
+def write_records(folder: Path, config: dict[str, Any]) -> None:
+    """Writes ``config.yaml`` (an earlier, different one is kept) and ``environment.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config, sort_keys=False)
+    file = folder / CONFIG_FILE
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        number = len(list(folder.glob("config-*.yaml"))) + 1
+        file.rename(folder / f"config-{number}.yaml")
+    file.write_text(text, encoding="utf-8")
+    (folder / "environment.json").write_text(
+        json.dumps(_environment(), indent=2) + "\n", encoding="utf-8"
+    )
+
+
+def _environment() -> dict[str, Any]:
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "packformer": packformer.__version__,
+    }
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["python", "-m", "train", *sys.argv[1:]],
+        "git_revision": _git_revision(),
+        "platform": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+    }
+
+
+def _git_revision() -> str | None:
+    """Revision of packformer's own checkout, ``-dirty`` with local changes; None if installed."""
+    source = Path(packformer.__file__).parent
+    command = [
+        "git",
+        "-C",
+        str(source),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def csv_logger(folder: Path, resumed_step: int | None) -> CSVLogger:
+    """Logger of ``metrics.csv``; on a resume it keeps the rows up to the checkpoint's step.
+
+    Lightning's own deletes the file of an earlier run.
+    """
+    file = folder / "metrics.csv"
+    kept: list[dict[str, str]] = []
+    if resumed_step is not None and file.is_file():
+        with file.open(newline="") as stream:
+            kept = [row for row in csv.DictReader(stream) if int(row["step"]) <= resumed_step]
+    backup = folder / ".metrics.csv"
+    if kept:
+        with backup.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(kept[0]))
+            writer.writeheader()
+            writer.writerows(kept)
+    logger = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        writer_of_logger = logger.experiment
+    if kept:
+        backup.replace(file)
+        writer_of_logger.metrics_keys = list(kept[0])
+    return logger
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Rows of ``metrics.csv``, absent values left out."""
+    file = folder / "metrics.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]

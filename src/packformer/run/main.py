@@ -1,0 +1,56 @@
+"""``python -m train``: Hydra composes, ``train`` runs, errors become one line."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from packformer.run.errors import is_user_error, keep_traceback, one_line
+
+log = logging.getLogger(__name__)
+
+_EXIT_FAILURE = 1
+_failures: list[str] = []
+
+
+@hydra.main(version_base="1.3", config_path="pkg://packformer.conf", config_name="config")
+def _job(config: DictConfig) -> float:
+    """One run. A failure is reported and remembered, so that a sweep goes on with the next job."""
+    try:
+        from packformer.run.train import train  # slow to import: not before the configuration fits
+
+        return train(config)
+    except Exception as error:
+        hydra_config = HydraConfig.get()
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        folder = Path(hydra_config.runtime.output_dir)
+        place = keep_traceback(error, folder, in_sweep=in_sweep)
+        if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
+            raise
+        _failures.append(one_line(error))
+        hint = f" (traceback: {place})" if place else ""
+        print(f"error: {_failures[-1]}{hint}", file=sys.stderr)
+        return math.nan
+
+
+def main() -> None:
+    """Runs the command line; exits with 1 if a run failed."""
+    _failures.clear()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
+    try:
+        _job()
+    except Exception as error:
+        if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(_EXIT_FAILURE)
+    if _failures:
+        sys.exit(_EXIT_FAILURE)

@@ -1,0 +1,72 @@
+"""Where a run goes on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+log = logging.getLogger(__name__)
+
+LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
+CONFIG_FILE = "config.yaml"
+SUMMARY_FILE = "summary.json"
+_NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
+
+
+def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from.
+
+    Args:
+        resume: ``never``; ``auto`` for the newest unfinished run of the same configuration below
+            ``output_dir``, if there is one; or the path of a run folder or checkpoint.
+        output_dir: folder of all runs.
+        config: the resolved configuration of this run.
+
+    Returns:
+        Its path; None for a new run.
+
+    Raises:
+        ValueError: if a path is given and holds no checkpoint.
+    """
+    if resume == "never":
+        return None
+    if resume == "auto":
+        found = _newest_unfinished(output_dir, config)
+        if found is None:
+            log.info("resume=auto: no unfinished run of this configuration, starting a new one")
+        return found
+    path = Path(resume).expanduser()
+    if path.is_dir():
+        path = path / LAST_CHECKPOINT
+    if not path.is_file():
+        raise ValueError(
+            f"resume={resume}: there is no checkpoint {path}; give a run folder or a .ckpt file"
+        )
+    return path
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """The run folder that ``checkpoint`` belongs to; None if it lies elsewhere."""
+    folder = checkpoint.resolve().parent.parent
+    return folder if (folder / CONFIG_FILE).is_file() else None
+
+
+def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
+    candidates = [
+        folder / LAST_CHECKPOINT
+        for file in output_dir.rglob(CONFIG_FILE)
+        if (folder := file.parent) and (folder / LAST_CHECKPOINT).is_file()
+        if not (folder / SUMMARY_FILE).exists() and _identity(_read(file)) == _identity(config)
+    ]
+    return max(candidates, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _NOT_IDENTITY}

@@ -1,0 +1,91 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from packformer.run.resume import SUMMARY_FILE
+from packformer.training import StepRecords, TrainingModule
+
+
+def summarize(
+    trainer: L.Trainer,
+    module: TrainingModule,
+    metrics: dict[str, float],
+    *,
+    name: str,
+    folder: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    """The numbers of a finished run, plain types only."""
+    records = next((c for c in trainer.callbacks if isinstance(c, StepRecords)), None)  # type: ignore[attr-defined]
+    return {
+        "name": name,
+        **metrics,
+        "steps": trainer.global_step,
+        "tokens_seen": records.tokens_seen if records else None,
+        "tokens_per_second": records.tokens_per_second if records else None,
+        "fill": records.fill if records else None,
+        "parameters": module.model.num_parameters(),
+        "kv_cache_bytes_per_token": module.model.kv_cache_bytes_per_token(),
+        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
+        "kernel": module.kernel,
+        "device": str(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+        "seconds": seconds,
+        "folder": str(folder),
+    }
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def write_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Writes ``summary.json``, which marks the run as finished."""
+    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Prints the summary as a table."""
+    table = Table(title=f"{summary['name']}: finished", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for label, key, form in (
+        ("validation loss", "val/loss", "{:.4f} nats per token"),
+        ("perplexity", "val/perplexity", "{:.2f}"),
+        ("bits per byte", "val/bits_per_byte", "{:.4f}"),
+        ("exact match", "val/exact_match", "{:.2%} of documents"),
+        ("answers right", "val/answer_accuracy", "{:.2%}"),
+        ("optimizer steps", "steps", "{:,}"),
+        ("tokens seen", "tokens_seen", "{:,}"),
+        ("tokens/s", "tokens_per_second", "{:,.0f}"),
+        ("fill ratio", "fill", "{:.2%}"),
+        ("parameters", "parameters", "{:,}"),
+    ):
+        if summary.get(key) is not None:
+            table.add_row(label, form.format(summary[key]))
+    table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
+    table.add_row("attention", summary["kernel"])
+    table.add_row("time in all", "{}:{:02d}".format(*divmod(round(summary["seconds"]), 60)))
+    table.add_row("run folder", str(folder))
+    console = Console(highlight=False)
+    console.print(table)
+    for file, what in (
+        ("loss.png", "loss curve"),
+        ("metrics.csv", "metrics"),
+        ("checkpoints", "best.ckpt and last.ckpt"),
+        ("config.yaml", "resolved configuration"),
+    ):
+        if (folder / file).exists():
+            console.print(f"  {folder / file}  ({what})", soft_wrap=True)

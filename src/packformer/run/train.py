@@ -1,0 +1,176 @@
+"""One run, from configuration to summary."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from packformer.data import PackedDataModule
+from packformer.run import wandb
+from packformer.run.build import (
+    build_data,
+    build_model,
+    build_module,
+    build_trainer,
+    build_wandb_logger,
+    run_name,
+)
+from packformer.run.curve import draw_loss_curve
+from packformer.run.device import resolve_accelerator, resolve_precision
+from packformer.run.folder import csv_logger, refuse_secrets, write_records
+from packformer.run.resume import LAST_CHECKPOINT, find_checkpoint, run_folder
+from packformer.run.summary import print_summary, summarize, write_summary
+from packformer.training import TrainingModule
+from packformer.training.checkpoint import check_checkpoint
+
+log = logging.getLogger(__name__)
+
+# What Lightning advises without knowing that rows are made in memory and that data never end.
+_LIGHTNING_HINTS = (
+    ".*does not have many workers.*",
+    ".*IterableDataset.*has `__len__` defined.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
+    ".*recommended to use `self.log.*sync_dist=True.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
+
+
+def train(config: DictConfig) -> float:
+    """Runs what ``config`` describes.
+
+    Returns:
+        The final value of ``config.objective``, for sweepers.
+
+    Raises:
+        ValueError: if something in the configuration, the data or a checkpoint cannot be used.
+    """
+    began = time.perf_counter()
+    _log_to_console()
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    refuse_secrets(plain)
+    accelerator = resolve_accelerator(config.trainer.accelerator)
+    precision = resolve_precision(str(config.trainer.precision), accelerator)
+    if config.logger.wandb is not None:
+        wandb.resolve_mode(config.logger.wandb.mode)
+    checkpoint = find_checkpoint(str(config.resume), Path(config.output_dir), plain)
+
+    L.seed_everything(config.seed, verbose=False)
+    data = build_data(config)
+    _check_objective(config.objective, data)
+    model = build_model(config, data)
+    resumed_step = None if checkpoint is None else check_checkpoint(checkpoint, model)
+    module = build_module(config, model, data, accelerator)
+
+    folder = _folder(checkpoint)
+    trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
+    # Nothing is written before this line: what cannot run leaves nothing behind.
+    write_records(folder, plain)
+    try:
+        loggers = [csv_logger(folder, resumed_step), build_wandb_logger(config, folder, plain)]
+        trainer.loggers = [logger for logger in loggers if logger is not None]
+        _announce(config, module, data, folder, resumed_step)
+        with warnings.catch_warnings():
+            for hint in _LIGHTNING_HINTS:
+                warnings.filterwarnings("ignore", hint)
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            metrics = _final_metrics(trainer, module, data)
+        _record(config, trainer, module, metrics, folder, time.perf_counter() - began)
+    except SystemExit:  # how Lightning ends after Ctrl-C
+        if (folder / LAST_CHECKPOINT).is_file():
+            log.warning("interrupted: go on with resume=%s", folder)
+        raise
+    finally:
+        wandb.finish()
+    return metrics[config.objective]
+
+
+@rank_zero_only
+def _log_to_console() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("packformer").setLevel(logging.INFO)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _check_objective(objective: str, data: PackedDataModule) -> None:
+    measured = ["loss", "perplexity"]
+    measured += ["bits_per_byte"] if data.splits.byte_lengths is not None else []
+    measured += ["answer_accuracy", "exact_match"] if data.splits.scores_answers else []
+    names = [f"val/{name}" for name in measured]
+    if objective not in names:
+        raise ValueError(f"objective ({objective}) must be one of {', '.join(names)}")
+
+
+def _folder(checkpoint: Path | None) -> Path:
+    """The run's folder: Hydra's new one, or that of the run that goes on."""
+    new = Path(HydraConfig.get().runtime.output_dir)
+    former = None if checkpoint is None else run_folder(checkpoint)
+    if former is None or former == new.resolve():
+        return new
+    _remove_if_empty(new)
+    return former
+
+
+@rank_zero_only
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _announce(
+    config: DictConfig,
+    module: TrainingModule,
+    data: PackedDataModule,
+    folder: Path,
+    resumed_step: int | None,
+) -> None:
+    log.info("run      %s", run_name(config))
+    log.info("data     %s", data.splits.description)
+    log.info("rows     %s tokens in up to %d documents", f"{data.row_length:,}", data.max_documents)
+    log.info("model    %s parameters", f"{module.model.num_parameters():,}")
+    log.info("folder   %s", folder)
+    if resumed_step is not None:
+        log.info("resumed  after step %d", resumed_step)
+
+
+def _final_metrics(
+    trainer: L.Trainer, module: TrainingModule, data: PackedDataModule
+) -> dict[str, float]:
+    """Validation metrics of the last step; measured now if a resumed run had no step left."""
+    if not module.has_validated:
+        trainer.validate(module, data, verbose=False)
+    return {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
+    }
+
+
+@rank_zero_only
+def _record(
+    config: DictConfig,
+    trainer: L.Trainer,
+    module: TrainingModule,
+    metrics: dict[str, float],
+    folder: Path,
+    seconds: float,
+) -> None:
+    name = run_name(config)
+    draw_loss_curve(folder, name)
+    summary = summarize(trainer, module, metrics, name=name, folder=folder, seconds=seconds)
+    write_summary(summary, folder)
+    asked_for = Path(HydraConfig.get().runtime.output_dir)
+    if asked_for.is_dir() and asked_for != folder:  # a sweep finds the resumed job's numbers there
+        write_summary(summary, asked_for)
+    print_summary(summary, folder)

@@ -1,0 +1,123 @@
+"""Weights & Biases: online where it can be, offline where it cannot, and never a prompt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import WandbLogger
+
+log = logging.getLogger(__name__)
+
+_ID_FILE = "wandb_run_id.txt"
+_INIT_SECONDS = 30
+MODES = ("auto", "online", "offline")
+
+
+def has_key() -> bool:
+    """Whether an API key is configured, in the environment or in ``~/.netrc``."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    file = Path(os.environ.get("NETRC", Path.home() / ".netrc")).expanduser()
+    try:
+        return netrc(str(file)).authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False
+
+
+def resolve_mode(mode: str) -> Literal["online", "offline"]:
+    """``"online"`` or ``"offline"`` from ``auto``, ``online`` or ``offline``.
+
+    Raises:
+        ValueError: if the mode is unknown, or online is asked for and no key is configured.
+    """
+    if mode not in MODES:
+        raise ValueError(f"logger.wandb.mode ({mode!r}) must be one of {', '.join(MODES)}")
+    if mode == "online" and not has_key():
+        raise ValueError(
+            "logger.wandb.mode=online needs an API key: set WANDB_API_KEY or run `wandb login`, "
+            "or use logger.wandb.mode=offline"
+        )
+    online = mode == "online" or (mode == "auto" and has_key())
+    return "online" if online else "offline"
+
+
+def run_id(folder: Path) -> str:
+    """The id of the folder's W&B run, kept in the folder from the start."""
+    file = folder / _ID_FILE
+    if not file.exists():
+        file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def wandb_logger(
+    *,
+    folder: Path,
+    name: str,
+    group: str | None,
+    config: dict[str, Any],
+    mode: str,
+    project: str,
+    entity: str | None,
+    tags: list[str],
+) -> WandbLogger:
+    """Starts, or goes on with, the folder's W&B run.
+
+    Args:
+        folder: the run folder; W&B's own files lie in it.
+        name: shown for the run.
+        group: of runs of one sweep; None for a single run.
+        config: the resolved configuration.
+        mode: see ``resolve_mode``.
+        project: W&B project.
+        entity: W&B user or team; None for the key's default.
+        tags: shown for the run.
+    """
+    import wandb
+
+    def start(mode: Literal["online", "offline"]) -> WandbLogger:
+        run = wandb.init(
+            name=name,
+            dir=folder,
+            id=run_id(folder),
+            project=project,
+            mode=mode,
+            resume="allow",
+            entity=entity,
+            group=group,
+            tags=tags,
+            config=config,
+            settings=wandb.Settings(
+                init_timeout=_INIT_SECONDS,
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+            ),
+        )
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return WandbLogger(experiment=run)
+
+    resolved = resolve_mode(mode)
+    if resolved == "online":
+        try:
+            return start("online")
+        except (wandb.Error, OSError) as error:
+            log.warning("W&B cannot be reached (%s): recording offline", str(error).split("\n")[0])
+            wandb.teardown()
+    return start("offline")
+
+
+def finish() -> None:
+    """Ends this process's W&B run, if there is one, so that the next job starts its own."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish()

@@ -1,0 +1,19 @@
+"""Training packed models with Lightning."""
+
+from packformer.training.checkpoint import AtomicCheckpointIO
+from packformer.training.module import TrainingModule
+from packformer.training.optimizer import adamw
+from packformer.training.progress import LineProgress, TrainingProgressBar
+from packformer.training.records import StepRecords
+from packformer.training.schedule import constant, warmup_cosine
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "LineProgress",
+    "StepRecords",
+    "TrainingModule",
+    "TrainingProgressBar",
+    "adamw",
+    "constant",
+    "warmup_cosine",
+]

@@ -1,0 +1,77 @@
+"""Checkpoints that are whole or absent, and that say what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import nn
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, to the disk, and then renames: a kill leaves the old one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def check_checkpoint(path: Path, model: nn.Module) -> int:
+    """Reads a whole checkpoint, to know that ``model`` can go on from it.
+
+    Returns:
+        The optimizer step it was saved at.
+
+    Raises:
+        ValueError: if it is missing, truncated or damaged, not packformer's, or of another model.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} does not exist")
+    try:
+        step, saved = _contents(path)
+    except Exception as error:  # a damaged file can make the unpickler raise anything
+        reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
+        raise ValueError(
+            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason})"
+        ) from error
+    if step is None:
+        raise ValueError(f"checkpoint {path} was not written by packformer")
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            raise ValueError(
+                f"checkpoint {path} is of another model: {name} has shape {saved.get(name)} "
+                f"there and {wanted.get(name)} here"
+            )
+    return step
+
+
+def _contents(path: Path) -> tuple[int | None, dict[str, tuple[int, ...]]]:
+    """Step and shapes of the model's tensors; no step if packformer did not write the file."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch does not look at the checksums it writes
+            raise ValueError(f"the checksum of {damaged} is wrong")
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    if not isinstance(checkpoint, dict) or "packformer" not in checkpoint:
+        return None, {}
+    shapes = {
+        name.removeprefix("model."): tuple(value.shape)
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("model.")
+    }
+    return int(checkpoint["global_step"]), shapes

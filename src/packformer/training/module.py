@@ -1,0 +1,154 @@
+"""The Lightning module: one step of training, one of validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import packformer
+from packformer.attention import PackedLayout
+from packformer.batch import IGNORE_INDEX, PackedBatch
+from packformer.model import GPT
+from packformer.training.metrics import AnswerAccuracy, TokenLoss
+
+log = logging.getLogger(__name__)
+
+_DTYPES = {
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "16-true": torch.float16,
+    "32-true": torch.float32,
+    "64-true": torch.float64,
+}
+
+
+class TrainingModule(L.LightningModule):
+    """Next-token training of a GPT on packed rows.
+
+    The loss is the sum over counted tokens divided by a constant token budget: every counted token
+    weighs the same, whatever the row, the accumulation or the number of ranks.
+
+    Args:
+        model: the GPT.
+        optimizer: makes an optimizer from the model and ``fused``.
+        schedule: factor on the learning rate after a number of optimizer steps.
+        token_budget: counted tokens per row the summed loss is divided by.
+        max_grad_norm: gradients are scaled down to this 2-norm; None for no limit.
+        byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
+        score_answers: measure exact-match accuracy in validation.
+        compile: compile model and loss as one graph.
+    """
+
+    _byte_lengths: Tensor | None
+
+    def __init__(
+        self,
+        model: GPT,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[[int], float],
+        *,
+        token_budget: int,
+        max_grad_norm: float | None = 1.0,
+        byte_lengths: Tensor | None = None,
+        score_answers: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if token_budget < 1:
+            raise ValueError(f"token_budget ({token_budget}) must be at least 1")
+        if max_grad_norm is not None and max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm ({max_grad_norm}) must be positive, or null")
+        self.model = model
+        self.train_loss = TokenLoss()
+        self.val_loss = TokenLoss()
+        self.val_answers = AnswerAccuracy() if score_answers else None
+        self.grad_norm: Tensor | None = None
+        self.kernel = "not chosen yet"
+        self.has_validated = False
+        self._make_optimizer = optimizer
+        self._schedule = schedule
+        self._token_budget = token_budget
+        self._max_grad_norm = max_grad_norm
+        self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
+        self._loss: Callable[..., tuple[Tensor, Tensor]] = (
+            torch.compile(self._eager_loss, dynamic=False) if compile else self._eager_loss
+        )
+
+    def _eager_loss(
+        self, tokens: Tensor, targets: Tensor, layout: PackedLayout
+    ) -> tuple[Tensor, Tensor]:
+        """Summed nats of the counted tokens, and the most likely ids ``[1, M]``."""
+        logits = self.model(tokens, layout)
+        nll = F.cross_entropy(
+            logits[0].float(), targets[0], ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        scored = self.val_answers is not None and not self.training
+        return nll, logits.argmax(-1) if scored else targets
+
+    def setup(self, stage: str) -> None:
+        """Settles the attention kernel for the device and precision of this run."""
+        device_type = self.trainer.strategy.root_device.type
+        self.kernel = self.model.select_kernel(device_type, _DTYPES[str(self.trainer.precision)])
+        if stage == "fit":
+            log.info("attend   %s", self.kernel)
+
+    def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
+        nll, _ = self._loss(batch.tokens, batch.targets, batch.layout)
+        self.train_loss.update(nll.detach(), batch.num_targets)
+        return nll / self._token_budget
+
+    def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
+        nll, predictions = self._loss(batch.tokens, batch.targets, batch.layout)
+        num_bytes: Tensor | int = 0
+        byte_lengths = self._byte_lengths
+        if byte_lengths is not None:
+            counted = batch.targets != IGNORE_INDEX
+            num_bytes = byte_lengths[batch.targets.clamp(min=0)].mul(counted).sum()
+        self.val_loss.update(nll, batch.num_targets, num_bytes)
+        if self.val_answers is not None:
+            self.val_answers.update(predictions, batch.targets, batch.layout)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.global_step >= self.trainer.max_steps:
+            self.trainer.should_stop = True  # makes Lightning validate after the last step too
+
+    def on_validation_epoch_end(self) -> None:
+        self.has_validated = True
+        metrics = self.val_loss.compute()
+        self.val_loss.reset()
+        if self.val_answers is not None:
+            metrics |= self.val_answers.compute()
+            self.val_answers.reset()
+        for name, value in metrics.items():  # already reduced over ranks
+            self.log(f"val/{name}", value, logger=False)
+
+    def configure_optimizers(self) -> Any:
+        # Fused AdamW unscales float16 gradients itself, after they would have been clipped.
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        fused = on_gpu and self.trainer.precision != "16-mixed"
+        optimizer = self._make_optimizer(self.model, fused=fused)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning's own clipping refuses fused optimizers under mixed precision.
+        max_norm = float("inf") if self._max_grad_norm is None else self._max_grad_norm
+        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["packformer"] = {"version": packformer.__version__}

@@ -1,0 +1,147 @@
+"""What a run measures of itself every few steps."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+
+from packformer.batch import PackedBatch
+from packformer.model.flops import attended_pairs, training_flops
+from packformer.training.module import TrainingModule
+
+
+class StepRecords(L.Callback):
+    """Logs loss, throughput and packing every ``log_every_n_steps`` optimizer steps.
+
+    The device is read only then. Throughput is counted tokens (those with a target) per second of
+    training, over all ranks; validation and checkpoints do not count. Model-flops utilisation
+    compares the flops the true document lengths need with the peak of the GPU's data sheet.
+
+    Attributes:
+        latest: metrics of the last record, by their names in the log.
+        tokens_seen: counted tokens trained on, over all ranks, resumed runs included.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, float] = {}
+        self.tokens_seen = 0
+        self._num_tokens = 0
+        self._row_tokens = 0
+        self._rates: list[float] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._targets = self._flops = self._steps = 0
+        self._start = time.perf_counter()
+        self._pause: float | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Median over the records but the first, which pays for compilation and warm-up."""
+        return statistics.median(self._rates[1:] or self._rates or [math.nan])
+
+    @property
+    def fill(self) -> float:
+        """Share of the rows' tokens that were document."""
+        return self._num_tokens / self._row_tokens if self._row_tokens else math.nan
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._reset()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._pause = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._pause is not None:
+            self._start += time.perf_counter() - self._pause
+            self._pause = None
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: PackedBatch,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        model = pl_module.model
+        pairs = attended_pairs(batch.lengths, model.layers[0].window)
+        self._flops += training_flops(model, batch.num_tokens, pairs)
+        self._targets += batch.num_targets
+        self.tokens_seen += batch.num_targets * trainer.world_size
+        self._num_tokens += batch.num_tokens
+        self._row_tokens += batch.layout.num_tokens
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
+        if not accumulating and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._record(trainer, pl_module, batch)
+
+    def _record(self, trainer: L.Trainer, module: TrainingModule, batch: PackedBatch) -> None:
+        loss = module.train_loss.compute()["loss"]  # waits for the device
+        module.train_loss.reset()
+        seconds = time.perf_counter() - self._start
+        rate = self._targets * trainer.world_size / seconds
+        self._rates.append(rate)
+        counts = batch.position["counts"]
+        self.latest = {
+            "train/loss": loss,
+            "train/tokens_per_second": rate,
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "data/tokens_seen": self.tokens_seen,
+            "data/fill": self.fill,
+            "data/epoch": batch.position["epoch"],
+            **{f"data/{name}": value for name, value in counts.items()},
+        }
+        if module.grad_norm is not None:
+            self.latest["train/grad_norm"] = float(module.grad_norm)
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            half = trainer.precision not in ("32-true", "64-true")
+            dtype = torch.bfloat16 if half else torch.float32
+            if peak := get_available_flops(device, dtype):
+                self.latest["train/model_flops_utilisation"] = self._flops / seconds / peak
+        for logger in trainer.loggers:
+            logger.log_metrics(self.latest, step=trainer.global_step)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss} at step {trainer.global_step}: lower "
+                "optimizer.learning_rate; the checkpoints are those of the last validation"
+            )
+        self._reset()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        self.latest |= metrics
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        if not math.isfinite(metrics["val/loss"]):
+            raise ValueError(
+                f"the validation loss is {metrics['val/loss']} at step {trainer.global_step}: "
+                "lower optimizer.learning_rate; the checkpoints are those before it"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "tokens_seen": self.tokens_seen,
+            "num_tokens": self._num_tokens,
+            "row_tokens": self._row_tokens,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.tokens_seen = state_dict["tokens_seen"]
+        self._num_tokens = state_dict["num_tokens"]
+        self._row_tokens = state_dict["row_tokens"]

@@ -1,0 +1,114 @@
+"""The FlexAttention kernel: its block mask, and on CPU its forward."""
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from packformer.attention import PackedLayout, flex
+from packformer.attention.flex import block_mask
+from packformer.attention.reference import reference_attention, visible
+
+BLOCK = 128
+PACKINGS = {
+    "one_block": [100],
+    "one_document": [500],
+    "one_token_in_the_last_block": [385],
+    "document_per_block": [128, 128, 128],
+    "boundaries_inside_blocks": [1, 130, 60, 7, 302],
+    "many": [3, 1, 40, 90, 2, 200, 17, 1, 1, 150],
+}
+
+
+def chosen_blocks(counts, indices):
+    """bool ``[N, N]`` of the first ``counts`` entries of each row of ``indices``."""
+    dense = torch.zeros(indices.shape[-2:], dtype=torch.bool)
+    for row, (count, columns) in enumerate(
+        zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True)
+    ):
+        dense[row, columns[:count]] = True
+    return dense
+
+
+def pairs_by_block(seen, reduce):
+    size = -(-len(seen) // BLOCK)
+    return torch.tensor(
+        [
+            [
+                bool(reduce(seen[i * BLOCK : (i + 1) * BLOCK, j * BLOCK : (j + 1) * BLOCK]))
+                for j in range(size)
+            ]
+            for i in range(size)
+        ]
+    )
+
+
+@pytest.mark.parametrize("window", [None, 1, 50, 129, 200])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_blocks_cover_exactly_the_visible_pairs(packing, window):
+    lengths = PACKINGS[packing]
+    layout = PackedLayout.from_lengths(lengths, num_slots=len(lengths) + 2)
+    mask, seen = block_mask(layout, window), visible(layout, window)
+    partial = chosen_blocks(mask.kv_num_blocks, mask.kv_indices)
+    full = chosen_blocks(mask.full_kv_num_blocks, mask.full_kv_indices)
+    assert not (partial & full).any()
+    assert torch.equal(partial | full, pairs_by_block(seen, torch.any))
+    wholly_visible = pairs_by_block(seen, torch.all)
+    assert not (full & ~wholly_visible).any()
+    off_diagonal = ~torch.eye(len(full), dtype=torch.bool)
+    assert torch.equal(full & off_diagonal, wholly_visible & off_diagonal)
+
+
+@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_blocks_of_the_backward_are_the_transposed_ones(packing, window):
+    mask = block_mask(PackedLayout.from_lengths(PACKINGS[packing]), window)
+    for kind in ("", "full_"):
+        by_query = chosen_blocks(
+            getattr(mask, f"{kind}kv_num_blocks"), getattr(mask, f"{kind}kv_indices")
+        )
+        by_key = chosen_blocks(
+            getattr(mask, f"{kind}q_num_blocks"), getattr(mask, f"{kind}q_indices")
+        )
+        assert torch.equal(by_query, by_key.T)
+
+
+@pytest.mark.parametrize("window", [None, 1, 50])
+def test_mask_function_is_what_a_query_sees(window):
+    layout = PackedLayout.from_lengths([1, 70, 60, 19])
+    index = torch.arange(150)
+    zero = torch.tensor(0)
+    seen = block_mask(layout, window).mask_mod(zero, zero, index[:, None], index[None, :])
+    assert torch.equal(seen, visible(layout, window))
+
+
+def compare_forward(alibi, window, num_kv_heads):
+    torch.manual_seed(0)
+    layout = PackedLayout.from_lengths([1, 130, 60, 7, 102], num_slots=7)
+    q, k, v = (torch.randn(1, 300, heads, 16) for heads in (4, num_kv_heads, num_kv_heads))
+    options = {
+        "alibi_slopes": torch.tensor([0.5, 0.25, 0.125, 0.00390625]) if alibi else None,
+        "window": window,
+        "scale": 0.25,
+    }
+    with torch.no_grad():
+        found = flex._run(q, k, v, layout, **options)
+        wanted = reference_attention(q, k, v, layout, **options)
+        shared = flex._run(q, k, v, layout, **options, prepared=block_mask(layout, window))
+    assert ((found - wanted).abs().max() / wanted.abs().max()).item() <= 1e-5
+    assert torch.equal(found, shared)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1], ids=["mha", "gqa", "mqa"])
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("alibi", [False, True], ids=["plain", "alibi"])
+def test_eager_forward_agrees_with_the_reference(monkeypatch, alibi, window, num_kv_heads):
+    monkeypatch.setattr(flex, "_compiled_flex_attention", lambda: flex_attention)
+    compare_forward(alibi, window, num_kv_heads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("alibi", [False, True], ids=["plain", "alibi"])
+def test_compiled_forward_agrees_with_the_reference(alibi, window):
+    compare_forward(alibi, window, num_kv_heads=2)

@@ -1,0 +1,62 @@
+"""PackedLayout: where documents lie in a row."""
+
+import pytest
+import torch
+
+from packformer.attention import PackedLayout
+
+
+def test_boundaries_are_the_running_sum_of_the_lengths():
+    layout = PackedLayout.from_lengths([3, 1, 4])
+    assert layout.cu_seqlens.tolist() == [0, 3, 4, 8]
+    assert layout.cu_seqlens.dtype == torch.int32
+    assert layout.max_seqlen == 4
+    assert layout.num_tokens == 8
+    assert layout.num_slots == 3
+
+
+def test_positions_restart_in_every_document():
+    layout = PackedLayout.from_lengths([3, 1, 4])
+    assert layout.position_ids.tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
+    assert layout.position_ids.dtype == torch.int64
+
+
+def test_unused_slots_are_empty_documents_at_the_end():
+    layout = PackedLayout.from_lengths([2, 3], num_slots=5, max_seqlen=7)
+    assert layout.cu_seqlens.tolist() == [0, 2, 5, 5, 5, 5]
+    assert layout.num_slots == 5
+    assert layout.max_seqlen == 7
+    assert layout.lengths() == [2, 3]
+
+
+def test_empty_documents_between_others_hold_no_token():
+    layout = PackedLayout.from_lengths([2, 0, 3])
+    assert layout.cu_seqlens.tolist() == [0, 2, 2, 5]
+    assert layout.position_ids.tolist() == [0, 1, 0, 1, 2]
+    assert layout.lengths() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "options", "message"),
+    [
+        ([], {}, r"lengths \(\[\]\) must be >= 0 and hold at least one token"),
+        ([0, 0], {}, r"lengths \(\[0, 0\]\) must be >= 0 and hold at least one token"),
+        ([3, -1], {}, r"lengths \(\[3, -1\]\) must be >= 0"),
+        ([1, 2, 3], {"num_slots": 2}, r"3 documents do not fit in num_slots \(2\)"),
+        ([4, 9], {"max_seqlen": 8}, r"longest document \(9\) exceeds max_seqlen \(8\)"),
+    ],
+)
+def test_impossible_lengths_are_refused(lengths, options, message):
+    with pytest.raises(ValueError, match=message):
+        PackedLayout.from_lengths(lengths, **options)
+
+
+def test_to_moves_both_tensors_and_keeps_the_bound():
+    layout = PackedLayout.from_lengths([2, 3], max_seqlen=9)
+    moved = layout.to("meta")
+    assert moved.cu_seqlens.device.type == "meta"
+    assert moved.position_ids.device.type == "meta"
+    assert moved.max_seqlen == 9
+    copy = layout.to("cpu")
+    assert torch.equal(copy.cu_seqlens, layout.cu_seqlens)
+    assert torch.equal(copy.position_ids, layout.position_ids)

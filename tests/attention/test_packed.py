@@ -1,0 +1,184 @@
+"""packed_attention and the choice of its kernel."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from packformer.attention import KERNELS, PackedLayout, Variant, packed_attention, select_kernel
+
+
+def test_cpu_runs_sdpa_and_says_why_not_the_others():
+    kernel, why = select_kernel(Variant("cpu", torch.float32, 64))
+    assert kernel.name == "sdpa"
+    assert why == "xformers runs on CUDA only; flex trains on CUDA only"
+
+
+@pytest.mark.parametrize("name", ["sdpa", "reference"])
+def test_named_kernel_is_taken(name):
+    kernel, why = select_kernel(Variant("cpu", torch.float32, 64), name)
+    assert kernel is KERNELS[name]
+    assert why == "as requested"
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("window", [False, True])
+def test_cuda_runs_alibi_through_flex(grouped, window):
+    variant = Variant("cuda", torch.bfloat16, 64, grouped=grouped, alibi=True, window=window)
+    kernel, why = select_kernel(variant)
+    assert kernel.name == "flex"
+    assert why == "xformers has no linear biases in linear memory"
+
+
+def test_cuda_runs_float32_through_flex():
+    kernel, why = select_kernel(Variant("cuda", torch.float32, 64))
+    assert kernel.name == "flex"
+    assert why == "xformers takes bfloat16 and float16, not float32"
+
+
+def test_variant_no_kernel_can_run_is_refused_with_every_reason():
+    with pytest.raises(
+        ValueError,
+        match=r"no attention kernel for Variant\(.*float64.*xformers takes bfloat16 and float16, "
+        r"not float64; flex takes .* not float64; sdpa runs on CPU only",
+    ):
+        select_kernel(Variant("cuda", torch.float64, 64))
+
+
+@pytest.mark.parametrize(("name", "verb"), [("xformers", "runs"), ("flex", "trains")])
+def test_named_kernel_that_cannot_run_is_refused_with_those_that_can(name, verb):
+    q = torch.randn(1, 4, 2, 8)
+    with pytest.raises(
+        ValueError,
+        match=f"attention kernel {name} cannot run this variant: it {verb} on CUDA only; "
+        "kernels that can: sdpa$",
+    ):
+        packed_attention(q, q, q, PackedLayout.from_lengths([4]), kernel=name)
+
+
+def test_named_kernel_is_refused_with_none_if_none_can():
+    with pytest.raises(ValueError, match="it runs on CPU only; kernels that can: none"):
+        select_kernel(Variant("cuda", torch.float64, 64), "sdpa")
+
+
+def test_unknown_kernel_is_refused_with_the_known_names():
+    with pytest.raises(
+        ValueError,
+        match="unknown attention kernel 'fast': use auto or one of xformers, flex, sdpa, reference",
+    ):
+        select_kernel(Variant("cpu", torch.float32, 64), "fast")
+
+
+def heads(*shape, dtype=torch.float32):
+    return torch.zeros(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(8, 4, 16), (1, 8, 4, 16), (1, 8, 4, 16)], r"q \[8, 4, 16\], .* must be \[1, M, H, K\]"),
+        ([(1, 8, 4, 16), (8, 4, 16), (8, 4, 16)], r"k \[8, 4, 16\], v \[8, 4, 16\] must be"),
+        ([(2, 8, 4, 16), (2, 8, 4, 16), (2, 8, 4, 16)], r"q \[2, 8, 4, 16\]"),
+        ([(1, 8, 4, 16), (1, 8, 2, 16), (1, 8, 4, 16)], r"k \[1, 8, 2, 16\], v \[1, 8, 4, 16\]"),
+        ([(1, 9, 4, 16), (1, 8, 4, 16), (1, 8, 4, 16)], "q has 9 tokens and k 8, the layout 8"),
+        ([(1, 8, 4, 16), (1, 7, 4, 16), (1, 7, 4, 16)], "q has 8 tokens and k 7, the layout 8"),
+        (
+            [(1, 8, 6, 16), (1, 8, 4, 16), (1, 8, 4, 16)],
+            r"num_heads \(6\) must be divisible by num_kv_heads \(4\)",
+        ),
+        ([(1, 8, 4, 16), (1, 8, 4, 8), (1, 8, 4, 8)], r"head sizes \(16, 8\) equal"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(shapes, message):
+    q, k, v = (heads(*shape) for shape in shapes)
+    with pytest.raises(ValueError, match=message):
+        packed_attention(q, k, v, PackedLayout.from_lengths([5, 3]))
+
+
+def test_two_batches_in_k_alone_are_refused():
+    q, k = heads(1, 8, 4, 16), heads(2, 8, 4, 16)
+    with pytest.raises(ValueError, match=r"k \[2, 8, 4, 16\].* must be \[1, M, H, K\]"):
+        packed_attention(q, k, k, PackedLayout.from_lengths([5, 3]))
+
+
+def test_mixed_dtypes_are_named():
+    q, k = heads(1, 8, 4, 16), heads(1, 8, 4, 16, dtype=torch.bfloat16)
+    with pytest.raises(
+        ValueError, match=r"must share a dtype, not torch.float32, torch.bfloat16, torch.bfloat16"
+    ):
+        packed_attention(q, k, k, PackedLayout.from_lengths([8]))
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_window_below_one_is_refused(window):
+    q = heads(1, 8, 4, 16)
+    with pytest.raises(ValueError, match=rf"window \({window}\) must be a whole number from 1 up"):
+        packed_attention(q, q, q, PackedLayout.from_lengths([8]), window=window)
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 4), (4, 1)])
+def test_slopes_must_be_one_per_query_head(shape):
+    q, k = heads(1, 8, 4, 16), heads(1, 8, 2, 16)
+    with pytest.raises(ValueError, match=r"alibi_slopes \[.*\] must be \[4\], one per query head"):
+        packed_attention(q, k, k, PackedLayout.from_lengths([8]), alibi_slopes=torch.ones(shape))
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("alibi", [False, True])
+def test_compiles_to_one_graph_for_every_packing_of_the_same_shape(alibi, window):
+    torch._dynamo.reset()
+    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625]) if alibi else None
+
+    def attend(q, k, v, layout):
+        return packed_attention(q, k, v, layout, alibi_slopes=slopes, window=window)
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(attend, fullgraph=True, backend=counter)
+    torch.manual_seed(0)
+    for lengths in ([24], [1, 23], [8, 8, 8], [3, 1, 5, 2, 13], [1] * 24, [12, 12]):
+        layout = PackedLayout.from_lengths(lengths, num_slots=24, max_seqlen=24)
+        q = torch.randn(1, 24, 4, 8, requires_grad=True)
+        k, v = (torch.randn(1, 24, 2, 8, requires_grad=True) for _ in range(2))
+        grad = torch.randn(1, 24, 4, 8)
+        results = []
+        for function in (attend, compiled):
+            out = function(q, k, v, layout)
+            results.append((out, *torch.autograd.grad(out, (q, k, v), grad)))
+        for eager, graph in zip(*results, strict=True):
+            assert torch.equal(eager, graph)
+    assert counter.frame_count == 1
+
+
+GPU_VARIANTS = {
+    "mha": (8, False, None),
+    "gqa": (2, False, None),
+    "mqa": (1, False, None),
+    "alibi": (8, True, None),
+    "gqa_alibi": (2, True, None),
+    "window": (8, False, 100),
+    "gqa_alibi_window": (2, True, 100),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("variant", GPU_VARIANTS)
+def test_every_variant_agrees_with_the_reference_on_the_gpu(variant):
+    num_kv_heads, alibi, window = GPU_VARIANTS[variant]
+    lengths = [1, 700, 129, 8, 333, 2, 127, 511, 61]
+    layout = PackedLayout.from_lengths(lengths, num_slots=16, max_seqlen=1024).to("cuda")
+    torch.manual_seed(0)
+    q, k, v, grad = (
+        torch.randn(1, sum(lengths), n, 64, device="cuda", dtype=torch.bfloat16)
+        for n in (8, num_kv_heads, num_kv_heads, 8)
+    )
+    slopes = 2.0 ** -torch.arange(1, 9, device="cuda") if alibi else None
+    results = []
+    for kernel in ("auto", "reference"):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        if kernel == "reference":
+            inputs = [x.detach().double().requires_grad_() for x in inputs]
+        out = packed_attention(*inputs, layout, alibi_slopes=slopes, window=window, kernel=kernel)
+        results.append((out, *torch.autograd.grad(out, inputs, grad.to(out.dtype))))
+    for name, found, wanted in zip(("out", "dq", "dk", "dv"), *results, strict=True):
+        error = (torch.linalg.norm(found.double() - wanted) / torch.linalg.norm(wanted)).item()
+        assert error <= 5e-3, f"{name}: relative Frobenius error {error:.2e}"

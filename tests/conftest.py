@@ -1,0 +1,74 @@
+"""Fixtures of all tests: nothing is read from or written to the user's folders, no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Tensors in tests are small: a second thread costs more than it brings. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("PACKFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("NETRC", str(home / "netrc"))
+        for name in ("CACHE", "CONFIG", "DATA"):
+            patch.setenv(f"WANDB_{name}_DIR", str(home))
+        for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "PACKFORMER_FULL_ERROR"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """Runs ``python -m train ARGUMENTS`` in this process, in an empty folder."""
+    from packformer.run.main import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Finished:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["train", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return Finished(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of forty short texts of different lengths."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(40):
+        words = [f"word{(number * 7 + i * i) % 53}" for i in range(20 + number * 5)]
+        (folder / f"{number:02}.txt").write_text(" ".join(words), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(corpus: Path) -> list[str]:
+    """Overrides for a run of a second on ``corpus``."""
+    return ["+debug=fast", "data=text", f"data.path={corpus}", "data.vocab_size=300"]

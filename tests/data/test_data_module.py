@@ -1,0 +1,122 @@
+"""The data module: constants measured from the data, loaders, and the position in checkpoints."""
+
+import json
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from packformer.data import AssociativeRecall, Copying, PackedDataModule, PackingSettings
+from packformer.data.rows import PackedRows
+
+SETTINGS = PackingSettings(128, 40, lookahead=32)
+
+
+def make_module(data_set=None, settings=SETTINGS, **options):
+    return PackedDataModule(data_set or Copying(), settings, **options)
+
+
+def test_token_budget_is_the_mean_count_of_the_first_rows():
+    module = make_module(seed=3)
+    stream = PackedRows(module.splits.train, SETTINGS, max_documents=128, seed=3)
+    counts = [batch.num_targets for batch in islice(stream, 32)]
+    assert len(set(counts)) > 1
+    assert module.token_budget == round(sum(counts) / 32)
+
+
+def test_rows_have_room_for_a_quarter_more_documents_than_the_fullest():
+    module = make_module()
+    stream = PackedRows(module.splits.train, SETTINGS, max_documents=128, seed=0)
+    fullest = max(len(batch.lengths) for batch in islice(stream, 32))
+    assert module.max_documents % 8 == 0
+    assert 1.25 * fullest <= module.max_documents < 1.25 * fullest + 8
+
+
+def test_a_row_never_has_room_for_more_than_documents_of_two_tokens():
+    module = make_module(Copying(min_symbols=1, max_symbols=1), PackingSettings(12))
+    assert module.max_documents == 6
+
+
+def test_room_can_be_given():
+    module = make_module(Copying(max_symbols=8), max_documents_per_row=5)
+    assert module.max_documents == 5
+    for batch in islice(module.train_dataloader(), 5):
+        assert len(batch.lengths) == 5
+        assert batch.layout.num_slots == 5 + 4  # 128 tokens of padding are 4 documents of 40
+
+
+def test_training_and_validation_have_one_shape():
+    module = make_module(validation_rows=3)
+    train, validation = list(islice(module.train_dataloader(), 3)), list(module.val_dataloader())
+    assert len(validation) == 3
+    for batch in train + validation:
+        assert batch.tokens.shape == (1, module.row_length) == (1, 128)
+        assert batch.layout.num_slots == module.max_documents + 4
+        assert batch.layout.max_seqlen == module.max_seqlen == 40
+
+
+def test_validation_is_all_of_it_once_in_order_unless_limited():
+    module = make_module(Copying(validation_documents=200))
+    batches = list(module.val_dataloader())
+    lengths = [module.splits.validation.length(n) for n in range(200)]
+    found = [length for batch in batches for length in batch.lengths]
+    assert sorted(found) == sorted(lengths)
+    again = list(module.val_dataloader())
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(batches, again, strict=True))
+
+
+def test_every_rank_sees_its_own_rows():
+    alone = list(islice(make_module().train_dataloader(), 8))
+    for rank in (0, 1):
+        module = make_module()
+        root_device = torch.device("cpu")
+        module.trainer = SimpleNamespace(
+            global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=root_device)
+        )
+        mine = list(islice(module.train_dataloader(), 4))
+        assert all(
+            torch.equal(a.tokens, b.tokens) for a, b in zip(mine, alone[rank::2], strict=True)
+        )
+
+
+def test_position_is_that_of_the_last_batch_used_in_training():
+    module = make_module()
+    batches = list(islice(module.train_dataloader(), 3))
+    module.trainer = SimpleNamespace(training=True)
+    assert module.state_dict() == {"position": None}
+    for batch in batches[:2]:
+        assert module.on_before_batch_transfer(batch, 0) is batch
+    assert module.state_dict() == {"position": batches[1].position}
+    module.trainer.training = False
+    module.on_before_batch_transfer(batches[2], 0)
+    assert module.state_dict() == {"position": batches[1].position}
+
+
+def test_a_restored_module_goes_on_after_the_saved_position():
+    batches = list(islice(make_module().train_dataloader(), 6))
+    state = json.loads(json.dumps({"position": batches[2].position}))
+    module = make_module()
+    module.load_state_dict(state)
+    following = list(islice(module.train_dataloader(), 3))
+    for expected, found in zip(batches[3:], following, strict=True):
+        assert torch.equal(expected.tokens, found.tokens)
+        assert expected.lengths == found.lengths
+
+
+def test_restoring_does_not_change_the_constants():
+    module, fresh = make_module(), make_module()
+    module.load_state_dict({"position": next(iter(fresh.train_dataloader())).position})
+    assert module.token_budget == fresh.token_budget
+    assert module.max_documents == fresh.max_documents
+
+
+@pytest.mark.parametrize("name", ["max_documents_per_row", "validation_rows"])
+def test_counts_below_one_are_named(name):
+    with pytest.raises(ValueError, match=rf"{name} \(0\) must be at least 1"):
+        make_module(**{name: 0})
+
+
+def test_documents_too_long_for_the_row_are_refused_before_training():
+    with pytest.raises(ValueError, match=r"document 0 has \d+ tokens, more than max_document_leng"):
+        make_module(AssociativeRecall(), PackingSettings(12, long_documents="error"))

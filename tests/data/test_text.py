@@ -1,0 +1,335 @@
+"""Text as documents: what is one, what is held out, what is refused."""
+
+import json
+import logging
+import sysconfig
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from packformer.batch import IGNORE_INDEX
+from packformer.data import StandardLibrary, TextFiles, text
+from packformer.data.tokenizer import BOS, EOS, train_bpe
+
+VOCAB = 270
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path, cache):
+    """An empty folder for text, beside the cache."""
+    place = tmp_path / "texts"
+    place.mkdir()
+    return place
+
+
+def write(folder, **texts):
+    for name, content in texts.items():
+        (folder / f"{name}.txt").write_bytes(content.encode())
+
+
+def prepare(path, **options):
+    return TextFiles(str(path), **{"vocab_size": VOCAB, **options}).prepare()
+
+
+def decoded(source, splits):
+    tokenizer = Tokenizer.from_file(str(splits.tokenizer))
+    return [tokenizer.decode(source.document(n)[0]) for n in range(source.num_documents)]
+
+
+def all_texts(splits):
+    return sorted(decoded(splits.train, splits) + decoded(splits.validation, splits))
+
+
+def test_every_file_of_a_folder_is_a_document(folder):
+    contents = {f"f{n}": f"file number {n}\n" * (n + 1) for n in range(9)}
+    write(folder, **contents)
+    (folder / "deeper" / "down").mkdir(parents=True)
+    (folder / "deeper" / "down" / "code.py").write_text("x = 1\n")
+    splits = prepare(folder)
+    assert all_texts(splits) == sorted([*contents.values(), "x = 1\n"])
+
+
+def test_hidden_and_empty_files_are_no_documents(folder):
+    write(folder, a="alpha", b="beta", empty="")
+    (folder / ".hidden.txt").write_bytes(b"\xff secret")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("secret")
+    assert all_texts(prepare(folder)) == ["alpha", "beta"]
+
+
+def test_a_folder_below_a_hidden_one_can_be_named(folder):
+    place = folder / ".notes"
+    place.mkdir()
+    write(place, a="alpha", b="beta")
+    assert all_texts(prepare(place)) == ["alpha", "beta"]
+
+
+def test_every_line_of_a_jsonl_file_is_a_document(folder):
+    path = folder / "data.jsonl"
+    texts = ["one", "two\nlines \u2028 and \x0c more", "ünï", "four"]
+    lines = [json.dumps({"id": n, "text": t}) for n, t in enumerate(texts)]
+    lines[2] = json.dumps({"text": texts[2]}, ensure_ascii=False)
+    path.write_bytes("\n\n  \n".join(lines).encode())
+    assert all_texts(prepare(path)) == sorted(texts)
+
+
+def test_line_separators_of_unicode_do_not_end_a_jsonl_line(folder):
+    path = folder / "data.jsonl"
+    texts = ["a\u2028b\u0085c", "other"]
+    path.write_bytes("\n".join(json.dumps({"text": t}, ensure_ascii=False) for t in texts).encode())
+    assert all_texts(prepare(path)) == sorted(texts)
+
+
+def test_jsonl_field_can_be_chosen(folder):
+    path = folder / "data.jsonl"
+    path.write_text('{"body": "a", "text": 3}\n{"body": "b"}\n')
+    assert all_texts(prepare(path, field="body")) == ["a", "b"]
+
+
+def test_jsonl_files_of_a_folder_are_read_by_line(folder):
+    (folder / "data.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    write(folder, c="c")
+    assert all_texts(prepare(folder)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.25])
+def test_the_tail_of_a_single_document_is_held_out(folder, caplog, fraction):
+    write(folder, one="".join(f"line {n}: {n * n}\n" for n in range(100)))
+    path = folder / "one.txt"
+    with caplog.at_level(logging.WARNING):
+        splits = prepare(path, validation_fraction=fraction)
+    total = splits.train.length(0) + splits.validation.length(0)
+    held_out = splits.validation.length(0)
+    assert held_out == int(fraction * total)
+    assert f"one document in all: its last {held_out} tokens are held out" in caplog.text
+    start, end = (decoded(s, splits)[0] for s in (splits.train, splits.validation))
+    assert start + end == path.read_text()
+    tokenizer = Tokenizer.from_file(str(splits.tokenizer))
+    assert splits.train.document(0)[0][0] == tokenizer.token_to_id(BOS)
+    assert splits.validation.document(0)[0][-1] == tokenizer.token_to_id(EOS)
+
+
+def test_more_documents_move_none_to_the_other_side(folder):
+    for n in range(100):
+        write(folder, **{f"f{n}": f"file {n} " * 3})
+    few = prepare(folder, validation_fraction=0.3)
+    sides = [set(decoded(source, few)) for source in (few.train, few.validation)]
+    assert 15 <= len(sides[1]) <= 45
+    for n in range(100, 150):
+        write(folder, **{f"f{n}": f"file {n} " * 3})
+    many = prepare(folder, validation_fraction=0.3)
+    train, validation = (set(decoded(source, many)) for source in (many.train, many.validation))
+    # Only the documents with the lowest and the highest hash may be there to fill a side.
+    assert len(sides[0] - train) <= 1
+    assert len(sides[1] - validation) <= 1
+    assert len(train | validation) == 150
+    assert not train & validation
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9])
+def test_neither_side_is_empty(folder, fraction):
+    write(folder, a="alpha", b="beta", c="gamma")
+    splits = prepare(folder, validation_fraction=fraction)
+    sizes = {splits.train.num_documents, splits.validation.num_documents}
+    assert sizes == {1, 2}
+
+
+def test_targets_are_the_next_tokens(folder):
+    write(folder, a="some text", b="more text")
+    splits = prepare(folder)
+    tokens, targets = splits.train.document(0)
+    assert targets.tolist() == [*tokens[1:].tolist(), IGNORE_INDEX]
+    assert splits.train.length(0) == len(tokens)
+    assert tokens.max() < splits.vocab_size
+
+
+def test_byte_lengths_of_a_documents_tokens_add_up_to_its_bytes(folder):
+    contents = {"a": "naïve café 你好", "b": "plain\n" * 50, "c": "\U0001f600"}
+    write(folder, **contents)
+    splits = prepare(folder)
+    counted = [
+        int(splits.byte_lengths[source.document(n)[0]].sum())
+        for source in (splits.train, splits.validation)
+        for n in range(source.num_documents)
+    ]
+    assert sorted(counted) == sorted(len(content.encode()) for content in contents.values())
+
+
+def test_description_counts_documents_and_tokens(folder):
+    write(folder, a="alpha", b="beta")
+    splits = prepare(folder)
+    tokens = splits.train.length(0) + splits.validation.length(0)
+    assert splits.description == f"{folder}: 2 documents, {tokens} tokens, 1 held out"
+    assert not splits.scores_answers
+
+
+def test_preparing_again_reuses_the_cache(folder, monkeypatch):
+    write(folder, a="alpha", b="beta")
+    first = prepare(folder)
+
+    def refuse(*arguments):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(text, "train_bpe", refuse)
+    monkeypatch.setattr(text, "encode_documents", refuse)
+    second = prepare(folder)
+    assert second.tokenizer == first.tokenizer
+    assert all_texts(second) == all_texts(first)
+    assert np.array_equal(second.byte_lengths, first.byte_lengths)
+
+
+@pytest.mark.parametrize("change", ["text", "vocab_size", "tokenizer"])
+def test_a_change_of_text_or_tokenizer_is_not_served_from_the_cache(folder, tmp_path, change):
+    write(folder, a="alpha " * 9, b="beta " * 9)
+    first = prepare(folder)
+    options = {}
+    if change == "text":
+        write(folder, a="omega " * 9)
+    elif change == "vocab_size":
+        options = {"vocab_size": 260}
+    else:
+        train_bpe(["zzz"], 300).save(str(tmp_path / "own.json"))
+        options = {"tokenizer": str(tmp_path / "own.json")}
+    assert prepare(folder, **options).tokenizer != first.tokenizer
+
+
+def test_a_given_tokenizer_is_used(folder, tmp_path):
+    write(folder, a="alpha", b="beta")
+    own = train_bpe(["alpha beta " * 20], 265)
+    own.save(str(tmp_path / "own.json"))
+    splits = prepare(folder, tokenizer=str(tmp_path / "own.json"), vocab_size=1)
+    assert splits.vocab_size == own.get_vocab_size()
+    assert all_texts(splits) == ["alpha", "beta"]
+
+
+def test_a_missing_tokenizer_is_named(folder):
+    write(folder, a="alpha", b="beta")
+    with pytest.raises(ValueError, match=r"tokenizer .*own\.json does not exist"):
+        prepare(folder, tokenizer=str(folder / "own.json"))
+
+
+def test_a_vocabulary_too_small_is_refused_and_leaves_nothing_in_the_cache(folder, cache):
+    write(folder, a="alpha", b="beta")
+    with pytest.raises(ValueError, match=r"vocab_size \(100\) must be at least 258"):
+        prepare(folder, vocab_size=100)
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])
+def test_validation_fraction_must_lie_between(folder, fraction):
+    write(folder, a="alpha", b="beta")
+    with pytest.raises(ValueError, match=rf"validation_fraction \({fraction}\) must lie between"):
+        prepare(folder, validation_fraction=fraction)
+
+
+def test_file_that_is_not_utf8_is_named_with_the_byte(folder):
+    write(folder, a="alpha", b="beta")
+    (folder / "latin.txt").write_bytes(b"0123 caf\xe9 noir")
+    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 \(byte 8\).*skip_invalid=true"):
+        prepare(folder)
+
+
+def test_jsonl_line_that_is_not_utf8_is_named_with_line_and_byte(folder):
+    path = folder / "data.jsonl"
+    path.write_bytes(b'{"text": "a"}\n\n{"text": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"data\.jsonl, line 3, is not UTF-8 \(byte 10\)"):
+        prepare(path)
+
+
+def test_skip_invalid_leaves_out_and_counts_what_is_not_utf8(folder, caplog):
+    write(folder, a="alpha", b="beta")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    (folder / "data.jsonl").write_bytes(b'{"text": "c"}\n{"text": "\xff"}\n')
+    with caplog.at_level(logging.WARNING):
+        splits = prepare(folder, skip_invalid=True)
+    assert all_texts(splits) == ["alpha", "beta", "c"]
+    assert f"skipped 2 documents of {folder} that are not UTF-8" in caplog.text
+
+
+@pytest.mark.parametrize("skip_invalid", [False, True])
+def test_half_a_surrogate_pair_in_jsonl_is_not_utf8(folder, skip_invalid):
+    path = folder / "data.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "x \\ud800"}\n{"text": "b"}\n')
+    if skip_invalid:
+        assert all_texts(prepare(path, skip_invalid=True)) == ["a", "b"]
+    else:
+        with pytest.raises(ValueError, match=r"data\.jsonl, line 2"):
+            prepare(path)
+
+
+@pytest.mark.parametrize("bad", ["{", "text", "{'text': 'a'}"])
+def test_bad_json_is_named_with_its_line(folder, bad):
+    path = folder / "data.jsonl"
+    path.write_text(f'{{"text": "a"}}\n\n{bad}\n')
+    with pytest.raises(ValueError, match=r"data\.jsonl, line 3 is no JSON: "):
+        prepare(path)
+
+
+@pytest.mark.parametrize("bad", ['{"body": "b"}', '{"text": 3}', '{"text": null}', '["text"]', "7"])
+def test_json_without_the_text_is_named_with_its_line(folder, bad):
+    path = folder / "data.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{bad}\n')
+    with pytest.raises(
+        ValueError, match=r"data\.jsonl, line 2 has no text in the field 'text': set data.field"
+    ):
+        prepare(path)
+
+
+def test_missing_path_is_named(folder):
+    with pytest.raises(ValueError, match=r"data\.path .*nowhere does not exist: give a file"):
+        prepare(folder / "nowhere")
+
+
+@pytest.mark.parametrize("num_empty", [0, 2])
+def test_folder_without_text_is_named(folder, num_empty):
+    write(folder, **{f"f{n}": "" for n in range(num_empty)})
+    with pytest.raises(
+        ValueError, match=rf"data\.path .*texts holds no document: {num_empty} files, no text"
+    ):
+        prepare(folder)
+
+
+def test_folder_of_invalid_files_alone_is_named(folder):
+    (folder / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"holds no document: 1 files, no text"):
+        prepare(folder, skip_invalid=True)
+
+
+def fake_library(monkeypatch, folder):
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(folder)})
+
+
+def test_standard_library_leaves_out_tests_and_site_packages(folder, monkeypatch):
+    fake_library(monkeypatch, folder)
+    for name in ("a.py", "pkg/b.py", "test/c.py", "pkg/tests/d.py", "site-packages/e.py", "f.txt"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(name)
+    splits = StandardLibrary(vocab_size=VOCAB).prepare()
+    assert all_texts(splits) == ["a.py", "pkg/b.py"]
+
+
+def test_interpreter_without_sources_is_named(folder, monkeypatch):
+    fake_library(monkeypatch, folder)
+    with pytest.raises(
+        ValueError, match=r"without sources of its standard library in .*use data=text data\.path="
+    ):
+        StandardLibrary().prepare()
+
+
+@pytest.mark.slow
+def test_standard_library_of_this_interpreter_is_ready_to_train_on():
+    splits = StandardLibrary().prepare()
+    assert splits.vocab_size == 4096
+    assert splits.train.num_documents > 10 * splits.validation.num_documents > 0
+    lengths = [splits.train.length(n) for n in range(splits.train.num_documents)]
+    assert max(lengths) > 5 * sorted(lengths)[len(lengths) // 2]
+    tokens, _ = splits.validation.document(0)
+    (content,) = decoded(splits.validation, splits)[:1]
+    assert splits.byte_lengths[tokens].sum() == len(content.encode())

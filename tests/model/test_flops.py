@@ -1,0 +1,53 @@
+"""Flops of a training step, counted by hand."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from packformer.attention import PackedLayout
+from packformer.attention.reference import visible
+from packformer.model import GPT, SelfAttention
+from packformer.model.flops import attended_pairs, training_flops
+from packformer.nn import Learned, Rotary
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 5, 12, 13, 100])
+@pytest.mark.parametrize("lengths", [[1], [13], [1, 1, 1], [5, 12, 2, 7]])
+def test_pairs_are_those_that_see_each_other(lengths, window):
+    seen = visible(PackedLayout.from_lengths(lengths), window)
+    assert attended_pairs(lengths, window) == int(seen.sum())
+
+
+def test_no_document_has_no_pairs():
+    assert attended_pairs([]) == 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_training_flops_are_six_per_weight_and_token_and_twelve_widths_per_pair(tied):
+    model = GPT(
+        50,
+        16,
+        num_layers=3,
+        width=8,
+        num_heads=4,
+        attention=partial(SelfAttention, num_kv_heads=2, qk_norm=True),
+        position=Learned,
+        hidden_width=24,
+        tie_embeddings=tied,
+    )
+    # Per layer: queries 8x8, keys and values 4x8 each, out 8x8, gate and up 24x8, down 8x24.
+    weights = 3 * (64 + 32 + 32 + 64 + 192 + 192 + 192) + 50 * 8
+    assert training_flops(model, 10, 37) == 6 * weights * 10 + 3 * 12 * 8 * 37
+
+
+def test_training_flops_are_those_torch_counts():
+    # An independent count of a dense forward: one document, M^2 pairs instead of the triangle.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = GPT(50, 16, num_layers=2, width=8, num_heads=2, position=Rotary, hidden_width=24)
+    for layer in model.layers:
+        layer.kernel = "reference"
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 16, dtype=torch.int64), PackedLayout.from_lengths([16]))
+    assert training_flops(model, 16, 16 * 16) == 3 * counter.get_total_flops()

@@ -1,0 +1,312 @@
+"""The model: every combination of its choices keeps documents apart and looks back only."""
+
+import math
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from packformer.attention import KERNELS, PackedLayout
+from packformer.model import GPT, SelfAttention
+from packformer.nn import ALiBi, Learned, NoPosition, Rotary
+
+VOCAB, WIDTH, HEADS, LONGEST = 31, 32, 4, 16
+LENGTHS = [9, 1, 16, 7]
+KV_HEADS = {"mha": None, "gqa": 2, "mqa": 1}
+POSITIONS = {"rotary": Rotary, "alibi": ALiBi, "learned": Learned, "none": NoPosition}
+COMBINATIONS = list(product(KV_HEADS, POSITIONS, [None, 5], [False, True], [True, False]))
+
+every_combination = pytest.mark.parametrize(
+    ("attention", "position", "window", "qk_norm", "tied"),
+    COMBINATIONS,
+    ids=[
+        f"{attention}-{position}-{'window' if window else 'full'}"
+        f"-{'qk_norm' if qk_norm else 'plain'}-{'tied' if tied else 'untied'}"
+        for attention, position, window, qk_norm, tied in COMBINATIONS
+    ],
+)
+
+
+def make_model(attention="mha", position="rotary", window=None, qk_norm=False, tied=True, **sizes):
+    torch.manual_seed(0)
+    # The default init_std leaves attention nearly uniform at this width: 0.2 makes it matter.
+    options = {"num_layers": 2, "width": WIDTH, "num_heads": HEADS, "init_std": 0.2, **sizes}
+    return GPT(
+        VOCAB,
+        LONGEST,
+        attention=partial(
+            SelfAttention, num_kv_heads=KV_HEADS[attention], window=window, qk_norm=qk_norm
+        ),
+        position=POSITIONS[position],
+        tie_embeddings=tied,
+        **options,
+    )
+
+
+def make_row(num_slots=8):
+    torch.manual_seed(1)
+    layout = PackedLayout.from_lengths(LENGTHS, num_slots=num_slots, max_seqlen=LONGEST)
+    return torch.randint(VOCAB, (1, sum(LENGTHS))), layout
+
+
+def documents():
+    ends = torch.tensor(LENGTHS).cumsum(0).tolist()
+    return [slice(end - length, end) for end, length in zip(ends, LENGTHS, strict=True)]
+
+
+@every_combination
+def test_packed_documents_get_the_logits_they_get_alone(attention, position, window, qk_norm, tied):
+    model = make_model(attention, position, window, qk_norm, tied)
+    tokens, layout = make_row()
+    with torch.no_grad():
+        packed = model(tokens, layout)
+        for document, length in zip(documents(), LENGTHS, strict=True):
+            alone = model(tokens[:, document], PackedLayout.from_lengths([length]))
+            error = (packed[:, document] - alone).abs().max() / alone.abs().max()
+            assert error.item() <= 1e-5
+
+
+@every_combination
+def test_later_tokens_leave_earlier_logits_as_they_are(attention, position, window, qk_norm, tied):
+    model = make_model(attention, position, window, qk_norm, tied)
+    tokens, layout = make_row()
+    third = documents()[2]
+    changed = third.start + 3
+    other = tokens.clone()
+    other[0, changed] = (other[0, changed] + 1) % VOCAB
+    with torch.no_grad():
+        before, after = model(tokens, layout), model(other, layout)
+    assert torch.equal(before[:, :changed], after[:, :changed])
+    assert not torch.equal(before[:, changed], after[:, changed])
+    # With the window, what a token says reaches 4 further tokens in each of the 2 layers.
+    reached = third.stop if window is None else min(third.stop, changed + 2 * 4 + 1)
+    moved = (before != after).any(-1)[0]
+    assert moved[changed:reached].all()
+    assert not moved[reached:].any()
+
+
+@every_combination
+def test_gradients_reach_every_parameter(attention, position, window, qk_norm, tied):
+    model = make_model(attention, position, window, qk_norm, tied)
+    tokens, layout = make_row()
+    F.cross_entropy(model(tokens, layout)[0], tokens[0].roll(-1)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def logits_and_embedding_gradient(model, tokens, layout, weights, **autocast):
+    """Logits, and the gradient of their weighted sum by the token embeddings ``[1, M, D]``."""
+    kept = []
+    hook = model.embedding.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    with torch.autocast(tokens.device.type, **autocast):
+        logits = model(tokens, layout)
+    hook.remove()
+    (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), kept)
+    return logits.detach(), gradient
+
+
+def check_isolation(model, device, replaced_documents, **autocast):
+    model = model.to(device)
+    tokens, layout = make_row()
+    tokens, layout = tokens.to(device), layout.to(device)
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.randn(1, tokens.shape[1], VOCAB, generator=generator).to(device)
+    before = logits_and_embedding_gradient(model, tokens, layout, weights, **autocast)
+    for document in replaced_documents:
+        replaced = tokens.clone()
+        replaced[:, document] = (tokens[:, document] + 1 + tokens[:, document] % 7) % VOCAB
+        assert (replaced != tokens)[:, document].all()
+        after = logits_and_embedding_gradient(model, replaced, layout, weights, **autocast)
+        others = torch.ones(tokens.shape[1], dtype=torch.bool, device=device)
+        others[document] = False
+        for name, old, new in zip(("logits", "gradient"), before, after, strict=True):
+            assert torch.equal(old[:, others], new[:, others]), name
+            assert not torch.equal(old[:, document], new[:, document]), name
+
+
+@every_combination
+def test_a_document_is_isolated_from_its_neighbours(attention, position, window, qk_norm, tied):
+    model = make_model(attention, position, window, qk_norm, tied)
+    check_isolation(model, "cpu", documents()[2:3], enabled=False)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_wherever_it_lies_a_document_is_isolated(position):
+    check_isolation(make_model("gqa", position), "cpu", documents(), enabled=False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@every_combination
+def test_a_document_is_isolated_from_its_neighbours_on_the_gpu(
+    attention, position, window, qk_norm, tied
+):
+    torch._dynamo.reset()  # FlexAttention compiles once per variant, up to a limit
+    # Heads of 16: FlexAttention on CUDA takes none smaller.
+    model = make_model(attention, position, window, qk_norm, tied, width=64)
+    model.select_kernel("cuda", torch.bfloat16)
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        check_isolation(model, "cuda", documents(), dtype=torch.bfloat16)
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+
+
+def random_rows(num_rows, row_length, num_slots):
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(num_rows):
+        cuts = torch.randperm(row_length - 1, generator=generator)[: num_slots - 1] + 1
+        count = int(torch.randint(num_slots, (), generator=generator))
+        bounds = [0, *sorted(cuts[:count].tolist()), row_length]
+        lengths = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+        layout = PackedLayout.from_lengths(lengths, num_slots=num_slots, max_seqlen=row_length)
+        tokens = torch.randint(VOCAB, (2, 1, row_length), generator=generator)
+        yield tokens[0], tokens[1], layout
+
+
+def check_one_graph(model, device, row_length, backend, num_rows, **autocast):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend(backend)
+
+    def loss(tokens, targets, layout):
+        return F.cross_entropy(model(tokens, layout)[0].float(), targets[0])
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=False, backend=counter)
+    for tokens, targets, layout in random_rows(num_rows, row_length, 12):
+        row = (tokens.to(device), targets.to(device), layout.to(device))
+        with torch.autocast(device, **autocast):
+            expected, found = loss(*row), compiled(*row)
+        found.backward()
+        model.zero_grad()
+        yield expected.item(), found.item()
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize(
+    ("attention", "position", "window"),
+    [("gqa", "rotary", None), ("mqa", "alibi", 5)],
+)
+def test_model_and_loss_compile_to_one_graph_for_all_packings(attention, position, window):
+    model = make_model(attention, position, window, qk_norm=True, num_layers=1)
+    model.select_kernel("cpu", torch.float32)
+    rows = check_one_graph(model, "cpu", LONGEST, "aot_eager", 6, enabled=False)
+    for expected, found in rows:
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(
+    ("attention", "position", "window"),
+    [
+        ("mha", "rotary", None),
+        ("gqa", "rotary", None),
+        ("mqa", "rotary", None),
+        ("mha", "alibi", None),
+        ("gqa", "alibi", None),
+        ("mha", "rotary", 5),
+    ],
+)
+def test_model_and_loss_compile_to_one_graph_for_all_packings_on_the_gpu(
+    attention, position, window
+):
+    model = GPT(
+        VOCAB,
+        512,
+        num_layers=2,
+        width=256,
+        num_heads=4,
+        attention=partial(SelfAttention, num_kv_heads=KV_HEADS[attention], window=window),
+        position=POSITIONS[position],
+    ).to("cuda")
+    model.select_kernel("cuda", torch.bfloat16)
+    rows = check_one_graph(model, "cuda", 512, "inductor", 20, dtype=torch.bfloat16)
+    for expected, found in rows:
+        assert found == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_initial_weights_have_the_stated_spread(position):
+    num_layers, std = 8, 0.05
+    model = make_model(position=position, num_layers=num_layers, width=128, init_std=std)
+    projections = {
+        id(weight)
+        for block in model.blocks
+        for weight in (block.attention.out.weight, block.mlp.w3.weight)
+    }
+    assert len(projections) == 2 * num_layers
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            assert (parameter == 1).all(), name
+            continue
+        wanted = std / math.sqrt(2 * num_layers) if id(parameter) in projections else std
+        assert parameter.std().item() == pytest.approx(wanted, rel=0.1), name
+        assert abs(parameter.mean().item()) < 0.1 * wanted, name
+
+
+def test_tied_embeddings_are_one_matrix():
+    tied, untied = make_model(tied=True), make_model(tied=False)
+    assert tied.head.weight is tied.embedding.weight
+    assert untied.head.weight is not untied.embedding.weight
+    assert untied.num_parameters() - tied.num_parameters() == VOCAB * WIDTH
+
+
+def test_num_parameters_counts_by_hand():
+    model = make_model("gqa", "learned", qk_norm=True, hidden_width=24)
+    per_layer = (4 + 2 + 2) * 8 * 32 + 32 * 32 + 2 * 24 * 32 + 24 * 32 + 2 * 32 + 2 * 8
+    assert model.num_parameters() == VOCAB * 32 + LONGEST * 32 + 2 * per_layer + 32
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(32, 128), (48, 128), (72, 192), (768, 2048)])
+def test_hidden_width_is_eight_thirds_of_the_width_in_multiples_of_64(width, hidden):
+    with torch.device("meta"):
+        model = make_model(position="none", width=width)
+    assert model.blocks[0].mlp.w3.in_features == hidden
+
+
+@pytest.mark.parametrize(("attention", "kv_heads"), [("mha", 4), ("gqa", 2), ("mqa", 1)])
+def test_kv_cache_holds_keys_and_values_of_every_layer(attention, kv_heads):
+    model = make_model(attention, num_layers=3)
+    assert model.kv_cache_bytes_per_token() == 3 * 2 * kv_heads * 8 * 2
+    assert model.kv_cache_bytes_per_token(4) == 3 * 2 * kv_heads * 8 * 4
+
+
+def test_select_kernel_settles_every_layer():
+    model = make_model()
+    assert model.select_kernel("cpu", torch.float32).startswith("sdpa (")
+    assert [layer.kernel for layer in model.layers] == [KERNELS["sdpa"]] * 2
+
+
+def test_select_kernel_knows_of_alibi():
+    model = make_model(position="alibi", width=64)
+    chosen = model.select_kernel("cuda", torch.bfloat16)
+    assert chosen.startswith("flex (")
+    assert chosen.endswith("xformers has no linear biases in linear memory")
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5])
+@pytest.mark.parametrize(
+    "name", ["vocab_size", "max_position", "width", "num_layers", "num_heads", "hidden_width"]
+)
+def test_sizes_that_are_no_whole_number_from_one_up_are_named(name, value):
+    sizes = {"vocab_size": 8, "max_position": 8, "width": 8, "num_layers": 1, "num_heads": 1}
+    with pytest.raises(ValueError, match=rf"{name} \({value}\) must be"):
+        GPT(**{**sizes, name: value}, position=Rotary)
+
+
+def test_width_must_fit_the_heads():
+    with pytest.raises(ValueError, match=r"width \(32\) must be divisible by num_heads \(5\)"):
+        make_model(num_heads=5)
+
+
+def test_rotary_with_an_odd_head_size_is_refused():
+    with pytest.raises(ValueError, match=r"head_dim \(9\) must be even .* change width \(36\)"):
+        make_model(width=36)

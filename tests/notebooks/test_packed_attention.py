@@ -1,0 +1,73 @@
+"""The notebook runs from top to bottom, anywhere, and is stored clean."""
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "packed_attention.ipynb"
+NUM_PICTURES = 6
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def pictures_of(notebook):
+    pictures = [output.get("data", {}).get("image/png") for output in outputs_of(notebook)]
+    return [base64.b64decode(picture) for picture in pictures if picture]
+
+
+def printed_by(notebook):
+    return "".join(o.text for o in outputs_of(notebook) if o.output_type == "stream")
+
+
+@pytest.mark.slow
+def test_notebook_runs_anywhere_and_writes_nothing(tmp_path, monkeypatch):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    # Without folders to search, "python3" is the ipykernel of the running interpreter.
+    kernel = KernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
+    )
+    client = NotebookClient(
+        notebook, km=kernel, timeout=180, resources={"metadata": {"path": str(folder)}}
+    )
+    try:
+        client.execute()
+    finally:
+        if kernel.has_kernel:
+            kernel.shutdown_kernel(now=True)
+
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert not [o for o in outputs_of(notebook) if o.output_type == "error"]
+    pictures = pictures_of(notebook)
+    assert len(pictures) == NUM_PICTURES
+    assert all(p.startswith(b"\x89PNG") and len(p) > 4_000 for p in pictures)
+    assert re.search(r"accuracy \d+\.\d% of [\d,]+ answer tokens", printed_by(notebook))
+    assert list(folder.iterdir()) == []
+
+
+def test_notebook_is_stored_with_pictures_and_without_traces_of_a_machine():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert NOTEBOOK.stat().st_size < 300 * 1024
+    assert len(pictures_of(notebook)) == NUM_PICTURES
+    assert {o.output_type for o in outputs_of(notebook)} == {"stream", "display_data"}
+    assert {o.name for o in outputs_of(notebook) if o.output_type == "stream"} == {"stdout"}
+    words = "\n".join([printed_by(notebook), *(cell.source for cell in notebook.cells)])
+    assert not re.search(r"(?<![\w.])[/~]\w+/|[A-Za-z]:\\|Warning|Traceback", words)

@@ -1,0 +1,151 @@
+"""Bad input: one line that names the value and the rule, exit code not 0, nothing left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("attention.num_kv_heads=3", "num_heads (4) must be divisible by num_kv_heads (3)"),
+        ("model.num_heads=6", "width (64) must be divisible by num_heads (6)"),
+        ("model.width=abc", "width (abc) must be a whole number"),
+        ("+model.depth=3", "unexpected keyword argument 'depth'"),
+        ("+optimizer.lr=1", "optimizer does not take its settings"),
+        ("+trainer.epochs=1", "trainer does not take its settings"),
+        ("packing.row_length=1", "row_length (1) must be at least 2 tokens"),
+        ("packing.long_documents=keep", "must be one of split, truncate, drop, error"),
+        ("data.path=/no/such/folder", "data.path /no/such/folder does not exist"),
+        (
+            "model.vocab_size=100",
+            "token id 299 lies outside the vocabulary: model.vocab_size (100)",
+        ),
+        ("trainer.precision=8-mixed", "must be auto or one of 32-true"),
+        ("trainer.max_steps=0", "trainer.max_steps (0) must be a whole number"),
+        ("attention.kernel=fast", "unknown attention kernel 'fast'"),
+        ("attention.window=0", "window (0) must be a whole number from 1 up"),
+        ("compile=maybe", "compile (maybe) must be auto, true or false"),
+        ("objective=val/beauty", "objective (val/beauty) must be one of val/loss"),
+        ("resume=/no/such/run", "there is no checkpoint /no/such/run"),
+        ("max_grad_norm=0", "max_grad_norm (0) must be positive"),
+        ("+logger.api_key=1234", "logger.api_key looks like a secret"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    train: Callable, small: list[str], tmp_path: Path, override: str, message: str
+) -> None:
+    done = train(*small, override)
+    assert done.code == 1
+    assert message in done.err
+    assert [line for line in done.err.splitlines() if line.startswith("error: ")] == [
+        done.err.splitlines()[-1]
+    ]
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_an_odd_head_size_with_rotary_positions_is_refused(
+    train: Callable, small: list[str]
+) -> None:
+    done = train(*small, "model.width=12", "attention.num_kv_heads=4")
+    assert done.code == 1
+    assert "head_dim (3) must be even with rotary positions" in done.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU has the precision")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.precision=16-mixed", "trainer.precision (16-mixed) needs a GPU"),
+        ("trainer.accelerator=gpu", "trainer.accelerator ('gpu') needs a CUDA GPU"),
+        ("attention.kernel=xformers", "kernels that can: sdpa"),
+    ],
+)
+def test_what_only_a_gpu_has_is_refused_without_one(
+    train: Callable, small: list[str], override: str, message: str
+) -> None:
+    done = train(*small, override)
+    assert done.code == 1
+    assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("+experiment=gqq", "Could not find 'experiment/gqq'"),
+        ("model.depth=3", "Could not override 'model.depth'"),
+        ("attention=gqq", "Could not find 'attention/gqq'"),
+        ("data=text", "data.path: Missing mandatory value"),
+    ],
+)
+def test_an_unknown_choice_is_one_line(train: Callable, argument: str, message: str) -> None:
+    done = train(argument)
+    assert done.code == 1
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_data_that_yield_no_document_are_refused(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = train(*small, f"data.path={tmp_path / 'empty'}")
+    assert done.code == 1
+    assert "holds no document" in done.err
+    done = train(
+        *small,
+        "packing.max_document_length=2",
+        "packing.row_length=8",
+        "packing.long_documents=drop",
+    )
+    assert done.code == 1
+    assert "the data yields no document" in done.err
+
+
+def test_a_file_that_is_not_utf8_is_named_and_skipped_only_if_asked(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number}.txt").write_text(f"text number {number} " * 50, encoding="utf-8")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    done = train(*small, f"data.path={folder}")
+    assert done.code == 1
+    assert "latin.txt is not UTF-8 (byte 3)" in done.err
+    assert train(*small, f"data.path={folder}", "data.skip_invalid=true").code == 0
+
+
+def test_the_process_exits_with_1_and_prints_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train", "+experiment=gqq"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Could not find 'experiment/gqq'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoints(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train(
+        *small, "optimizer.learning_rate=1e30", "max_grad_norm=null", "trainer.max_steps=9"
+    )
+    assert done.code == 1
+    assert "loss is" in done.err
+    assert "lower optimizer.learning_rate" in done.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    for file in folder.glob("checkpoints/*.ckpt"):
+        weights = torch.load(file, weights_only=True)["state_dict"].values()
+        assert all(value.isfinite().all() for value in weights)
+    assert (folder / "error.txt").is_file()
+
+
+def test_help_and_config_need_no_training(train: Callable) -> None:
+    assert "experiment: " in train("--help").out
+    assert "num_kv_heads: 2" in train("--cfg", "job", "+experiment=gqa").out

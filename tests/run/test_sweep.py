@@ -1,0 +1,50 @@
+"""Sweeps end with one table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def test_a_sweep_ends_with_a_table_of_all_jobs(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train("-m", "+experiment=mha,gqa,mqa,alibi", *small)
+    assert done.code == 0, done.err
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    with file.open() as stream:
+        rows = {row["job"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == ["0_mha", "1_gqa", "2_mqa", "3_alibi"]
+    cache = [int(row["kv_cache_bytes_per_token"]) for row in rows.values()]
+    # 2 layers x (keys, values) x heads x 16 dimensions x 2 bytes
+    assert cache == [2 * 2 * heads * 16 * 2 for heads in (4, 2, 1, 4)]
+    table = done.out[done.out.rindex("sweep") - 3000 :]
+    for words in ("val loss", "parameters", "tokens/s", "KV bytes/token", "mqa"):
+        assert words in table
+
+
+def test_a_failing_job_does_not_stop_the_sweep(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train("-m", "attention.num_kv_heads=3,2", *small)
+    assert done.code == 1
+    assert "num_heads (4) must be divisible by num_kv_heads (3)" in done.err
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    with file.open() as stream:
+        failed, finished = csv.DictReader(stream)
+    assert not failed["val/loss"]
+    assert float(finished["val/loss"]) > 0
+    assert "failed" in done.out
+
+
+def test_optuna_minimises_the_returned_metric(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs packformer[optuna]")
+    done = train("-m", "+sweep=optuna", "hydra.sweeper.n_trials=3", *small)
+    assert done.code == 0, done.err
+    (file,) = tmp_path.glob("runs/sweeps/*/optimization_results.yaml")
+    assert "best_value" in file.read_text()

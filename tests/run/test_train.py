@@ -1,0 +1,125 @@
+"""A run from end to end, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+EXPERIMENTS = sorted(
+    path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
+)
+_GPU_SIZED = {"gpt_124m", "gpt_1b", "recall_gpu"}
+_ON_TEXT = {"mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window"}
+
+
+def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_path: Path) -> None:
+    done = train("+experiment=gqa", *small)
+    assert done.code == 0, done.err
+    for words in (
+        "validation loss",
+        "perplexity",
+        "tokens seen",
+        "tokens/s",
+        "fill ratio",
+        "peak memory",
+        "run folder",
+    ):
+        assert words in done.out
+    (folder,) = (tmp_path / "runs").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["attention"]["num_kv_heads"] == 2
+    assert "${" not in (folder / "config.yaml").read_text()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__
+    assert "git_revision" in environment
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 4
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows if r["train/loss"]] == [1, 2, 3, 4]
+    assert [int(r["step"]) for r in rows if r["val/loss"]] == [2, 4]
+    assert float(rows[-1]["val/loss"]) == pytest.approx(summary["val/loss"])
+    assert float(rows[-2]["data/tokens_seen"]) == summary["tokens_seen"]
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["packformer"]["version"]
+    with Image.open(folder / "loss.png") as picture:
+        assert picture.width > 500
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(train: Callable, experiment: str) -> None:
+    done = train(f"+experiment={experiment}", "--cfg", "job", "--resolve")
+    assert done.code == 0, done.err
+    assert f"name: {experiment}" in done.out
+
+
+@pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - _GPU_SIZED))
+def test_every_experiment_of_laptop_size_trains(
+    train: Callable, small: list[str], experiment: str
+) -> None:
+    settings = small if experiment in _ON_TEXT else ["+debug=fast"]
+    done = train(f"+experiment={experiment}", *settings)
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("position", ["rotary", "alibi", "learned", "none"])
+@pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
+def test_groups_are_independent(
+    train: Callable, small: list[str], attention: str, position: str
+) -> None:
+    done = train(
+        *small,
+        f"attention={attention}",
+        f"position={position}",
+        "attention.window=20",
+        "attention.qk_norm=true",
+        "model.tie_embeddings=false",
+        "trainer.max_steps=2",
+    )
+    assert done.code == 0, done.err
+
+
+def test_accumulated_rows_weigh_every_token_the_same(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    """Two rows accumulated are one step; the records count both rows' tokens."""
+    done = train(*small, "trainer.accumulate_grad_batches=2", "output_dir=accumulated")
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "accumulated").iterdir()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["steps"] == 4
+    assert summary["tokens_seen"] > 4 * 256
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_other_precisions_of_a_cpu_train(
+    train: Callable, small: list[str], tmp_path: Path, precision: str
+) -> None:
+    losses = []
+    for name in ("32-true", precision):
+        done = train(*small, f"trainer.precision={name}", f"output_dir={name}")
+        assert done.code == 0, done.err
+        (folder,) = (tmp_path / name).iterdir()
+        losses.append(json.loads((folder / "summary.json").read_text())["val/loss"])
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+
+
+def test_a_compiled_run_learns_the_same(train: Callable, small: list[str], tmp_path: Path) -> None:
+    losses = []
+    for compile in ("false", "true"):
+        done = train(
+            *small, f"compile={compile}", f"output_dir=compile_{compile}", "trainer.max_steps=2"
+        )
+        assert done.code == 0, done.err
+        (folder,) = (tmp_path / f"compile_{compile}").iterdir()
+        losses.append(json.loads((folder / "summary.json").read_text())["val/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

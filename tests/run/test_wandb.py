@@ -1,0 +1,83 @@
+"""W&B: offline without a key, never a prompt, no secret in its files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packformer.run.wandb import has_key, resolve_mode
+
+
+def test_without_a_key_a_run_is_recorded_offline_under_an_id_of_its_own(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train("+experiment=gqa", *small, "logger=wandb", "model.width=32")
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    run_id = (folder / "wandb_run_id.txt").read_text().strip()
+    (record,) = folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb")
+    deadline = time.monotonic() + 20  # W&B's own process writes it
+    while b"gqa debug=fast" not in record.read_bytes():  # the experiment and the overrides
+        assert time.monotonic() < deadline, "the run is not named after what it is"
+        time.sleep(0.1)
+    resumed = train(
+        "+experiment=gqa",
+        *small,
+        "logger=wandb",
+        "model.width=32",
+        f"resume={folder}",
+        "trainer.max_steps=5",
+    )
+    assert resumed.code == 0, resumed.err
+    assert len(list(folder.glob(f"wandb/offline-run-*-{run_id}"))) == 2, "the same W&B run"
+
+
+def test_every_job_of_a_sweep_is_a_wandb_run(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train("-m", "seed=0,1", *small, "logger=wandb", "trainer.max_steps=1")
+    assert done.code == 0, done.err
+    ids = [file.read_text() for file in tmp_path.glob("runs/sweeps/*/*/wandb_run_id.txt")]
+    assert len(set(ids)) == 2
+    assert len(list(tmp_path.glob("runs/sweeps/*/*/wandb/offline-run-*/*.wandb"))) == 2
+
+
+def test_online_without_a_key_is_refused_before_anything_starts(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train(*small, "logger=wandb", "logger.wandb.mode=online")
+    assert done.code == 1
+    assert "logger.wandb.mode=online needs an API key: set WANDB_API_KEY" in done.err
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_key_makes_auto_go_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert resolve_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert resolve_mode("auto") == "online"
+    assert resolve_mode("offline") == "offline"
+    monkeypatch.delenv("WANDB_API_KEY")
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine api.wandb.ai\n  login user\n  password 0000\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert has_key()
+    with pytest.raises(ValueError, match="must be one of auto, online, offline"):
+        resolve_mode("sometimes")
+
+
+@pytest.mark.slow
+def test_a_dead_server_does_not_stop_a_run(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("packformer.run.wandb._INIT_SECONDS", 5)
+    done = train(*small, "logger=wandb", "trainer.max_steps=1")
+    assert done.code == 0, done.err
+    assert list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb"))
+    for file in tmp_path.glob("runs/*/**/*"):
+        assert not file.is_file() or b"0" * 40 not in file.read_bytes(), file

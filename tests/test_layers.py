@@ -1,0 +1,58 @@
+"""Imports point downwards, and each outside library is known in one place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "packformer"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# What each part may import of packformer, beside itself.
+BELOW = {
+    "nn": set(),
+    "attention": {"nn"},
+    "batch": {"attention"},
+    "model": {"attention", "nn"},
+    "data": {"attention", "batch"},
+    "training": {"attention", "batch", "model"},
+    "run": {"data", "model", "training"},
+}
+# Which files may import an outside library.
+ONLY_IN = {
+    "hydra": {"run"},
+    "omegaconf": {"run"},
+    "lightning": {"run", "training", "data"},
+    "torchmetrics": {"training"},
+    "tokenizers": {"data"},
+    "rich": {"run"},
+    "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
+    "wandb": {"run/wandb.py"},
+    "matplotlib": {"run/curve.py"},
+}
+
+
+def _imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_point_downwards(file: Path) -> None:
+    place = file.relative_to(SOURCE)
+    part = place.parts[0].removesuffix(".py")
+    for name in _imports(file):
+        library, *rest = name.split(".")
+        if library == "packformer" and rest[:1] and rest[0] in BELOW:
+            assert rest[0] == part or rest[0] in BELOW[part], f"{place} imports {name}"
+        if library in ONLY_IN:
+            allowed = ONLY_IN[library]
+            assert part in allowed or str(place) in allowed, f"{place} imports {name}"

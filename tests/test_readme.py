@@ -1,0 +1,67 @@
+"""Every command of the README works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+_BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for block in _BLOCKS
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.strip() and not line.startswith("#")
+]
+TRAINING = [command for command in COMMANDS if command.startswith("python -m train")]
+_NEEDS_GPU = re.compile(r"gpt_124m|gpt_1b|recall_gpu|trainer=gpu|trainer\.devices")
+
+
+def test_the_readme_is_short_and_its_commands_are_known() -> None:
+    assert len(README.splitlines()) <= 200
+    assert len(TRAINING) >= 8
+    known = ("python -m train", "make ", "pip install", "git clone", "cd ", "wandb ")
+    assert [c for c in COMMANDS if not c.startswith(known)] == []
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_a_training_command_of_the_readme_runs(
+    train: Callable, small: list[str], tmp_path: Path, corpus: Path, command: str
+) -> None:
+    arguments = [
+        # The user's own text, standing for the paths the README names.
+        re.sub(r"data\.path=\S+", f"data.path={corpus}", argument)
+        for argument in shlex.split(command)[3:]
+    ]
+    if "resume=" in command:
+        assert train("+experiment=gqa", *small).code == 0
+        (folder,) = (tmp_path / "runs").iterdir()
+        arguments = [a.replace("resume=RUN_FOLDER", f"resume={folder}") for a in arguments]
+    shorten = ["+debug=fast"] if "data." in command or "recall" in command else small
+    if "--cfg" in arguments or "--help" in arguments:
+        shorten = []
+    elif "+sweep=optuna" in arguments:
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs [optuna]")
+    elif _NEEDS_GPU.search(command):
+        shorten = ["--cfg", "job", "--resolve"]  # composed, not run
+    done = train(*arguments, *(s for s in shorten if s not in arguments))
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_knows_its_targets(command: str) -> None:
+    done = subprocess.run(
+        ["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", README))
+def test_a_link_of_the_readme_leads_somewhere(link: tuple[str, str]) -> None:
+    assert (ROOT / (link[0] or link[1])).exists()

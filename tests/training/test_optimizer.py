@@ -1,0 +1,63 @@
+"""AdamW decays matrices alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from packformer.model import GPT
+from packformer.nn import Learned
+from packformer.training import adamw
+
+
+def make_model(tied=True):
+    return GPT(16, 8, num_layers=2, width=8, num_heads=2, position=Learned, tie_embeddings=tied)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_parameter_is_in_one_group_and_matrices_decay(tied):
+    model = make_model(tied)
+    optimizer = adamw(model, fused=False, weight_decay=0.3)
+    decay = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in decay
+            decay[id(parameter)] = group["weight_decay"]
+    named = dict(model.named_parameters())
+    assert len(decay) == len(named)
+    for name, parameter in named.items():
+        assert decay[id(parameter)] == (0.0 if "norm" in name else 0.3), name
+
+
+def test_biases_do_not_decay_and_frozen_parameters_are_left_out():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].requires_grad_(False)
+    matrices, vectors = adamw(model, fused=False).param_groups
+    assert [p is model[0].weight for p in matrices["params"]] == [True]
+    assert [p is model[0].bias for p in vectors["params"]] == [True]
+    assert vectors["weight_decay"] == 0.0
+
+
+def test_a_step_without_gradient_shrinks_matrices_alone():
+    model = nn.Linear(2, 2)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer = adamw(model, fused=False, learning_rate=0.1, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), before[0] * (1 - 0.1 * 0.5))
+    assert torch.equal(model.bias, before[1])
+
+
+def test_settings_reach_torch():
+    optimizer = adamw(make_model(), fused=True, learning_rate=0.01, beta1=0.8, beta2=0.85, eps=1e-6)
+    for group in optimizer.param_groups:
+        assert group["lr"] == 0.01
+        assert group["betas"] == (0.8, 0.85)
+        assert group["eps"] == 1e-6
+        assert group["fused"] is True
+
+
+@pytest.mark.parametrize("rate", [0, -1e-3])
+def test_learning_rate_must_be_positive(rate):
+    with pytest.raises(ValueError, match=rf"learning_rate \({rate}\) must be positive"):
+        adamw(make_model(), fused=False, learning_rate=rate)

@@ -1,0 +1,44 @@
+"""Learning-rate schedules."""
+
+import math
+
+import pytest
+
+from packformer.training import constant, warmup_cosine
+
+
+def test_warm_up_rises_linearly_to_the_peak():
+    factors = [warmup_cosine(step, num_steps=100, warmup_steps=4) for step in range(5)]
+    assert factors == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_cosine_falls_to_the_final_factor():
+    def factor(step):
+        return warmup_cosine(step, num_steps=110, warmup_steps=10, final_factor=0.2)
+
+    assert factor(10) == 1.0
+    assert factor(35) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.sqrt(0.5)), rel=1e-12)
+    assert factor(60) == pytest.approx(0.6, rel=1e-12)
+    assert factor(110) == pytest.approx(0.2, rel=1e-12)
+    factors = [factor(step) for step in range(10, 111)]
+    assert all(later < earlier for earlier, later in zip(factors, factors[1:], strict=False))
+
+
+def test_final_factor_stays_after_the_last_step():
+    assert warmup_cosine(5000, num_steps=100) == pytest.approx(0.1, rel=1e-12)
+
+
+def test_without_warm_up_the_first_step_has_the_peak():
+    assert warmup_cosine(0, num_steps=100) == 1.0
+
+
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_warm_up_as_long_as_training_is_possible(num_steps):
+    factors = [warmup_cosine(s, num_steps=num_steps, warmup_steps=5) for s in range(num_steps)]
+    assert factors == [(s + 1) / 5 for s in range(num_steps)]
+
+
+def test_constant_stays_at_the_peak_after_its_warm_up():
+    assert [constant(s, num_steps=9) for s in (0, 5, 100)] == [1.0] * 3
+    factors = [constant(s, num_steps=9, warmup_steps=4) for s in range(6)]
+    assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]

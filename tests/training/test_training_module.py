@@ -1,0 +1,184 @@
+"""The training module: what a step's loss is, and clipping."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from packformer.attention import PackedLayout
+from packformer.batch import IGNORE_INDEX
+from packformer.data.packing import PackingSettings
+from packformer.data.rows import PackedRows
+from packformer.data.tasks import Copying
+from packformer.model import GPT
+from packformer.nn import Rotary
+from packformer.training import TrainingModule, adamw, constant
+
+DATA = Copying(num_symbols=10).prepare()
+
+
+def make_module(**options):
+    torch.manual_seed(0)
+    model = GPT(11, 64, num_layers=1, width=16, num_heads=2, position=Rotary)
+    options = {"token_budget": 25, **options}
+    return TrainingModule(model, adamw, partial(constant, num_steps=10), **options)
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return list(PackedRows(DATA.train, PackingSettings(64), max_documents=8, seed=0, limit=4))
+
+
+def summed_nats(module, batch):
+    """Document by document, token by token."""
+    total, end = 0.0, 0
+    for length in batch.lengths:
+        part = slice(end, end + length)
+        end += length
+        logits = module.model(batch.tokens[:, part], PackedLayout.from_lengths([length]))
+        log_probabilities = F.log_softmax(logits[0].double(), dim=-1)
+        for position, target in enumerate(batch.targets[0, part].tolist()):
+            if target != IGNORE_INDEX:
+                total -= log_probabilities[position, target]
+    return total
+
+
+def test_training_loss_is_the_sum_over_counted_tokens_by_the_budget(batches):
+    module = make_module(token_budget=25)
+    for batch in batches:
+        loss = module.training_step(batch, 0)
+        expected = summed_nats(module, batch) / 25
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss = module.train_loss.compute()["loss"]
+    counted = sum(batch.num_targets for batch in batches)
+    nats = sum(summed_nats(module, batch) for batch in batches).item()
+    assert loss == pytest.approx(nats / counted, rel=1e-5)
+
+
+def test_every_counted_token_weighs_the_same_however_rows_are_grouped(batches):
+    gradients = []
+    for groups in ([batches], [batches[:1], batches[1:]]):
+        module = make_module()
+        for group in groups:
+            for batch in group:
+                module.training_step(batch, 0).backward()
+        gradients.append([p.grad.clone() for p in module.parameters()])
+    module = make_module()
+    (sum(summed_nats(module, batch) for batch in batches) / 25).backward()
+    for together, apart, expected in zip(*gradients, module.parameters(), strict=True):
+        assert torch.equal(together, apart)
+        error = (together - expected.grad).abs().max() / expected.grad.abs().max()
+        assert error.item() <= 1e-5
+
+
+def test_validation_counts_bytes_of_the_targets(batches):
+    byte_lengths = torch.arange(11)
+    module = make_module(byte_lengths=byte_lengths).eval()
+    with torch.no_grad():
+        for number, batch in enumerate(batches):
+            module.validation_step(batch, number)
+        nats = sum(summed_nats(module, batch) for batch in batches).item()
+    targets = torch.cat([batch.targets[0] for batch in batches])
+    num_bytes = byte_lengths[targets[targets != IGNORE_INDEX]].sum().item()
+    found = module.val_loss.compute()["bits_per_byte"]
+    assert found == pytest.approx(nats / math.log(2) / num_bytes, rel=1e-5)
+
+
+def test_validation_scores_answers_by_the_most_likely_token(batches):
+    module = make_module(score_answers=True).eval()
+    with torch.no_grad():
+        module.validation_step(batches[0], 0)
+        predictions = module.model(batches[0].tokens, batches[0].layout).argmax(-1)
+    counted = batches[0].targets != IGNORE_INDEX
+    expected = (predictions == batches[0].targets)[counted].float().mean().item()
+    assert module.val_answers.compute()["answer_accuracy"] == pytest.approx(expected)
+
+
+def test_perfect_answers_score_one(batches):
+    module = make_module(score_answers=True).eval()
+    targets = batches[0].targets.clamp(min=0)
+    module.model.forward = lambda tokens, layout: 100 * F.one_hot(targets, 11).float()
+    module.validation_step(batches[0], 0)
+    assert module.val_answers.compute() == {"answer_accuracy": 1.0, "exact_match": 1.0}
+
+
+def with_gradients(module, size):
+    for parameter in module.model.parameters():
+        parameter.grad = torch.full_like(parameter, size)
+    return torch.cat([p.grad.flatten() for p in module.model.parameters()]).norm().item()
+
+
+def gradient_norm(module):
+    return torch.cat([p.grad.flatten() for p in module.model.parameters()]).norm().item()
+
+
+def clip(module):
+    module.configure_gradient_clipping(adamw(module.model, fused=False))
+
+
+def test_large_gradients_are_scaled_down_to_the_limit():
+    module = make_module(max_grad_norm=0.5)
+    before = with_gradients(module, 3.0)
+    clip(module)
+    assert module.grad_norm.item() == pytest.approx(before, rel=1e-5)
+    assert gradient_norm(module) == pytest.approx(0.5, rel=1e-4)
+    values = torch.cat([p.grad.flatten() for p in module.model.parameters()])
+    assert (values == values[0]).all()
+
+
+@pytest.mark.parametrize("max_grad_norm", [1.0, None])
+def test_gradients_within_the_limit_stay_as_they_are(max_grad_norm):
+    module = make_module(max_grad_norm=max_grad_norm)
+    before = with_gradients(module, 1e-4)
+    assert before < 1
+    clip(module)
+    assert gradient_norm(module) == before
+    assert module.grad_norm.item() == pytest.approx(before, rel=1e-5)
+
+
+def test_without_a_limit_large_gradients_stay_as_they_are():
+    module = make_module(max_grad_norm=None)
+    before = with_gradients(module, 3.0)
+    clip(module)
+    assert gradient_norm(module) == before > 1
+
+
+def test_compiled_loss_is_the_eager_loss(batches):
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(suppress_errors=False):
+        eager = make_module()
+        compiled = make_module()
+        compiled._loss = torch.compile(
+            compiled._eager_loss, dynamic=False, backend="aot_eager", fullgraph=True
+        )
+        for batch in batches:
+            expected = eager.training_step(batch, 0).item()
+            assert compiled.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_budget": 0}, r"token_budget \(0\) must be at least 1"),
+        ({"max_grad_norm": 0}, r"max_grad_norm \(0\) must be positive, or null"),
+        ({"max_grad_norm": -1.0}, r"max_grad_norm \(-1.0\) must be positive, or null"),
+    ],
+)
+def test_impossible_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_module(**options)
+
+
+def test_checkpoints_say_who_wrote_them():
+    checkpoint = {}
+    make_module().on_save_checkpoint(checkpoint)
+    assert set(checkpoint["packformer"]) == {"version"}
+
+
+def test_byte_lengths_are_not_saved():
+    module = make_module(byte_lengths=torch.ones(11))
+    assert not [name for name in module.state_dict() if "byte" in name]
+    assert isinstance(module.model, nn.Module)
