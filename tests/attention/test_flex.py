@@ -20,8 +20,8 @@ PACKINGS = {
 
 
 def chosen_blocks(counts, indices):
-    """bool ``[N, N]`` of the first ``counts`` entries of each row of ``indices``."""
-    dense = torch.zeros(indices.shape[-2:], dtype=torch.bool)
+    """bool ``[N, N]``: the first ``counts`` entries of each row of ``indices`` ``[1, 1, N, W]``."""
+    dense = torch.zeros(2 * indices.shape[-2:-1], dtype=torch.bool)
     for row, (count, columns) in enumerate(
         zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True)
     ):
@@ -47,7 +47,20 @@ def pairs_by_block(seen, reduce):
 def test_blocks_cover_exactly_the_visible_pairs(packing, window):
     lengths = PACKINGS[packing]
     layout = PackedLayout.from_lengths(lengths, num_slots=len(lengths) + 2)
-    mask, seen = block_mask(layout, window), visible(layout, window)
+    check_blocks(layout, window, block_mask(layout, window))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("window", [None, 1, 50, 129, 200])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_narrow_tables_cover_exactly_the_visible_pairs(packing, window):
+    layout = PackedLayout.from_lengths(PACKINGS[packing])
+    check_blocks(layout, window, block_mask(layout.to("cuda"), window).to("cpu"))
+
+
+def check_blocks(layout, window, mask):
+    seen = visible(layout, window)
     partial = chosen_blocks(mask.kv_num_blocks, mask.kv_indices)
     full = chosen_blocks(mask.full_kv_num_blocks, mask.full_kv_indices)
     assert not (partial & full).any()
@@ -70,6 +83,12 @@ def test_blocks_of_the_backward_are_the_transposed_ones(packing, window):
             getattr(mask, f"{kind}q_num_blocks"), getattr(mask, f"{kind}q_indices")
         )
         assert torch.equal(by_query, by_key.T)
+
+
+def test_tables_are_as_wide_as_the_longest_document_or_the_window():
+    layout = PackedLayout.from_lengths([200] * 50, max_seqlen=257).to("meta")
+    assert block_mask(layout).kv_indices.shape == (1, 1, 79, 3)
+    assert block_mask(layout, 129).full_q_indices.shape == (1, 1, 79, 2)
 
 
 @pytest.mark.parametrize("window", [None, 1, 50])

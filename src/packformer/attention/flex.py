@@ -1,7 +1,7 @@
 """Packed attention through torch's FlexAttention on CUDA: ALiBi in linear memory, any dtype.
 
-The block mask is computed from the document starts directly, one comparison per pair of
-128-token blocks; no mask over pairs of tokens is ever made.
+The block mask is computed from the document starts directly; no mask over pairs of tokens, or of
+blocks, is ever made.
 
 Source: Dong et al., "Flex Attention: A Programming Model for Generating Optimized Attention
 Kernels" (2024).
@@ -32,9 +32,11 @@ def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
     """FlexAttention's mask for documents, causality and an optional sliding window.
 
     Query ``i`` sees the keys from ``first(i) = max(start of its document, i - window + 1)`` to
-    itself. ``first`` never decreases, so a block of keys is needed if it reaches the ``first`` of
-    the block's first query, and needs no further check if it begins at or after the ``first`` of
-    the block's last query and ends before the first query.
+    itself, and ``first`` never decreases. So the N blocks of queries each need one range of key
+    blocks: from the one that holds the first query's ``first`` to their own. Those that begin at or
+    after the last query's ``first`` and end before the first query are seen whole. Read from the
+    key blocks' side, both are ranges too. A range spans at most W blocks, from the longest
+    document or the window: the tables take memory in N * W.
 
     Args:
         layout: documents of the row, M tokens.
@@ -42,32 +44,48 @@ def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
     """
     device = layout.position_ids.device
     num_tokens = layout.num_tokens
-    reach = layout.position_ids if window is None else layout.position_ids.clamp(max=window - 1)
-    first_M = torch.arange(num_tokens, device=device) - reach
     num_blocks = -(-num_tokens // _BLOCK)
-    begin_N = torch.arange(num_blocks, device=device) * _BLOCK
+    longest_reach = min(layout.max_seqlen, num_tokens, window or num_tokens) - 1
+    width = min(-(-longest_reach // _BLOCK) + 1, num_blocks)
+    if device.type == "cpu":
+        width = num_blocks  # torch's kernel for CPU insists
+    reach_M = layout.position_ids.clamp(max=longest_reach)
+    first_M = torch.arange(num_tokens, device=device) - reach_M
+    block_N = torch.arange(num_blocks, device=device)
+    begin_N = block_N * _BLOCK
     end_N = (begin_N + _BLOCK).clamp(max=num_tokens)
-    not_later = begin_N[None, :] <= begin_N[:, None]
-    needed = not_later & (end_N[None, :] > first_M[begin_N][:, None])
-    full = (end_N[None, :] <= begin_N[:, None]) & (begin_N[None, :] >= first_M[end_N - 1][:, None])
+    needed_N = first_M[begin_N] // _BLOCK
+    full_N = (-(-first_M[end_N - 1] // _BLOCK)).minimum(block_N)
+    # The last block of queries that needs, or sees whole, each block of keys.
+    needed_by_N = torch.searchsorted(needed_N, block_N, right=True) - 1
+    full_for_N = torch.searchsorted(full_N, block_N, right=True) - 1
+    offset_W = torch.arange(width, device=device)
+
+    def table(counts_N: Tensor, blocks_NW: Tensor) -> tuple[Tensor, Tensor]:
+        used = offset_W < counts_N[:, None]
+        blocks_NW = torch.where(used, blocks_NW, block_N[:, None])  # the rest is never read
+        return counts_N.to(torch.int32)[None, None], blocks_NW.to(torch.int32)[None, None]
+
+    # Partial blocks: the diagonal one, then those on the far side of the full ones.
+    kv = table(full_N - needed_N + 1, needed_N[:, None] + offset_W - 1)
+    full_kv = table(block_N - full_N, full_N[:, None] + offset_W)
+    q = table(needed_by_N - full_for_N + 1, full_for_N[:, None] + offset_W)
+    full_q = table(full_for_N - block_N, block_N[:, None] + 1 + offset_W)
+    for indices in (kv[1], q[1]):
+        indices[..., 0] = block_N
 
     def sees(batch: Tensor, head: Tensor, q_index: Tensor, kv_index: Tensor) -> Tensor:
-        return (kv_index <= q_index) & (q_index - kv_index <= reach[q_index])
+        return (kv_index <= q_index) & (q_index - kv_index <= reach_M[q_index])
 
-    return BlockMask.from_kv_blocks(
-        *_ordered(needed & ~full),
-        *_ordered(full),
-        BLOCK_SIZE=_BLOCK,
+    return BlockMask(
+        (num_tokens, num_tokens),
+        *kv,
+        *full_kv,
+        *q,
+        *full_q,
+        BLOCK_SIZE=(_BLOCK, _BLOCK),
         mask_mod=sees,
-        seq_lengths=(num_tokens, num_tokens),
     )
-
-
-def _ordered(blocks_NN: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts ``[1, 1, N]`` and indices ``[1, 1, N, N]``, chosen blocks first, for BlockMask."""
-    counts = blocks_NN.sum(-1, dtype=torch.int32)
-    indices = blocks_NN.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
-    return counts[None, None], indices.to(torch.int32)[None, None]
 
 
 def _unsupported(variant: Variant) -> str | None:
@@ -108,6 +126,8 @@ def _run(
         block_mask=block_mask(layout, window) if prepared is None else prepared,
         scale=scale,
         enable_gqa=q.shape[2] != k.shape[2],
+        # Its decoding kernel, the default for rows below 128 tokens, lacks some numbers of heads.
+        kernel_options={"FORCE_USE_FLEX_ATTENTION": True},
     )
     assert isinstance(out_BHMK, Tensor)
     return out_BHMK.transpose(1, 2)

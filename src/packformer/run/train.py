@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -65,6 +66,7 @@ def train(config: DictConfig) -> float:
         wandb.resolve_mode(config.logger.wandb.mode)
     checkpoint = find_checkpoint(str(config.resume), Path(config.output_dir), plain)
 
+    _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
     _check_objective(config.objective, data)
@@ -101,6 +103,14 @@ def _log_to_console() -> None:
     logging.getLogger("packformer").setLevel(logging.INFO)
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _forget_former_job() -> None:
+    """In a sweep: each job compiles afresh (torch stops after a few times) and has its own peak."""
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _check_objective(objective: str, data: PackedDataModule) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +118,6 @@ def wandb_logger(
 
 def finish() -> None:
     """Ends this process's W&B run, if there is one, so that the next job starts its own."""
-    import wandb
-
-    if wandb.run is not None:
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
         wandb.finish()

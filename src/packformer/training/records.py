@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -9,11 +10,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 
 from packformer.batch import PackedBatch
 from packformer.model.flops import attended_pairs, training_flops
 from packformer.training.module import TrainingModule
+from packformer.training.peak_flops import peak_flops
+
+log = logging.getLogger(__name__)
 
 
 class StepRecords(L.Callback):
@@ -21,14 +24,22 @@ class StepRecords(L.Callback):
 
     The device is read only then. Throughput is counted tokens (those with a target) per second of
     training, over all ranks; validation and checkpoints do not count. Model-flops utilisation
-    compares the flops the true document lengths need with the peak of the GPU's data sheet.
+    compares the flops the true document lengths need with the peak of the GPU.
+
+    Args:
+        peak_tflops: of one GPU, 1e12 flops per second; None for its data sheet's dense
+            half-precision rate, and no utilisation where that is not known or training uses
+            another precision.
 
     Attributes:
         latest: metrics of the last record, by their names in the log.
         tokens_seen: counted tokens trained on, over all ranks, resumed runs included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peak_tflops: float | None = None) -> None:
+        if peak_tflops is not None and not peak_tflops > 0:
+            raise ValueError(f"peak_tflops ({peak_tflops}) must be positive, or null")
+        self._peak = None if peak_tflops is None else peak_tflops * 1e12
         self.latest: dict[str, float] = {}
         self.tokens_seen = 0
         self._num_tokens = 0
@@ -53,8 +64,17 @@ class StepRecords(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._reset()
+        device = trainer.strategy.root_device
+        if device.type == "cuda" and self._peak is None:
+            name = torch.cuda.get_device_name(device)
+            half = trainer.precision not in ("32-true", "64-true")
+            self._peak = peak_flops(name) if half else None
+            if self._peak is None:
+                log.info("no model-flops utilisation: set callbacks.records.peak_tflops (%s)", name)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()  # steps still under way are training, not pause
         self._pause = time.perf_counter()
 
     def on_train_batch_start(
@@ -102,12 +122,8 @@ class StepRecords(L.Callback):
         }
         if module.grad_norm is not None:
             self.latest["train/grad_norm"] = float(module.grad_norm)
-        device = trainer.strategy.root_device
-        if device.type == "cuda":
-            half = trainer.precision not in ("32-true", "64-true")
-            dtype = torch.bfloat16 if half else torch.float32
-            if peak := get_available_flops(device, dtype):
-                self.latest["train/model_flops_utilisation"] = self._flops / seconds / peak
+        if self._peak is not None:
+            self.latest["train/model_flops_utilisation"] = self._flops / seconds / self._peak
         for logger in trainer.loggers:
             logger.log_metrics(self.latest, step=trainer.global_step)
         if not math.isfinite(loss):
