@@ -28,6 +28,7 @@ ONLY_IN = {
     "torchmetrics": {"training"},
     "tokenizers": {"data"},
     "rich": {"run"},
+    "filelock": {"run/lock.py", "run/train.py"},  # the latter for a type
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
     "matplotlib": {"run/curve.py"},

@@ -84,13 +84,13 @@ def test_position_is_that_of_the_last_batch_used_in_training():
     module = make_module()
     batches = list(islice(module.train_dataloader(), 3))
     module.trainer = SimpleNamespace(training=True)
-    assert module.state_dict() == {"position": None}
+    assert module.state_dict()["position"] is None
     for batch in batches[:2]:
         assert module.on_before_batch_transfer(batch, 0) is batch
-    assert module.state_dict() == {"position": batches[1].position}
+    assert module.state_dict()["position"] == batches[1].position
     module.trainer.training = False
     module.on_before_batch_transfer(batches[2], 0)
-    assert module.state_dict() == {"position": batches[1].position}
+    assert module.state_dict()["position"] == batches[1].position
 
 
 def test_a_restored_module_goes_on_after_the_saved_position():
@@ -120,3 +120,11 @@ def test_counts_below_one_are_named(name):
 def test_documents_too_long_for_the_row_are_refused_before_training():
     with pytest.raises(ValueError, match=r"document 0 has \d+ tokens, more than max_document_leng"):
         make_module(AssociativeRecall(), PackingSettings(12, long_documents="error"))
+
+
+def test_streams_differ_with_all_that_decides_the_order():
+    stream = make_module().stream
+    assert stream == make_module().stream
+    assert json.loads(json.dumps(stream)) == stream
+    assert make_module(seed=1).stream != stream
+    assert make_module(max_documents_per_row=3).stream != stream

@@ -253,10 +253,13 @@ def test_data_without_a_usable_document_are_refused(lengths, policy, seed):
     [
         ({"row_length": 1}, r"row_length \(1\) must be at least 2"),
         (
-            {"row_length": 8, "max_document_length": 9},
-            r"max_document_length \(9\) must be between 2 and row_length \(8\)",
+            {"row_length": 8, "max_document_length": 0},
+            r"max_document_length \(0\) must be at least 2 tokens",
         ),
-        ({"row_length": 8, "max_document_length": 1}, r"max_document_length \(1\) must be between"),
+        (
+            {"row_length": 8, "max_document_length": 1},
+            r"max_document_length \(1\) must be at least 2",
+        ),
         ({"row_length": 8, "lookahead": 0}, r"lookahead \(0\) must be at least 1"),
         (
             {"row_length": 8, "long_documents": "cut"},

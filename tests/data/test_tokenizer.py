@@ -8,6 +8,7 @@ from packformer.data.tokenizer import (
     EOS,
     encode_documents,
     load_tokenizer,
+    num_ids,
     token_byte_lengths,
     train_bpe,
 )
@@ -101,6 +102,29 @@ def test_byte_lengths_hold_for_bytes_spelled_as_hexadecimal(text):
     (ids,) = encode_documents(tokenizer, [text])
     assert tokenizer.decode(ids[1:-1]) == text
     assert token_byte_lengths(tokenizer)[ids].sum() == len(text.encode())
+
+
+def test_ids_may_have_gaps():
+    tokenizer = Tokenizer(
+        models.BPE(vocab={"a": 0, "b": 70_000}, merges=[], byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.decoder = decoders.ByteFallback()
+    tokenizer.add_special_tokens([BOS, EOS])
+    (ids,) = encode_documents(tokenizer, ["abba"])
+    assert ids.tolist()[1:-1] == [0, 70_000, 70_000, 0]
+    assert num_ids(tokenizer) > ids.max()
+    lengths = token_byte_lengths(tokenizer)
+    assert len(lengths) == num_ids(tokenizer)
+    assert lengths[ids].sum() == 4
+
+
+def test_a_vocabulary_that_forgets_spaces_has_no_byte_lengths():
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece()
+    assert token_byte_lengths(tokenizer) is None
+    tokenizer.decoder = None
+    assert token_byte_lengths(tokenizer) is None
 
 
 def test_a_saved_tokenizer_loads_as_it_was(tokenizer, tmp_path):

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+
+from packformer.run.folder import write_records
+from packformer.run.lock import is_running, lock_run
 
 _LENGTH = ("trainer.max_steps=8", "trainer.validate_every_n_steps=3", "packing.row_length=128")
 
@@ -109,16 +113,86 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_kept(
     assert list((tmp_path / "runs").iterdir()) == [folder]
 
 
-def test_an_interrupted_run_says_how_to_go_on(small: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-u", "-m", "train", *small, "trainer.max_steps=100000"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
+    train: Callable, small: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    # Records every 7 steps: the run is stopped between two of them.
+    settings = [
+        *small,
+        "scheduler=constant",
+        "trainer.log_every_n_steps=7",
+        "trainer.validate_every_n_steps=21",
+    ]
+    command = [sys.executable, "-u", "-m", "train", *settings, "trainer.max_steps=100000"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        assert any("step      5/" in line for line in process.stdout)
-        process.send_signal(signal.SIGINT)
+        assert any("step     14/" in line for line in process.stdout)
+        process.send_signal(number)
         last_lines = process.stdout.read()
     (folder,) = (tmp_path / "runs").iterdir()
-    assert process.returncode == 1
+    assert process.returncode == 1, last_lines
+    assert "interrupted: saving after this step" in last_lines
     assert f"interrupted: go on with resume={folder}" in last_lines
-    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    end = f"trainer.max_steps={step + 9}"
+    for how in (f"resume={folder}", "output_dir=whole"):
+        done = train(*settings, end, how)
+        assert done.code == 0, done.err
+    assert _rows(tmp_path / "runs") == _rows(tmp_path / "whole")
+    weights = _weights(tmp_path / "runs")
+    for name, value in _weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_a_run_that_is_going_on_is_left_alone(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    (folder / "summary.json").unlink()  # as if it had not finished
+    with lock_run(folder):
+        done = train(*small, f"resume={folder}")
+        assert done.code == 1
+        assert f"the run in {folder} is still going on in another process" in done.err
+        assert is_running(folder)
+        assert train(*small, "resume=auto").code == 0
+    assert not is_running(folder)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_a_prolonged_run_that_was_killed_is_unfinished_again(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    write_records(folder, config)  # what a run that goes on does first
+    assert (folder / "summary-1.json").is_file()
+    assert (folder / "environment-1.json").is_file()
+    assert train(*small, "resume=auto").code == 0
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("seed=1", "seed"),
+        ("packing.lookahead=3", "lookahead"),
+        ("data.validation_fraction=0.2", "data"),
+        ("data.vocab_size=301", "data"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(
+    train: Callable, small: list[str], tmp_path: Path, setting: str, name: str
+) -> None:
+    assert train(*small, "model.vocab_size=320").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    before = (folder / "config.yaml").read_bytes()
+    done = train(*small, "model.vocab_size=320", f"resume={folder}", setting)
+    assert done.code == 1
+    assert f"last.ckpt was trained on other rows: {name} was" in done.err
+    assert (folder / "config.yaml").read_bytes() == before
+    assert not (folder / "config-1.yaml").exists()

@@ -40,6 +40,30 @@ def test_a_failing_job_does_not_stop_the_sweep(
     assert "failed" in done.out
 
 
+def test_even_a_bug_in_one_job_does_not_stop_the_sweep(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from packformer.run import train as module
+
+    build = module.build_model
+
+    def broken(config, data):
+        if config.seed == 1:
+            raise KeyError("a bug")
+        return build(config, data)
+
+    monkeypatch.setattr(module, "build_model", broken)
+    done = train("-m", "seed=1,2", *small)
+    assert done.code == 1
+    assert "error: KeyError: 'a bug' (traceback: " in done.err
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    with file.open() as stream:
+        failed, finished = csv.DictReader(stream)
+    assert not failed["val/loss"]
+    assert float(finished["val/loss"]) > 0
+    assert "a bug" in Path(failed["folder"], "error.txt").read_text()
+
+
 def test_optuna_minimises_the_returned_metric(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:

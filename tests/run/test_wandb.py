@@ -65,6 +65,12 @@ def test_a_key_makes_auto_go_online(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     assert has_key()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert resolve_mode("auto") == "offline"
+    assert resolve_mode("online") == "online", "the configuration is the nearer choice"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(ValueError, match="WANDB_MODE=disabled must be online or offline here"):
+        resolve_mode("auto")
     with pytest.raises(ValueError, match="must be one of auto, online, offline"):
         resolve_mode("sometimes")
 
@@ -81,3 +87,6 @@ def test_a_dead_server_does_not_stop_a_run(
     assert list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb"))
     for file in tmp_path.glob("runs/*/**/*"):
         assert not file.is_file() or b"0" * 40 not in file.read_bytes(), file
+    done = train(*small, "logger=wandb", "logger.wandb.mode=online", "trainer.max_steps=1")
+    assert done.code == 1
+    assert "logger.wandb.mode=online insists" in done.err

@@ -23,7 +23,7 @@ def load_fmha() -> ModuleType:
     FlashAttention 4 also carries without its modules: the name is hidden during the import.
 
     Raises:
-        ValueError: if xFormers is not installed or cannot be imported.
+        ValueError: if xFormers is not installed, or it or CUDA 12's runtime cannot be loaded.
     """
     if torch.version.cuda is not None and not torch.version.cuda.startswith("12."):
         _load_cuda12_runtime()
@@ -51,5 +51,8 @@ def _load_cuda12_runtime() -> None:
     for root in (spec.submodule_search_locations or []) if spec else []:
         library = Path(root) / "cuda_runtime" / "lib" / "libcudart.so.12"
         if library.exists():
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            try:
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            except OSError as error:
+                raise ValueError(f"{library} cannot be loaded ({error})") from error
             return

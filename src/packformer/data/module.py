@@ -130,8 +130,19 @@ class PackedDataModule(L.LightningDataModule):
     ) -> PackedBatch:
         return batch.to(device, non_blocking=True)
 
+    @property
+    def stream(self) -> dict[str, Any]:
+        """All that the order of training depends on: a position means nothing in another stream."""
+        return {
+            "data": self.splits.fingerprint,
+            **vars(self._packing),
+            "max_document_length": self.max_seqlen,
+            "max_documents_per_row": self.max_documents,
+            "seed": self._seed,
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position}
+        return {"position": self.position, "stream": self.stream}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.position = state_dict["position"]

@@ -20,8 +20,8 @@ class PackingSettings:
 
     Attributes:
         row_length: M, tokens of a row, and of a micro-batch.
-        max_document_length: documents are at most that long in a row, in tokens; None for
-            ``row_length``.
+        max_document_length: documents are at most that long in a row, in tokens, and never longer
+            than the row; None for ``row_length``.
         long_documents: what to do with longer documents: ``split`` them into pieces, ``truncate``,
             ``drop`` or ``error``.
         lookahead: documents the packer chooses from.
@@ -38,10 +38,9 @@ class PackingSettings:
     def __post_init__(self) -> None:
         if self.row_length < 2:
             raise ValueError(f"row_length ({self.row_length}) must be at least 2 tokens")
-        if not 2 <= self.max_seqlen <= self.row_length:
+        if self.max_document_length is not None and self.max_document_length < 2:
             raise ValueError(
-                f"max_document_length ({self.max_seqlen}) must be between 2 and "
-                f"row_length ({self.row_length})"
+                f"max_document_length ({self.max_document_length}) must be at least 2 tokens"
             )
         if self.lookahead < 1:
             raise ValueError(f"lookahead ({self.lookahead}) must be at least 1 document")
@@ -54,7 +53,8 @@ class PackingSettings:
     @property
     def max_seqlen(self) -> int:
         """Longest document a row can hold, in tokens."""
-        return self.row_length if self.max_document_length is None else self.max_document_length
+        limit = self.max_document_length
+        return self.row_length if limit is None else min(limit, self.row_length)
 
 
 class Piece(NamedTuple):

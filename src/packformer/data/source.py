@@ -40,6 +40,7 @@ class DataSplits:
         byte_lengths: int64 ``[V]``, bytes of text each token stands for; None if it is no text.
         scores_answers: whether exact-match accuracy of the targets is a meaningful metric.
         tokenizer: the ``tokenizer.json`` the text was encoded with; None if it is no text.
+        fingerprint: of everything the documents of ``train`` depend on.
         description: one line for the log.
     """
 
@@ -49,6 +50,7 @@ class DataSplits:
     byte_lengths: Tokens | None
     scores_answers: bool
     tokenizer: Path | None
+    fingerprint: str
     description: str
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from packformer.batch import IGNORE_INDEX
+from packformer.data.cache import fingerprint
 from packformer.data.source import DataSplits, Tokens
 
 _TRAIN, _VALIDATION = 0, 1
@@ -65,6 +66,7 @@ def _splits(task: _Task, vocab_size: int, num_validation: int, name: str) -> Dat
         byte_lengths=None,
         scores_answers=True,
         tokenizer=None,
+        fingerprint=fingerprint([repr(task)]),
         description=name,
     )
 

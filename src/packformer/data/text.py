@@ -21,6 +21,7 @@ from packformer.data.source import DataSplits, Tokens
 from packformer.data.tokenizer import (
     encode_documents,
     load_tokenizer,
+    num_ids,
     token_byte_lengths,
     train_bpe,
 )
@@ -201,9 +202,9 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
     def make(folder: Path) -> None:
         log.info("tokenizing %s, once: %d documents", name, len(texts))
         tokenizer = train_bpe(texts, options.vocab_size) if given is None else given
-        documents = encode_documents(tokenizer, texts)
-        dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
-        ids = np.fromiter((id for document in documents for id in document), dtype=dtype)
+        documents = list(encode_documents(tokenizer, texts))
+        dtype = np.uint16 if num_ids(tokenizer) <= 2**16 else np.uint32
+        ids = np.concatenate([document.astype(dtype) for document in documents])
         ends = np.cumsum([len(document) for document in documents], dtype=np.int64)
         np.save(folder / "ids.npy", ids)
         np.save(folder / "ends.npy", ends)
@@ -218,10 +219,11 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
     return DataSplits(
         train=TokenizedDocuments(ids, train),
         validation=TokenizedDocuments(ids, validation),
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=num_ids(tokenizer),
         byte_lengths=token_byte_lengths(tokenizer),
         scores_answers=False,
         tokenizer=folder / "tokenizer.json",
+        fingerprint=fingerprint([key, str(options.validation_fraction)]),
         description=f"{name}: {len(texts):,} documents, {len(ids):,} tokens, "
         f"{len(validation):,} held out",
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from packformer.data.source import Tokens
@@ -17,6 +18,7 @@ BOS = "<|bos|>"
 EOS = "<|eos|>"
 """Ends every document."""
 _MIN_VOCAB = 256 + 2
+_BATCH = 1000  # texts
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -63,7 +65,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+def num_ids(tokenizer: Tokenizer) -> int:
+    """One more than the highest id; a vocabulary may have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> Iterator[NDArray[np.uint32]]:
     """Token ids of each text between ``BOS`` and ``EOS``, encoded in parallel.
 
     Special tokens spelled out in a text are text: only real document ends are encoded as such.
@@ -71,19 +78,27 @@ def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     vocabulary = tokenizer.get_vocab()
     bos, eos = vocabulary[BOS], vocabulary[EOS]
     tokenizer.encode_special_tokens = True
-    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return [[bos, *encoding.ids, eos] for encoding in encodings]
+    for start in range(0, len(texts), _BATCH):  # the library's own form takes much more memory
+        batch = texts[start : start + _BATCH]
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            yield np.array([bos, *encoding.ids, eos], dtype=np.uint32)
 
 
-def token_byte_lengths(tokenizer: Tokenizer) -> Tokens:
+def token_byte_lengths(tokenizer: Tokenizer) -> Tokens | None:
     """Bytes of text each id stands for, int64 ``[V]``; 0 for special tokens.
 
-    A byte-level vocabulary spells each byte as one character; others spell text, with U+2581 for a
-    space, and single bytes as ``<0xE4>``.
+    A byte-level vocabulary spells each byte as one character; one with ``Metaspace`` spells text,
+    with U+2581 for a space, and single bytes as ``<0xE4>``.
+
+    Returns:
+        None if the vocabulary does not spell all of a text, as WordPiece, which forgets spaces.
     """
-    byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+    decoder = json.dumps(json.loads(tokenizer.to_str())["decoder"])
+    byte_level = '"ByteLevel"' in decoder
+    if not byte_level and not any(f'"{name}"' in decoder for name in ("Metaspace", "ByteFallback")):
+        return None
     added = tokenizer.get_added_tokens_decoder()
-    lengths = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    lengths = np.zeros(num_ids(tokenizer), dtype=np.int64)
     for spelling, id in tokenizer.get_vocab().items():
         if id in added:
             lengths[id] = 0 if added[id].special else len(spelling.encode())

@@ -14,22 +14,34 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.data import PackedDataModule
 from packformer.model import GPT
+from packformer.run.resume import LAST_CHECKPOINT
 from packformer.training import (
     AtomicCheckpointIO,
     LineProgress,
+    SaveOnInterrupt,
     TrainingModule,
     TrainingProgressBar,
 )
 
 log = logging.getLogger(__name__)
 
-_NOT_IN_NAME = ("experiment", "resume", "output_dir", "logger", "callbacks", "hydra", "name")
+_NOT_IN_NAME = (
+    "experiment",
+    "sweep",
+    "resume",
+    "output_dir",
+    "logger",
+    "callbacks",
+    "hydra",
+    "name",
+)
 
 
 def make(node: DictConfig) -> Any:
@@ -123,9 +135,11 @@ def build_trainer(
     # Lightning counts micro-batches here.
     options["val_check_interval"] = validate_every * options["accumulate_grad_batches"]
     callbacks = make(config.callbacks)
-    checkpoint = callbacks.get("checkpoint")
-    if checkpoint is not None:
-        checkpoint.dirpath = str(folder / "checkpoints")
+    checkpoints = [c for c in callbacks.values() if isinstance(c, ModelCheckpoint)]
+    for checkpoint in checkpoints:
+        checkpoint.dirpath = str(folder / LAST_CHECKPOINT.parent)
+    if checkpoints:
+        callbacks["interrupt"] = SaveOnInterrupt(folder / LAST_CHECKPOINT)
     on_terminal = sys.stdout.isatty()
     shown = TrainingProgressBar() if on_terminal else LineProgress()
     with _settings_of("trainer"):
@@ -141,7 +155,7 @@ def build_trainer(
             default_root_dir=folder,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            enable_checkpointing=checkpoint is not None,
+            enable_checkpointing=bool(checkpoints),
         )
 
 

@@ -10,12 +10,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 """What packformer, Hydra and OmegaConf raise for input they cannot use."""
+_OUT_OF_MEMORY = "OutOfMemoryError"  # torch's, by name: torch is slow to import
 
 
 def one_line(error: BaseException) -> str:
     """The message of ``error``, on one line, without what Hydra wraps around it."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
+    if type(error).__name__ == _OUT_OF_MEMORY:
+        return (
+            "the GPU's memory is full: lower packing.row_length, and raise trainer."
+            f"accumulate_grad_batches instead, or take a smaller model ({_first_line(error)})"
+        )
     message = str(error).partition("Config search path:")[0]
     if isinstance(error, OmegaConfBaseException):
         message = message.splitlines()[0]
@@ -26,7 +32,11 @@ def one_line(error: BaseException) -> str:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message is meant for the user; anything else is a bug and shows its traceback."""
-    return isinstance(error, USER_ERRORS)
+    return isinstance(error, USER_ERRORS) or type(error).__name__ == _OUT_OF_MEMORY
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def keep_traceback(error: BaseException, folder: Path, *, in_sweep: bool) -> Path | None:

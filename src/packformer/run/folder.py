@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import platform
-import re
 import subprocess
 import sys
 import warnings
@@ -20,8 +19,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
-from packformer.run.resume import CONFIG_FILE
+from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE
 
+ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (
     "torch",
     "lightning",
@@ -32,40 +32,27 @@ _PACKAGES = (
     "tokenizers",
     "numpy",
 )
-_SECRET = re.compile(
-    r"api_?key|secret|password|passwd|credential|(access|auth|hf|api)_?token", re.I
-)
-
-
-def refuse_secrets(config: Any, prefix: str = "") -> None:
-    """Configurations are written to disk and to W&B in clear: no key in them may name a secret.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    if isinstance(config, dict):
-        for name, value in config.items():
-            if _SECRET.search(str(name)) and value is not None:
-                raise ValueError(
-                    f"{prefix}{name} looks like a secret, and configurations are logged in clear: "
-                    "use an environment variable such as WANDB_API_KEY"
-                )
-            refuse_secrets(value, f"{prefix}{name}.")
 
 
 @rank_zero_only
 def write_records(folder: Path, config: dict[str, Any]) -> None:
-    """Writes ``config.yaml`` (an earlier, different one is kept) and ``environment.json``."""
+    """Writes ``config.yaml`` and ``environment.json``; what a run that goes on had is kept.
+
+    Its summary is set aside too, since the run is no longer finished.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(config, sort_keys=False)
-    file = folder / CONFIG_FILE
-    if file.exists() and file.read_text(encoding="utf-8") != text:
-        number = len(list(folder.glob("config-*.yaml"))) + 1
-        file.rename(folder / f"config-{number}.yaml")
-    file.write_text(text, encoding="utf-8")
-    (folder / "environment.json").write_text(
+    for name in (CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE):
+        _set_aside(folder / name)
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (folder / ENVIRONMENT_FILE).write_text(
         json.dumps(_environment(), indent=2) + "\n", encoding="utf-8"
     )
+
+
+def _set_aside(file: Path) -> None:
+    if file.exists():
+        number = len(list(file.parent.glob(f"{file.stem}-*{file.suffix}"))) + 1
+        file.rename(file.with_stem(f"{file.stem}-{number}"))
 
 
 def _environment() -> dict[str, Any]:

@@ -33,9 +33,11 @@ def _job(config: DictConfig) -> float:
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         folder = Path(hydra_config.runtime.output_dir)
         place = keep_traceback(error, folder, in_sweep=in_sweep)
-        if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
+        expected = is_user_error(error)
+        if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep):
             raise
-        _failures.append(one_line(error))
+        kind = "" if expected else f"{type(error).__name__}: "
+        _failures.append(kind + one_line(error))
         hint = f" (traceback: {place})" if place else ""
         print(f"error: {_failures[-1]}{hint}", file=sys.stderr)
         return math.nan

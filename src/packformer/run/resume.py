@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from packformer.run.lock import is_running
+
 log = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -59,7 +61,9 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
         folder / LAST_CHECKPOINT
         for file in output_dir.rglob(CONFIG_FILE)
         if (folder := file.parent) and (folder / LAST_CHECKPOINT).is_file()
-        if not (folder / SUMMARY_FILE).exists() and _identity(_read(file)) == _identity(config)
+        if not (folder / SUMMARY_FILE).exists()
+        and _identity(_read(file)) == _identity(config)
+        and not is_running(folder)
     ]
     return max(candidates, key=lambda path: path.stat().st_mtime, default=None)
 

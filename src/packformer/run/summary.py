@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,21 @@ def summarize(
     }
 
 
-def _peak_memory(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
     """Writes ``summary.json``, which marks the run as finished."""
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    finite = {k: None if v != v else v for k, v in summary.items()}  # JSON knows no NaN
+    (folder / SUMMARY_FILE).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -75,7 +82,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     ):
         if summary.get(key) is not None:
             table.add_row(label, form.format(summary[key]))
-    table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
+    if summary["peak_memory_bytes"] is not None:
+        table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("attention", summary["kernel"])
     table.add_row("time in all", "{}:{:02d}".format(*divmod(round(summary["seconds"]), 60)))
     table.add_row("run folder", str(folder))

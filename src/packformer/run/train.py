@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from filelock import BaseFileLock
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -26,8 +27,10 @@ from packformer.run.build import (
 )
 from packformer.run.curve import draw_loss_curve
 from packformer.run.device import resolve_accelerator, resolve_precision
-from packformer.run.folder import csv_logger, refuse_secrets, write_records
+from packformer.run.folder import csv_logger, write_records
+from packformer.run.lock import lock_run
 from packformer.run.resume import LAST_CHECKPOINT, find_checkpoint, run_folder
+from packformer.run.secrets import refuse_secrets
 from packformer.run.summary import print_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
@@ -59,7 +62,8 @@ def train(config: DictConfig) -> float:
     began = time.perf_counter()
     _log_to_console()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    refuse_secrets(plain)
+    overrides = HydraConfig.get().overrides
+    refuse_secrets(plain, [*overrides.task, *overrides.hydra])
     accelerator = resolve_accelerator(config.trainer.accelerator)
     precision = resolve_precision(str(config.trainer.precision), accelerator)
     if config.logger.wandb is not None:
@@ -71,14 +75,15 @@ def train(config: DictConfig) -> float:
     data = build_data(config)
     _check_objective(config.objective, data)
     model = build_model(config, data)
-    resumed_step = None if checkpoint is None else check_checkpoint(checkpoint, model)
+    resumed_step = None if checkpoint is None else check_checkpoint(checkpoint, model, data.stream)
     module = build_module(config, model, data, accelerator)
 
     folder = _folder(checkpoint)
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     # Nothing is written before this line: what cannot run leaves nothing behind.
-    write_records(folder, plain)
+    lock = _lock(folder)
     try:
+        write_records(folder, plain)
         loggers = [csv_logger(folder, resumed_step), build_wandb_logger(config, folder, plain)]
         trainer.loggers = [logger for logger in loggers if logger is not None]
         _announce(config, module, data, folder, resumed_step)
@@ -94,7 +99,14 @@ def train(config: DictConfig) -> float:
         raise
     finally:
         wandb.finish()
+        if lock is not None:
+            lock.release()
     return metrics[config.objective]
+
+
+@rank_zero_only
+def _lock(folder: Path) -> BaseFileLock | None:
+    return lock_run(folder)
 
 
 @rank_zero_only

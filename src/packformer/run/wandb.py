@@ -35,14 +35,23 @@ def has_key() -> bool:
 def resolve_mode(mode: str) -> Literal["online", "offline"]:
     """``"online"`` or ``"offline"`` from ``auto``, ``online`` or ``offline``.
 
+    ``auto`` follows ``WANDB_MODE`` where it is set, else it is online where a key is configured.
+
     Raises:
         ValueError: if the mode is unknown, or online is asked for and no key is configured.
     """
     if mode not in MODES:
         raise ValueError(f"logger.wandb.mode ({mode!r}) must be one of {', '.join(MODES)}")
+    asked = f"logger.wandb.mode={mode}"
+    if mode == "auto" and (chosen := os.environ.get("WANDB_MODE")):
+        asked, mode = f"WANDB_MODE={chosen}", chosen
+        if mode not in MODES:
+            raise ValueError(
+                f"{asked} must be online or offline here; logger=csv records without W&B"
+            )
     if mode == "online" and not has_key():
         raise ValueError(
-            "logger.wandb.mode=online needs an API key: set WANDB_API_KEY or run `wandb login`, "
+            f"{asked} needs an API key: set WANDB_API_KEY or run `wandb login`, "
             "or use logger.wandb.mode=offline"
         )
     online = mode == "online" or (mode == "auto" and has_key())
@@ -111,8 +120,14 @@ def wandb_logger(
         try:
             return start("online")
         except (wandb.Error, OSError) as error:
-            log.warning("W&B cannot be reached (%s): recording offline", str(error).split("\n")[0])
+            reason = str(error).split("\n")[0]
             wandb.teardown()
+            if mode == "online":
+                raise ValueError(
+                    f"W&B cannot be reached ({reason}) and logger.wandb.mode=online insists: "
+                    "use auto or offline"
+                ) from error
+            log.warning("W&B cannot be reached (%s): recording offline", reason)
     return start("offline")
 
 

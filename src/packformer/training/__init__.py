@@ -1,6 +1,7 @@
 """Training packed models with Lightning."""
 
 from packformer.training.checkpoint import AtomicCheckpointIO
+from packformer.training.interrupt import SaveOnInterrupt
 from packformer.training.module import TrainingModule
 from packformer.training.optimizer import adamw
 from packformer.training.progress import LineProgress, TrainingProgressBar
@@ -10,6 +11,7 @@ from packformer.training.schedule import constant, warmup_cosine
 __all__ = [
     "AtomicCheckpointIO",
     "LineProgress",
+    "SaveOnInterrupt",
     "StepRecords",
     "TrainingModule",
     "TrainingProgressBar",

@@ -31,19 +31,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             unfinished.unlink(missing_ok=True)
 
 
-def check_checkpoint(path: Path, model: nn.Module) -> int:
-    """Reads a whole checkpoint, to know that ``model`` can go on from it.
+def check_checkpoint(path: Path, model: nn.Module, stream: dict[str, Any]) -> int:
+    """Reads a whole checkpoint, to know that ``model`` can go on from it with the data ``stream``.
 
     Returns:
         The optimizer step it was saved at.
 
     Raises:
-        ValueError: if it is missing, truncated or damaged, not packformer's, or of another model.
+        ValueError: if it is missing, truncated or damaged, not packformer's, or of another model,
+            or if its data position is one in another stream.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
     try:
-        step, saved = _contents(path)
+        step, saved, saved_stream = _contents(path)
     except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
         raise ValueError(
@@ -58,20 +59,29 @@ def check_checkpoint(path: Path, model: nn.Module) -> int:
                 f"checkpoint {path} is of another model: {name} has shape {saved.get(name)} "
                 f"there and {wanted.get(name)} here"
             )
+    for name, value in stream.items():
+        if saved_stream.get(name) != value:
+            raise ValueError(
+                f"checkpoint {path} was trained on other rows: {name} was "
+                f"{saved_stream.get(name)} there and is {value} here"
+            )
     return step
 
 
-def _contents(path: Path) -> tuple[int | None, dict[str, tuple[int, ...]]]:
-    """Step and shapes of the model's tensors; no step if packformer did not write the file."""
+_Contents = tuple[int | None, dict[str, tuple[int, ...]], dict[str, Any]]
+
+
+def _contents(path: Path) -> _Contents:
+    """Step, shapes of the model's tensors, and data stream; no step in a foreign file."""
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():  # torch does not look at the checksums it writes
             raise ValueError(f"the checksum of {damaged} is wrong")
     checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     if not isinstance(checkpoint, dict) or "packformer" not in checkpoint:
-        return None, {}
+        return None, {}, {}
     shapes = {
         name.removeprefix("model."): tuple(value.shape)
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("model.")
     }
-    return int(checkpoint["global_step"]), shapes
+    return int(checkpoint["global_step"]), shapes, checkpoint["PackedDataModule"]["stream"]

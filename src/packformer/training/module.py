@@ -63,10 +63,13 @@ class TrainingModule(L.LightningModule):
         super().__init__()
         if token_budget < 1:
             raise ValueError(f"token_budget ({token_budget}) must be at least 1")
-        if max_grad_norm is not None and max_grad_norm <= 0:
+        if max_grad_norm is not None and not (
+            isinstance(max_grad_norm, int | float) and max_grad_norm > 0
+        ):
             raise ValueError(f"max_grad_norm ({max_grad_norm}) must be positive, or null")
         self.model = model
         self.train_loss = TokenLoss()
+        self.train_loss.persistent(True)  # a checkpoint may lie between two records
         self.val_loss = TokenLoss()
         self.val_answers = AnswerAccuracy() if score_answers else None
         self.grad_norm: Tensor | None = None

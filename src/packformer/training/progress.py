@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
-from packformer.training.records import StepRecords
+from packformer.training.records import StepRecords, is_record_due
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,7 @@ class LineProgress(L.Callback):
         batch_idx: int,
     ) -> None:
         step, latest = trainer.global_step, _records(trainer)
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
-        if accumulating or step % trainer.log_every_n_steps or not latest:  # type: ignore[attr-defined]
+        if not latest or not is_record_due(trainer, batch_idx):
             return
         done = step - self._first_step
         left = (time.perf_counter() - self._start) / done * (trainer.max_steps - step)

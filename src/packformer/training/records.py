@@ -19,6 +19,14 @@ from packformer.training.peak_flops import peak_flops
 log = logging.getLogger(__name__)
 
 
+def is_record_due(trainer: L.Trainer, batch_idx: int) -> bool:
+    """After every ``log_every_n_steps`` optimizer steps, and after the last."""
+    step = trainer.global_step
+    accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
+    due = step % trainer.log_every_n_steps == 0 or step == trainer.max_steps  # type: ignore[attr-defined]
+    return due and not accumulating
+
+
 class StepRecords(L.Callback):
     """Logs loss, throughput and packing every ``log_every_n_steps`` optimizer steps.
 
@@ -100,8 +108,7 @@ class StepRecords(L.Callback):
         self.tokens_seen += batch.num_targets * trainer.world_size
         self._num_tokens += batch.num_tokens
         self._row_tokens += batch.layout.num_tokens
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
-        if not accumulating and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if is_record_due(trainer, batch_idx):
             self._record(trainer, pl_module, batch)
 
     def _record(self, trainer: L.Trainer, module: TrainingModule, batch: PackedBatch) -> None:
