@@ -74,6 +74,12 @@ def test_a_finished_run_can_be_prolonged(train: Callable, small: list[str], tmp_
     assert list((tmp_path / "runs").iterdir()) == [folder]
     assert [int(row["step"]) for row in _rows(tmp_path / "runs") if row["val/loss"]] == [2, 4, 6]
     assert (folder / "config-1.yaml").is_file(), "the former configuration is kept"
+    refused = train(*small, f"resume={folder}", "optimizer.learning_rate=0.5")
+    assert refused.code == 1
+    assert "optimizer.learning_rate (0.002 -> 0.5) cannot change in a run that goes on" in (
+        refused.err
+    )
+    assert not (folder / "config-2.yaml").exists()
 
 
 def test_a_run_with_no_step_left_is_measured_again(

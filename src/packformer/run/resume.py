@@ -56,6 +56,37 @@ def run_folder(checkpoint: Path) -> Path | None:
     return folder if (folder / CONFIG_FILE).is_file() else None
 
 
+def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
+    """What ``config`` changes of the run in ``folder``, as ``key: old -> new``.
+
+    Raises:
+        ValueError: if it changes the optimizer, whose settings are part of the checkpoint.
+    """
+    former, new = _flat(_identity(_read(folder / CONFIG_FILE))), _flat(_identity(config))
+    changes = {
+        key: f"{former.get(key)} -> {new.get(key)}"
+        for key in sorted(former.keys() | new.keys())
+        if former.get(key) != new.get(key)
+    }
+    for key, change in changes.items():
+        if key.startswith("optimizer."):
+            raise ValueError(
+                f"{key} ({change}) cannot change in a run that goes on: its optimizer is part of "
+                "the checkpoint"
+            )
+    return [f"{key}: {change}" for key, change in changes.items()]
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flat(child, f"{path}.{name}" if path else str(name)).items()
+    }
+
+
 def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
     candidates = [
         folder / LAST_CHECKPOINT

@@ -29,7 +29,13 @@ from packformer.run.curve import draw_loss_curve
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.folder import csv_logger, write_records
 from packformer.run.lock import lock_run
-from packformer.run.resume import LAST_CHECKPOINT, find_checkpoint, run_folder
+from packformer.run.resume import (
+    CONFIG_FILE,
+    LAST_CHECKPOINT,
+    changed_settings,
+    find_checkpoint,
+    run_folder,
+)
 from packformer.run.secrets import refuse_secrets
 from packformer.run.summary import print_summary, summarize, write_summary
 from packformer.training import TrainingModule
@@ -79,6 +85,7 @@ def train(config: DictConfig) -> float:
     module = build_module(config, model, data, accelerator)
 
     folder = _folder(checkpoint)
+    changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     # Nothing is written before this line: what cannot run leaves nothing behind.
     lock = _lock(folder)
@@ -86,7 +93,7 @@ def train(config: DictConfig) -> float:
         write_records(folder, plain)
         loggers = [csv_logger(folder, resumed_step), build_wandb_logger(config, folder, plain)]
         trainer.loggers = [logger for logger in loggers if logger is not None]
-        _announce(config, module, data, folder, resumed_step)
+        _announce(config, module, data, folder, resumed_step, changes)
         with warnings.catch_warnings():
             for hint in _LIGHTNING_HINTS:
                 warnings.filterwarnings("ignore", hint)
@@ -156,6 +163,7 @@ def _announce(
     data: PackedDataModule,
     folder: Path,
     resumed_step: int | None,
+    changes: list[str],
 ) -> None:
     log.info("run      %s", run_name(config))
     log.info("data     %s", data.splits.description)
@@ -164,6 +172,8 @@ def _announce(
     log.info("folder   %s", folder)
     if resumed_step is not None:
         log.info("resumed  after step %d", resumed_step)
+    for change in changes:
+        log.info("changed  %s", change)
 
 
 def _final_metrics(
