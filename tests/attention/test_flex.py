@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from packformer.attention import PackedLayout, flex
+from packformer.attention import PackedLayout, Scoring, flex
 from packformer.attention.flex import block_mask
 from packformer.attention.reference import reference_attention, visible
 
@@ -104,15 +104,12 @@ def compare_forward(alibi, window, num_kv_heads):
     torch.manual_seed(0)
     layout = PackedLayout.from_lengths([1, 130, 60, 7, 102], num_slots=7)
     q, k, v = (torch.randn(1, 300, heads, 16) for heads in (4, num_kv_heads, num_kv_heads))
-    options = {
-        "alibi_slopes": torch.tensor([0.5, 0.25, 0.125, 0.00390625]) if alibi else None,
-        "window": window,
-        "scale": 0.25,
-    }
+    slopes = torch.tensor([0.5, 0.25, 0.125, 0.00390625]) if alibi else None
+    scoring = Scoring(0.25, window, alibi_slopes=slopes)
     with torch.no_grad():
-        found = flex._run(q, k, v, layout, **options)
-        wanted = reference_attention(q, k, v, layout, **options)
-        shared = flex._run(q, k, v, layout, **options, prepared=block_mask(layout, window))
+        found = flex._run(q, k, v, layout, scoring)
+        wanted = reference_attention(q, k, v, layout, scoring)
+        shared = flex._run(q, k, v, layout, scoring, block_mask(layout, window))
     assert ((found - wanted).abs().max() / wanted.abs().max()).item() <= 1e-5
     assert torch.equal(found, shared)
 

@@ -6,66 +6,86 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from packformer.attention import KERNELS, PackedLayout, Variant, packed_attention, select_kernel
 
+ON_CPU = Variant("cpu", torch.float32, 64)
+
 
 def test_cpu_runs_sdpa_and_says_why_not_the_others():
-    kernel, why = select_kernel(Variant("cpu", torch.float32, 64))
+    kernel, why = select_kernel(ON_CPU)
     assert kernel.name == "sdpa"
-    assert why == "xformers runs on CUDA only; flex trains on CUDA only"
+    assert why == "flash4 runs on cuda only; xformers runs on cuda only; flex runs on cuda only"
 
 
 @pytest.mark.parametrize("name", ["sdpa", "reference"])
 def test_named_kernel_is_taken(name):
-    kernel, why = select_kernel(Variant("cpu", torch.float32, 64), name)
+    kernel, why = select_kernel(ON_CPU, name)
     assert kernel is KERNELS[name]
     assert why == "as requested"
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize("window", [False, True])
-def test_cuda_runs_alibi_through_flex(grouped, window):
-    variant = Variant("cuda", torch.bfloat16, 64, grouped=grouped, alibi=True, window=window)
-    kernel, why = select_kernel(variant)
+@pytest.fixture
+def hopper(monkeypatch):
+    """As if a Hopper GPU were there, without FlashAttention-4."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (9, 0))
+    monkeypatch.setattr("packformer.attention.flash4.importlib.util.find_spec", lambda name: None)
+
+
+@pytest.mark.parametrize("more", [set(), {"grouped"}, {"window"}, {"grouped", "soft_cap"}])
+def test_cuda_runs_alibi_through_flex(more, hopper):
+    kernel, why = select_kernel(Variant("cuda", torch.bfloat16, 64, frozenset({"alibi"} | more)))
     assert kernel.name == "flex"
-    assert why == "xformers has no linear biases in linear memory"
+    assert why.startswith("flash4 is not installed: pip install 'packformer[hopper]'; xformers has")
+    assert "no linear biases" in why
 
 
-def test_cuda_runs_float32_through_flex():
+def test_cuda_runs_float32_through_flex(hopper):
     kernel, why = select_kernel(Variant("cuda", torch.float32, 64))
     assert kernel.name == "flex"
-    assert why == "xformers takes bfloat16 and float16, not float32"
+    assert "xformers takes bfloat16, float16, not float32" in why
+
+
+def test_a_kernel_known_to_be_wrong_is_not_taken(hopper):
+    variant = Variant("cuda", torch.bfloat16, 64, frozenset({"alibi"}))
+    kernel, why = select_kernel(variant, wrong={"flex": "errs by dq 8.0e+00"})
+    assert kernel.name == "sdpa"
+    assert why.endswith("flex errs by dq 8.0e+00")
+    with pytest.raises(ValueError, match="flex errs; sdpa errs too"):
+        select_kernel(variant, wrong={"flex": "errs", "sdpa": "errs too"})
 
 
 def test_variant_no_kernel_can_run_is_refused_with_every_reason():
+    variant = Variant("cpu", torch.float32, 64, frozenset({"score_mod"}))
     with pytest.raises(
         ValueError,
-        match=r"no attention kernel for Variant\(.*float64.*xformers takes bfloat16 and float16, "
-        r"not float64; flex takes .* not float64; sdpa runs on CPU only",
+        match="no attention kernel for cpu float32 64 score_mod: .*flex runs on cuda only; "
+        "sdpa has no score function",
     ):
-        select_kernel(Variant("cuda", torch.float64, 64))
+        select_kernel(variant)
 
 
-@pytest.mark.parametrize(("name", "verb"), [("xformers", "runs"), ("flex", "trains")])
-def test_named_kernel_that_cannot_run_is_refused_with_those_that_can(name, verb):
+@pytest.mark.parametrize("name", ["flash4", "xformers", "flex"])
+def test_named_kernel_that_cannot_run_is_refused_with_those_that_can(name):
     q = torch.randn(1, 4, 2, 8)
     with pytest.raises(
         ValueError,
-        match=f"attention kernel {name} cannot run this variant: it {verb} on CUDA only; "
+        match=f"attention kernel {name} cannot run this variant: it runs on cuda only; "
         "kernels that can: sdpa$",
     ):
         packed_attention(q, q, q, PackedLayout.from_lengths([4]), kernel=name)
 
 
 def test_named_kernel_is_refused_with_none_if_none_can():
-    with pytest.raises(ValueError, match="it runs on CPU only; kernels that can: none"):
-        select_kernel(Variant("cuda", torch.float64, 64), "sdpa")
+    variant = Variant("cpu", torch.float32, 64, frozenset({"score_mod"}))
+    with pytest.raises(ValueError, match="it has no score function; kernels that can: none"):
+        select_kernel(variant, "sdpa")
 
 
 def test_unknown_kernel_is_refused_with_the_known_names():
     with pytest.raises(
         ValueError,
-        match="unknown attention kernel 'fast': use auto or one of xformers, flex, sdpa, reference",
+        match="unknown attention kernel 'fast': use auto or one of flash4, xformers, flex, sdpa, "
+        "reference",
     ):
-        select_kernel(Variant("cpu", torch.float32, 64), "fast")
+        select_kernel(ON_CPU, "fast")
 
 
 def heads(*shape, dtype=torch.float32):

@@ -285,11 +285,17 @@ def test_select_kernel_settles_every_layer():
     assert [layer.kernel for layer in model.layers] == [KERNELS["sdpa"]] * 2
 
 
-def test_select_kernel_knows_of_alibi():
-    model = make_model(position="alibi", width=64)
-    chosen = model.select_kernel("cuda", torch.bfloat16)
-    assert chosen.startswith("flex (")
-    assert chosen.endswith("xformers has no linear biases in linear memory")
+def test_select_kernel_knows_what_the_layers_ask():
+    model = make_model("gqa", position="alibi", window=3, width=64)
+    asked = []
+
+    def select(variant, requested):
+        asked.append((str(variant), requested))
+        return KERNELS["flex"], "because"
+
+    chosen = model.select_kernel("cuda", torch.bfloat16, select)
+    assert chosen == f"flex ({KERNELS['flex'].description}): because"
+    assert asked == [("cuda bfloat16 16 grouped window alibi", "auto")]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5])

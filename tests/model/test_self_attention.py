@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from packformer.attention import KERNELS, PackedLayout, packed_attention
+from packformer.attention import PackedLayout, packed_attention
 from packformer.model import SelfAttention
 from packformer.nn import ALiBi, NoPosition, Rotary
 
@@ -69,7 +69,7 @@ def test_is_projection_norm_rotation_attention_and_projection(qk_norm, window, s
             32,
             4,
             {"kernel": "fast"},
-            "unknown attention kernel 'fast': use auto or one of xformers, flex, sdpa, reference",
+            "unknown attention kernel 'fast': use auto or one of flash4, xformers, flex, ",
         ),
     ],
 )
@@ -78,11 +78,10 @@ def test_impossible_sizes_are_named(width, num_heads, options, message):
         SelfAttention(width, num_heads, **options)
 
 
-def test_settles_the_kernel_for_a_device():
-    layer = SelfAttention(32, 4)
-    chosen = layer.select_kernel("cpu", torch.float32, alibi=False)
-    assert layer.kernel is KERNELS["sdpa"]
-    assert chosen == (
-        "sdpa (torch scaled_dot_product_attention, document by document): "
-        "xformers runs on CUDA only; flex trains on CUDA only"
+def test_a_layer_knows_what_it_asks_of_its_kernel():
+    slopes = torch.nn.Parameter(torch.ones(4))
+    layer = SelfAttention(64, 4, num_kv_heads=1, soft_cap=30.0)
+    assert str(layer.variant("cpu", torch.float32, slopes)) == (
+        "cpu float32 16 grouped alibi learned_alibi soft_cap"
     )
+    assert layer.variant("cpu", torch.float32, None).features == {"grouped", "soft_cap"}

@@ -15,8 +15,21 @@ Shape legend, used as name suffixes throughout:
     N  blocks of 128 tokens
 """
 
-from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernel import FEATURES, Kernel, Scoring, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.packed import KERNELS, packed_attention, select_kernel
+from packformer.attention.verdicts import Verdict, Verdicts, select_proved_kernel
 
-__all__ = ["KERNELS", "Kernel", "PackedLayout", "Variant", "packed_attention", "select_kernel"]
+__all__ = [
+    "FEATURES",
+    "KERNELS",
+    "Kernel",
+    "PackedLayout",
+    "Scoring",
+    "Variant",
+    "Verdict",
+    "Verdicts",
+    "packed_attention",
+    "select_kernel",
+    "select_proved_kernel",
+]

@@ -1,4 +1,4 @@
-"""Packed attention through torch's FlexAttention on CUDA: ALiBi in linear memory, any dtype.
+"""Packed attention through torch's FlexAttention on CUDA: any score function in linear memory.
 
 The block mask is computed from the document starts directly; no mask over pairs of tokens, or of
 blocks, is ever made.
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernel import FEATURES, HALF, Kernel, ScoreMod, Scoring
 from packformer.attention.layout import PackedLayout
 
 _BLOCK = 128
+_MOST_BIASES = 2**31 - 1
 
 
 @cache
@@ -88,15 +89,41 @@ def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
     )
 
 
-def _unsupported(variant: Variant) -> str | None:
-    if variant.device_type != "cuda":
-        return "trains on CUDA only"
-    if variant.head_dim < 16:
-        return "takes head sizes from 16 up"
-    if variant.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        name = str(variant.dtype).removeprefix("torch.")
-        return f"takes bfloat16, float16 and float32, not {name}"
-    return None
+def _score_mod(scoring: Scoring, num_tokens: int) -> ScoreMod | None:
+    cap, slopes, bias, own = (
+        scoring.soft_cap,
+        scoring.alibi_slopes,
+        scoring.bias,
+        scoring.score_mod,
+    )
+    if cap is None and slopes is None and bias is None and own is None:
+        return None
+    learned = slopes is not None and slopes.requires_grad
+    if slopes is not None and learned:
+        # The kernel adds gradients atomically: a copy per query spares all of them one address.
+        slopes = slopes[:, None].repeat(1, num_tokens)
+    if bias is not None and bias.numel() > _MOST_BIASES:
+        raise ValueError(
+            f"bias {list(bias.shape)} has {bias.numel():,} entries, FlexAttention indexes at most "
+            f"{_MOST_BIASES:,}: use a shorter row, or a score_mod that computes them"
+        )
+    if bias is not None and bias.requires_grad:
+        bias = bias.float()
+    one_bias = bias is not None and bias.shape[0] == 1
+
+    def modified(
+        score: Tensor, batch: Tensor, head: Tensor, q_index: Tensor, kv_index: Tensor
+    ) -> Tensor:
+        if cap is not None:
+            score = cap * torch.tanh(score / cap)
+        if bias is not None:
+            score = score + bias[0 if one_bias else head, q_index, kv_index]
+        if slopes is not None:
+            slope = slopes[head, q_index] if learned else slopes[head]
+            score = score - slope * (q_index - kv_index)
+        return score if own is None else own(score, batch, head, q_index, kv_index)
+
+    return modified
 
 
 def _run(
@@ -104,27 +131,18 @@ def _run(
     k: Tensor,
     v: Tensor,
     layout: PackedLayout,
-    *,
-    alibi_slopes: Tensor | None,
-    window: int | None,
-    scale: float,
+    scoring: Scoring,
     prepared: Any = None,
 ) -> Tensor:
-    def biased(
-        score: Tensor, batch: Tensor, head: Tensor, q_index: Tensor, kv_index: Tensor
-    ) -> Tensor:
-        assert alibi_slopes is not None
-        return score - alibi_slopes[head] * (q_index - kv_index)
-
     compiling = torch.compiler.is_compiling()
     attend: Any = flex_attention if compiling else _compiled_flex_attention()
     out_BHMK = attend(
         q.transpose(1, 2),
         k.transpose(1, 2),
         v.transpose(1, 2),
-        score_mod=None if alibi_slopes is None else biased,
-        block_mask=block_mask(layout, window) if prepared is None else prepared,
-        scale=scale,
+        score_mod=_score_mod(scoring, q.shape[1]),
+        block_mask=block_mask(layout, scoring.window) if prepared is None else prepared,
+        scale=scoring.scale,
         enable_gqa=q.shape[2] != k.shape[2],
         # Its decoding kernel, the default for rows below 128 tokens, lacks some numbers of heads.
         kernel_options={"FORCE_USE_FLEX_ATTENTION": True},
@@ -135,8 +153,11 @@ def _run(
 
 flex_kernel = Kernel(
     name="flex",
-    description="torch FlexAttention, linear memory with ALiBi",
-    unsupported=_unsupported,
+    description="torch FlexAttention, any score in linear memory",
+    devices=("cuda",),
+    dtypes=(*HALF, torch.float32),
+    head_dims=range(16, 257),
+    features=frozenset(FEATURES),
     run=_run,
     prepare=block_mask,
 )

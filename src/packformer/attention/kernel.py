@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from packformer.attention.layout import PackedLayout
+
+FEATURES = {
+    "grouped": "fewer key/value heads than query heads",
+    "window": "sliding window",
+    "alibi": "linear biases",
+    "learned_alibi": "gradients of the linear biases' slopes",
+    "soft_cap": "soft-cap",
+    "bias": "bias tensor",
+    "learned_bias": "gradients of a bias tensor",
+    "score_mod": "score function",
+}
+"""What a call can ask for beside plain causal attention, and how messages call it."""
+
+HALF = (torch.bfloat16, torch.float16)
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,17 +35,52 @@ class Variant:
         device_type: ``"cpu"`` or ``"cuda"``.
         dtype: of queries, keys and values.
         head_dim: K.
-        grouped: there are fewer key/value heads than query heads.
-        alibi: linear position biases are added to the scores.
-        window: a sliding window limits the visible tokens.
+        features: names from ``FEATURES``.
     """
 
     device_type: str
     dtype: torch.dtype
     head_dim: int
-    grouped: bool = False
-    alibi: bool = False
-    window: bool = False
+    features: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        features = "".join(f" {name}" for name in FEATURES if name in self.features)
+        return f"{self.device_type} {dtype} {self.head_dim}{features}"
+
+
+class Scoring(NamedTuple):
+    """How a query scores a key, see ``packed_attention``.
+
+    Attributes:
+        scale: factor on the product of query and key.
+        window: tokens a query sees, its own included; None for all.
+        soft_cap: scores ``s`` become ``soft_cap * tanh(s / soft_cap)``; None for no cap.
+        alibi_slopes: float32 ``[H]``; None for no linear bias.
+        bias: ``[H or 1, M, M]``; None for none.
+        score_mod: the user's own last word; None for none.
+    """
+
+    scale: float
+    window: int | None = None
+    soft_cap: float | None = None
+    alibi_slopes: Tensor | None = None
+    bias: Tensor | None = None
+    score_mod: ScoreMod | None = None
+
+    def features(self) -> frozenset[str]:
+        """Which of ``FEATURES`` this asks for."""
+        slopes, bias = self.alibi_slopes, self.bias
+        asked = {
+            "window": self.window is not None,
+            "soft_cap": self.soft_cap is not None,
+            "alibi": slopes is not None,
+            "learned_alibi": slopes is not None and slopes.requires_grad,
+            "bias": bias is not None,
+            "learned_bias": bias is not None and bias.requires_grad,
+            "score_mod": self.score_mod is not None,
+        }
+        return frozenset(name for name, is_asked in asked.items() if is_asked)
 
 
 class KernelFunction(Protocol):
@@ -42,34 +92,60 @@ class KernelFunction(Protocol):
         k: Tensor,
         v: Tensor,
         layout: PackedLayout,
-        *,
-        alibi_slopes: Tensor | None,
-        window: int | None,
-        scale: float,
-        prepared: Any,
+        scoring: Scoring,
+        prepared: Any = None,
     ) -> Tensor:
         """``q`` ``[1, M, H, K]``, ``k`` and ``v`` ``[1, M, G, K]`` to ``[1, M, H, K]``."""
         ...
 
 
-def _nothing(layout: PackedLayout, window: int | None) -> None:
+def _prepare_nothing(layout: PackedLayout, window: int | None) -> None:
+    return None
+
+
+def _lacks_nothing() -> None:
     return None
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation of packed attention.
+    """One implementation of packed attention, and what it supports.
 
     Attributes:
         name: as on the command line.
         description: one line, for logs.
-        unsupported: why the kernel cannot run a variant; None if it can.
+        devices: device types.
+        dtypes: of queries, keys and values.
+        head_dims: K.
+        features: names from ``FEATURES``, in any combination.
         run: the implementation.
         prepare: what ``run`` needs to know of a row beside its layout, once for all layers.
+        lacks: what this machine has not got that the kernel needs; None if nothing.
     """
 
     name: str
     description: str
-    unsupported: Callable[[Variant], str | None]
+    devices: tuple[str, ...]
+    dtypes: tuple[torch.dtype, ...]
+    head_dims: range
+    features: frozenset[str]
     run: KernelFunction
-    prepare: Callable[[PackedLayout, int | None], Any] = _nothing
+    prepare: Callable[[PackedLayout, int | None], Any] = _prepare_nothing
+    lacks: Callable[[], str | None] = _lacks_nothing
+
+    def unsupported(self, variant: Variant) -> str | None:
+        """Why the kernel cannot run ``variant``; None if it can."""
+        if variant.device_type not in self.devices:
+            return f"runs on {' and '.join(self.devices)} only"
+        if variant.dtype not in self.dtypes:
+            names = [str(dtype).removeprefix("torch.") for dtype in (*self.dtypes, variant.dtype)]
+            return f"takes {', '.join(names[:-1])}, not {names[-1]}"
+        if variant.head_dim not in self.head_dims:
+            sizes = self.head_dims
+            return f"takes head sizes from {sizes[0]} to {sizes[-1]} in steps of {sizes.step}"
+        missing = [
+            text for name, text in FEATURES.items() if name in variant.features - self.features
+        ]
+        if missing:
+            return f"has no {' and no '.join(missing)}"
+        return self.lacks()

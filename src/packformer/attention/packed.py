@@ -2,52 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from packformer.attention.checks import check_call
+from packformer.attention.flash4 import flash4_kernel
 from packformer.attention.flex import flex_kernel
-from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.reference import reference_kernel
 from packformer.attention.sdpa import sdpa_kernel
 from packformer.attention.xformers import xformers_kernel
 
-_BY_PREFERENCE = (xformers_kernel, flex_kernel, sdpa_kernel)
+_BY_PREFERENCE = (flash4_kernel, xformers_kernel, flex_kernel, sdpa_kernel)
 KERNELS = {kernel.name: kernel for kernel in (*_BY_PREFERENCE, reference_kernel)}
 
 
-def select_kernel(variant: Variant, requested: str = "auto") -> tuple[Kernel, str]:
+def kernel_named(name: str) -> Kernel:
+    """The kernel called ``name``.
+
+    Raises:
+        ValueError: if there is none; names those there are.
+    """
+    if name not in KERNELS:
+        raise ValueError(
+            f"unknown attention kernel {name!r}: use auto or one of {', '.join(KERNELS)}"
+        )
+    return KERNELS[name]
+
+
+def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
+    """The kernels that support ``variant``, in order of preference, and why the others do not.
+
+    The float64 reference is never one: it runs only if named.
+    """
+    refusals = {kernel: kernel.unsupported(variant) for kernel in _BY_PREFERENCE}
+    able = [kernel for kernel, reason in refusals.items() if reason is None]
+    return able, [f"{kernel.name} {why}" for kernel, why in refusals.items() if why is not None]
+
+
+def select_kernel(
+    variant: Variant, requested: str = "auto", wrong: Mapping[str, str] | None = None
+) -> tuple[Kernel, str]:
     """The kernel that runs ``variant``, and why.
 
     Args:
         variant: what is asked of the kernel.
-        requested: a kernel's name, or ``"auto"`` for the first in order of preference (xformers,
-            flex, sdpa) that supports the variant. The float64 reference runs only if named.
+        requested: a kernel's name, or ``"auto"`` for the first in order of preference (flash4,
+            xformers, flex, sdpa) that supports the variant. The float64 reference runs only if
+            named.
+        wrong: kernels that ``auto`` must not take for this variant, and why.
 
     Raises:
         ValueError: if no such kernel exists, or none can run the variant; says why.
     """
+    able, reasons = candidates(variant)
     if requested != "auto":
-        if requested not in KERNELS:
-            raise ValueError(
-                f"unknown attention kernel {requested!r}: use auto or one of {', '.join(KERNELS)}"
-            )
-        kernel = KERNELS[requested]
+        kernel = kernel_named(requested)
         if reason := kernel.unsupported(variant):
-            able = [k.name for k in _BY_PREFERENCE if not k.unsupported(variant)]
+            names = ", ".join(kernel.name for kernel in able) or "none"
             raise ValueError(
                 f"attention kernel {requested} cannot run this variant: it {reason}; "
-                f"kernels that can: {', '.join(able) or 'none'}"
+                f"kernels that can: {names}"
             )
         return kernel, "as requested"
-    refusals: list[str] = []
-    for kernel in _BY_PREFERENCE:
-        reason = kernel.unsupported(variant)
-        if reason is None:
-            return kernel, "; ".join(refusals) or "first choice"
-        refusals.append(f"{kernel.name} {reason}")
-    raise ValueError(f"no attention kernel for {variant}: {'; '.join(refusals)}")
+    for kernel in able:
+        if wrong is None or kernel.name not in wrong:
+            before = [r for r in reasons if _rank(r.split()[0]) < _rank(kernel.name)]
+            return kernel, "; ".join(before) or "first choice"
+        reasons.append(f"{kernel.name} {wrong[kernel.name]}")
+    raise ValueError(f"no attention kernel for {variant}: {'; '.join(reasons)}")
+
+
+def _rank(name: str) -> int:
+    return list(KERNELS).index(name)
 
 
 def packed_attention(
@@ -59,6 +89,9 @@ def packed_attention(
     alibi_slopes: Tensor | None = None,
     window: int | None = None,
     scale: float | None = None,
+    soft_cap: float | None = None,
+    bias: Tensor | None = None,
+    score_mod: ScoreMod | None = None,
     kernel: str | Kernel = "auto",
     prepared: Any = None,
 ) -> Tensor:
@@ -67,80 +100,89 @@ def packed_attention(
     For query ``i`` and head ``h``, over the keys ``j <= i`` of the same document with
     ``i - j < window``:
 
-    .. math:: out_i = \sum_j softmax_j(scale \cdot q_i \cdot k_j - slope_h \cdot (i - j)) \, v_j
+    .. math::
+        s_{ij} = f(cap(scale \cdot q_i \cdot k_j) + bias_{hij} - slope_h \cdot (i - j)), \quad
+        out_i = \sum_j softmax_j(s_{ij}) \, v_j
 
-    (Vaswani et al. 2017; grouped heads: Ainslie et al. 2023; linear biases: Press et al. 2022).
+    with :math:`cap(s) = c \tanh(s / c)` (Vaswani et al. 2017; grouped heads: Ainslie et al. 2023;
+    linear biases: Press et al. 2022; soft-cap: Gemma Team 2024).
 
     Args:
-        q: ``[1, M, H, K]`` queries.
+        q: ``[1, M, H, K]`` queries, or ``[1, M, G, H/G, K]``.
         k: ``[1, M, G, K]`` keys; G divides H, and query head ``h`` reads key/value head
-            ``h // (H / G)``. All of one dtype.
-        v: ``[1, M, G, K]`` values.
+            ``h // (H / G)``. All of one dtype. With 5-D queries ``[1, M, G, 1 or H/G, K]``.
+        v: ``[1, M, G, K]`` values, shaped like the keys.
         layout: where each document lies in the row of M tokens.
-        alibi_slopes: float32 ``[H]``, bias per token of distance; None for no bias.
+        alibi_slopes: float32 ``[H]``, bias per token of distance; None for no bias. A gradient is
+            computed if it requires one.
         window: number of tokens a query sees, its own included; None for the whole document.
         scale: factor on the scores; default ``K ** -0.5``.
+        soft_cap: c; None for no cap.
+        bias: ``[H or 1, M, M]`` added to the scores: memory and time quadratic in the row, whatever
+            the documents. A gradient is computed if it requires one.
+        score_mod: f, as FlexAttention calls it: ``f(score, batch, head, q_index, kv_index)``,
+            element by element, indices counted over the row; None for the identity.
         kernel: ``"auto"``, a name from ``KERNELS``, or what ``select_kernel`` chose for such calls:
             its support is then not checked again.
         prepared: what ``kernel.prepare(layout, window)`` returned, if several layers share it.
 
     Returns:
-        ``[1, M, H, K]`` in the dtype of ``q`` (float64 from the reference).
+        Like ``q``, in its dtype (float64 from the reference).
 
     Raises:
         ValueError: if shapes, dtypes or options do not fit, or the kernel cannot run them.
     """
-    _check(q, k, v, layout, alibi_slopes, window)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if isinstance(kernel, str):
-        variant = Variant(
-            device_type=q.device.type,
-            dtype=q.dtype,
-            head_dim=q.shape[-1],
-            grouped=k.shape[2] != q.shape[2],
-            alibi=alibi_slopes is not None,
-            window=window is not None,
+    if q.ndim == 5:
+        return _attend_5d(
+            q,
+            k,
+            v,
+            layout,
+            alibi_slopes=alibi_slopes,
+            window=window,
+            scale=scale,
+            soft_cap=soft_cap,
+            bias=bias,
+            score_mod=score_mod,
+            kernel=kernel,
+            prepared=prepared,
         )
-        kernel, _ = select_kernel(variant, kernel)
-    return kernel.run(
-        q,
-        k,
-        v,
-        layout,
-        alibi_slopes=alibi_slopes,
+    scoring = Scoring(
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
         window=window,
-        scale=scale,
-        prepared=prepared,
+        soft_cap=soft_cap,
+        alibi_slopes=alibi_slopes,
+        bias=bias,
+        score_mod=score_mod,
     )
+    check_call(q, k, v, layout, scoring)
+    if isinstance(kernel, str):
+        kernel, _ = select_kernel(variant_of(q, k, scoring), kernel)
+    return kernel.run(q, k, v, layout, scoring, prepared)
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: PackedLayout,
-    alibi_slopes: Tensor | None,
-    window: int | None,
-) -> None:
-    if q.ndim != 4 or k.ndim != 4 or q.shape[0] != 1 or k.shape[0] != 1 or k.shape != v.shape:
+def variant_of(q: Tensor, k: Tensor, scoring: Scoring) -> Variant:
+    """What a call asks of a kernel."""
+    grouped = {"grouped"} if k.shape[2] != q.shape[2] else set()
+    return Variant(q.device.type, q.dtype, q.shape[-1], scoring.features() | grouped)
+
+
+def _attend_5d(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, **options: Any) -> Tensor:
+    """xFormers' BMGHK: the heads of a group beside each other."""
+    group = q.shape[3]
+    if not (
+        k.ndim == 5
+        and k.shape == v.shape
+        and k.shape[:3] == q.shape[:3]
+        and k.shape[3] in (1, group)
+        and k.shape[4] == q.shape[4]
+    ):
         raise ValueError(
-            f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)} must be [1, M, H, K], "
-            f"[1, M, G, K] and [1, M, G, K]"
+            f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)} must be [1, M, G, H/G, K] "
+            "and twice [1, M, G, 1 or H/G, K]"
         )
-    if q.shape[1] != layout.num_tokens or k.shape[1] != layout.num_tokens:
-        raise ValueError(
-            f"q has {q.shape[1]} tokens and k {k.shape[1]}, the layout {layout.num_tokens}"
-        )
-    if q.shape[3] != k.shape[3] or k.shape[2] < 1 or q.shape[2] % k.shape[2]:
-        raise ValueError(
-            f"num_heads ({q.shape[2]}) must be divisible by num_kv_heads ({k.shape[2]}), "
-            f"and their head sizes ({q.shape[3]}, {k.shape[3]}) equal"
-        )
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"q, k, v must share a dtype, not {q.dtype}, {k.dtype}, {v.dtype}")
-    if window is not None and (not isinstance(window, int) or window < 1):
-        raise ValueError(f"window ({window}) must be a whole number from 1 up")
-    if alibi_slopes is not None and alibi_slopes.shape != (q.shape[2],):
-        raise ValueError(
-            f"alibi_slopes {list(alibi_slopes.shape)} must be [{q.shape[2]}], one per query head"
-        )
+    # Heads that were expanded without a copy are shared: the kernel reads them once.
+    shared = k.shape[3] == 1 or (k.stride(3) == 0 and v.stride(3) == 0)
+    k, v = (x[:, :, :, 0] if shared else x.flatten(2, 3) for x in (k, v))
+    out = packed_attention(q.flatten(2, 3), k, v, layout, **options)
+    return out.unflatten(2, (-1, group))

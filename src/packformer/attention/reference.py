@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import Kernel
+from packformer.attention.kernel import FEATURES, Kernel, Scoring
 from packformer.attention.layout import PackedLayout
 
 
@@ -33,10 +33,7 @@ def reference_attention(
     k: Tensor,
     v: Tensor,
     layout: PackedLayout,
-    *,
-    alibi_slopes: Tensor | None,
-    window: int | None,
-    scale: float,
+    scoring: Scoring,
     prepared: Any = None,
 ) -> Tensor:
     """The definition, differentiable, in float64 and O(H M^2) memory; see ``packed_attention``."""
@@ -44,18 +41,29 @@ def reference_attention(
     if (queries_per_kv := q.shape[2] // k.shape[2]) > 1:
         k_BMHK = k_BMHK.repeat_interleave(queries_per_kv, dim=2)
         v_BMHK = v_BMHK.repeat_interleave(queries_per_kv, dim=2)
-    scores_BHMM = torch.einsum("bmhk,bnhk->bhmn", q_BMHK, k_BMHK) * scale
-    if alibi_slopes is not None:
-        index = torch.arange(layout.num_tokens, device=q.device, dtype=torch.float64)
+    scores_BHMM = torch.einsum("bmhk,bnhk->bhmn", q_BMHK, k_BMHK) * scoring.scale
+    if scoring.soft_cap is not None:
+        scores_BHMM = scoring.soft_cap * (scores_BHMM / scoring.soft_cap).tanh()
+    index = torch.arange(layout.num_tokens, device=q.device)
+    if scoring.bias is not None:
+        scores_BHMM = scores_BHMM + scoring.bias.double()
+    if scoring.alibi_slopes is not None:
         distance_MM = index[:, None] - index[None, :]
-        scores_BHMM = scores_BHMM - alibi_slopes.double()[:, None, None] * distance_MM
-    scores_BHMM = scores_BHMM.masked_fill(~visible(layout, window), float("-inf"))
+        scores_BHMM = scores_BHMM - scoring.alibi_slopes.double()[:, None, None] * distance_MM
+    if scoring.score_mod is not None:
+        batch = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=q.device)
+        head = torch.arange(q.shape[2], device=q.device)[:, None, None]
+        scores_BHMM = scoring.score_mod(scores_BHMM, batch, head, index[:, None], index[None, :])
+    scores_BHMM = scores_BHMM.masked_fill(~visible(layout, scoring.window), float("-inf"))
     return torch.einsum("bhmn,bnhk->bmhk", scores_BHMM.softmax(-1), v_BMHK)
 
 
 reference_kernel = Kernel(
     name="reference",
     description="float64 definition, quadratic memory: for tests",
-    unsupported=lambda variant: None,
+    devices=("cpu", "cuda"),
+    dtypes=(torch.float64, torch.float32, torch.bfloat16, torch.float16),
+    head_dims=range(1, 4097),
+    features=frozenset(FEATURES),
     run=reference_attention,
 )

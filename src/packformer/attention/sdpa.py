@@ -1,5 +1,7 @@
-"""Exact packed attention on CPU: torch's fused SDPA kernel, document by document.
+"""Exact packed attention, document by document.
 
+On CPU, with at most linear biases and a window, through torch's fused SDPA kernel for CPU. With the
+rest, and on other devices, by the formula, with one document's weights in memory at a time.
 The fused kernel keeps the log-sum-exp of the forward for its backward, so nothing is recomputed
 and no score matrix is kept. Grouped heads are passed as a batch of G with H/G query heads whose
 keys and values have stride 0: they are shared, not copied.
@@ -13,15 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernel import FEATURES, HALF, Kernel, Scoring
 from packformer.attention.layout import PackedLayout
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-
-def _unsupported(variant: Variant) -> str | None:
-    return None if variant.device_type == "cpu" else "runs on CPU only"
 
 
 def _run(
@@ -29,13 +27,16 @@ def _run(
     k: Tensor,
     v: Tensor,
     layout: PackedLayout,
-    *,
-    alibi_slopes: Tensor | None,
-    window: int | None,
-    scale: float,
+    scoring: Scoring,
     prepared: Any = None,
 ) -> Tensor:
-    out_MHK, _ = _sdpa(q[0], k[0], v[0], layout.cu_seqlens, alibi_slopes, window, scale)
+    slopes, window, scale = scoring.alibi_slopes, scoring.window, scoring.scale
+    cu_seqlens, bias, cap = layout.cu_seqlens, scoring.bias, scoring.soft_cap
+    fused = q.device.type == "cpu" and not scoring.features() - {"window", "alibi"}
+    if fused:
+        out_MHK, _ = _sdpa(q[0], k[0], v[0], cu_seqlens, slopes, window, scale)
+    else:
+        out_MHK = _any_sdpa(q[0], k[0], v[0], slopes, bias, cu_seqlens, window, scale, cap)
     return out_MHK[None]
 
 
@@ -170,9 +171,140 @@ def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-unt
 
 _sdpa.register_autograd(_autograd_backward, setup_context=_setup_context)
 
+
+@torch.library.custom_op("packformer::any_sdpa", mutates_args=())
+def _any_sdpa(
+    q_MHK: Tensor,
+    k_MGK: Tensor,
+    v_MGK: Tensor,
+    slopes: Tensor | None,
+    bias: Tensor | None,
+    cu_seqlens: Tensor,
+    window: int | None,
+    scale: float,
+    soft_cap: float | None,
+) -> Tensor:
+    outputs = []
+    for d in _documents(cu_seqlens):
+        document = _Document(q_MHK, k_MGK, v_MGK, d)
+        weights_HLL, _ = document.weights(slopes, bias, window, scale, soft_cap)
+        outputs.append((weights_HLL @ document.v_HLK).transpose(0, 1).to(q_MHK.dtype))
+    return torch.cat(outputs)
+
+
+class _Document:
+    """One document's heads, at least in float32, those of a group repeated."""
+
+    def __init__(self, q_MHK: Tensor, k_MGK: Tensor, v_MGK: Tensor, d: slice) -> None:
+        self.d = d
+        self.group = q_MHK.shape[1] // k_MGK.shape[1]
+        self.q_HLK = self.by_head(q_MHK)
+        self.k_HLK = self.by_head(k_MGK).repeat_interleave(self.group, dim=0)
+        self.v_HLK = self.by_head(v_MGK).repeat_interleave(self.group, dim=0)
+        index = torch.arange(d.stop - d.start, device=q_MHK.device)
+        self.distance_LL = index[:, None] - index[None, :]
+
+    def by_head(self, x_MHK: Tensor) -> Tensor:
+        x_HLK = x_MHK[self.d].transpose(0, 1)
+        return x_HLK if x_HLK.dtype == torch.float64 else x_HLK.float()
+
+    def summed_over_groups(self, x_HLK: Tensor) -> Tensor:
+        return x_HLK.unflatten(0, (-1, self.group)).sum(1).transpose(0, 1)
+
+    def weights(
+        self,
+        slopes: Tensor | None,
+        bias: Tensor | None,
+        window: int | None,
+        scale: float,
+        soft_cap: float | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Softmax weights ``[H, L, L]``, and the soft-cap's tangent if there is one."""
+        scores_HLL = self.q_HLK @ self.k_HLK.mT * scale
+        tanh_HLL = None
+        if soft_cap is not None:
+            tanh_HLL = (scores_HLL / soft_cap).tanh()
+            scores_HLL = soft_cap * tanh_HLL
+        if bias is not None:
+            scores_HLL = scores_HLL + bias[:, self.d, self.d]
+        if slopes is not None:
+            scores_HLL = scores_HLL - slopes[:, None, None] * self.distance_LL
+        hidden_LL = self.distance_LL < 0
+        if window is not None:
+            hidden_LL |= self.distance_LL >= window
+        return scores_HLL.masked_fill(hidden_LL, float("-inf")).softmax(-1), tanh_HLL
+
+
+@_any_sdpa.register_fake
+def _(q_MHK, *args):  # type: ignore[no-untyped-def]
+    return q_MHK.new_empty(q_MHK.shape)
+
+
+@torch.library.custom_op("packformer::any_sdpa_backward", mutates_args=())
+def _any_sdpa_backward(
+    grad_MHK: Tensor,
+    q_MHK: Tensor,
+    k_MGK: Tensor,
+    v_MGK: Tensor,
+    slopes: Tensor | None,
+    bias: Tensor | None,
+    cu_seqlens: Tensor,
+    window: int | None,
+    scale: float,
+    soft_cap: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Recomputes each document; gradients of absent slopes or bias are empty tensors."""
+    given = (q_MHK, k_MGK, v_MGK, slopes, bias)
+    dq, dk, dv, dslopes, dbias = (
+        q_MHK.new_empty(0) if x is None else torch.zeros_like(x) for x in given
+    )
+    for d in _documents(cu_seqlens):
+        document = _Document(q_MHK, k_MGK, v_MGK, d)
+        weights_HLL, tanh_HLL = document.weights(slopes, bias, window, scale, soft_cap)
+        grad_HLK = document.by_head(grad_MHK)
+        dweights_HLL = grad_HLK @ document.v_HLK.mT
+        mean_HL1 = (weights_HLL * dweights_HLL).sum(-1, keepdim=True)
+        dscores_HLL = weights_HLL * (dweights_HLL - mean_HL1)
+        if slopes is not None:
+            dslopes -= (dscores_HLL * document.distance_LL).sum((-2, -1))
+        if bias is not None:
+            dbias[:, d, d] += dscores_HLL.sum_to_size(dbias[:, d, d].shape)
+        if tanh_HLL is not None:
+            dscores_HLL = dscores_HLL * (1 - tanh_HLL**2)
+        dq[d] = (dscores_HLL @ document.k_HLK * scale).transpose(0, 1)
+        dk[d] = document.summed_over_groups(dscores_HLL.mT @ document.q_HLK * scale)
+        dv[d] = document.summed_over_groups(weights_HLL.mT @ grad_HLK)
+    return dq, dk, dv, dslopes, dbias
+
+
+@_any_sdpa_backward.register_fake
+def _(grad_MHK, *args):  # type: ignore[no-untyped-def]
+    return tuple(grad_MHK.new_empty(0) if x is None else x.new_empty(x.shape) for x in args[:5])
+
+
+def _any_setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    q, k, v, slopes, bias, cu_seqlens, ctx.window, ctx.scale, ctx.soft_cap = inputs
+    ctx.save_for_backward(q, k, v, slopes, bias, cu_seqlens)
+
+
+def _any_autograd_backward(ctx, grad_MHK: Tensor):  # type: ignore[no-untyped-def]
+    grads = _any_sdpa_backward(
+        grad_MHK.contiguous(), *ctx.saved_tensors, ctx.window, ctx.scale, ctx.soft_cap
+    )
+    needed = [
+        grad if needs else None for grad, needs in zip(grads, ctx.needs_input_grad[:5], strict=True)
+    ]
+    return *needed, None, None, None, None
+
+
+_any_sdpa.register_autograd(_any_autograd_backward, setup_context=_any_setup_context)
+
 sdpa_kernel = Kernel(
     name="sdpa",
     description="torch scaled_dot_product_attention, document by document",
-    unsupported=_unsupported,
+    devices=("cpu", "cuda"),
+    dtypes=(torch.float32, torch.float64, *HALF),
+    head_dims=range(1, 4097),
+    features=frozenset(FEATURES) - {"score_mod"},
     run=_run,
 )

@@ -13,23 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernel import HALF, Kernel, Scoring
 from packformer.attention.layout import PackedLayout
 from packformer.attention.load_xformers import load_fmha
 
 _MIN_CAPABILITY = (8, 0)
-_MAX_HEAD_DIM = 256
 
 
-def _unsupported(variant: Variant) -> str | None:
-    if variant.device_type != "cuda":
-        return "runs on CUDA only"
-    if variant.alibi:
-        return "has no linear biases in linear memory"
-    if variant.dtype not in (torch.bfloat16, torch.float16):
-        return f"takes bfloat16 and float16, not {str(variant.dtype).removeprefix('torch.')}"
-    if variant.head_dim % 8 or variant.head_dim > _MAX_HEAD_DIM:
-        return f"takes head sizes that are multiples of 8 up to {_MAX_HEAD_DIM}"
+def _lacks() -> str | None:
     if torch.cuda.get_device_capability() < _MIN_CAPABILITY:
         return "needs compute capability 8.0 or newer"
     try:
@@ -45,13 +36,12 @@ def _run(
     k: Tensor,
     v: Tensor,
     layout: PackedLayout,
-    *,
-    alibi_slopes: Tensor | None,
-    window: int | None,
-    scale: float,
+    scoring: Scoring,
     prepared: Any = None,
 ) -> Tensor:
-    out_MHK, _ = _flash(q[0], k[0], v[0], layout.cu_seqlens, layout.max_seqlen, window or 0, scale)
+    out_MHK, _ = _flash(
+        q[0], k[0], v[0], layout.cu_seqlens, layout.max_seqlen, scoring.window or 0, scoring.scale
+    )
     return out_MHK[None]
 
 
@@ -149,6 +139,10 @@ _flash.register_autograd(_autograd_backward, setup_context=_setup_context)
 xformers_kernel = Kernel(
     name="xformers",
     description="xFormers' FlashAttention operators, grouped heads native",
-    unsupported=_unsupported,
+    devices=("cuda",),
+    dtypes=HALF,
+    head_dims=range(8, 257, 8),
+    features=frozenset({"grouped", "window"}),
     run=_run,
+    lacks=_lacks,
 )

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from packformer.batch import IGNORE_INDEX
-from packformer.data.cache import fingerprint
+from packformer.cache import fingerprint
 from packformer.data.source import DataSplits, Tokens
 
 _TRAIN, _VALIDATION = 0, 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX
-from packformer.data.cache import cached_folder, fingerprint
+from packformer.cache import cached_folder, fingerprint
 from packformer.data.source import DataSplits, Tokens
 from packformer.data.tokenizer import (
     encode_documents,

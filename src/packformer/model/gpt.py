@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from packformer.attention import Kernel, PackedLayout
+from packformer.attention import Kernel, PackedLayout, Variant, select_proved_kernel
 from packformer.model.block import Block
 from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position
@@ -115,14 +115,29 @@ class GPT(nn.Module):
             x_BMD = block(x_BMD, layout, self.position, rotation, prepared)
         return self.head(self.norm(x_BMD))
 
-    def select_kernel(self, device_type: str, dtype: torch.dtype) -> str:
-        """Settles every layer's attention kernel; returns the choice and the reason, for the log.
+    def select_kernel(
+        self,
+        device_type: str,
+        dtype: torch.dtype,
+        select: Callable[[Variant, str], tuple[Kernel, str]] = select_proved_kernel,
+    ) -> str:
+        """Settles the attention kernel of all layers; returns the choice and why, for the log.
+
+        Args:
+            device_type: where the model will run.
+            dtype: of queries, keys and values.
+            select: chooses, from the variant and the kernel asked for.
 
         Raises:
             ValueError: if no kernel, or not the one named, can run the layers there.
         """
-        alibi = self.position.alibi_slopes is not None
-        return [layer.select_kernel(device_type, dtype, alibi) for layer in self.layers][0]
+        first = self.layers[0]
+        variant = first.variant(device_type, dtype, self.position.alibi_slopes)
+        asked = first.kernel.name if isinstance(first.kernel, Kernel) else first.kernel
+        kernel, why = select(variant, asked)
+        for layer in self.layers:
+            layer.kernel = kernel
+        return f"{kernel.name} ({kernel.description}): {why}"
 
     def num_parameters(self) -> int:
         """Trained numbers, shared weights counted once."""

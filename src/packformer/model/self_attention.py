@@ -11,9 +11,9 @@ from packformer.attention import (
     KERNELS,
     Kernel,
     PackedLayout,
+    Scoring,
     Variant,
     packed_attention,
-    select_kernel,
 )
 from packformer.nn import Position
 
@@ -31,6 +31,8 @@ class SelfAttention(nn.Module):
             (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023); None for H.
         window: tokens a query sees, its own included; None for the whole document.
         qk_norm: RMSNorm over the head size of queries and keys (Henry et al. 2020).
+        soft_cap: scores ``s`` become ``soft_cap * tanh(s / soft_cap)`` (Gemma Team 2024); None for
+            no cap.
         kernel: ``"auto"`` or a name from ``packformer.attention.KERNELS``.
 
     Raises:
@@ -45,6 +47,7 @@ class SelfAttention(nn.Module):
         num_kv_heads: int | None = None,
         window: int | None = None,
         qk_norm: bool = False,
+        soft_cap: float | None = None,
         kernel: str = "auto",
     ) -> None:
         super().__init__()
@@ -57,6 +60,8 @@ class SelfAttention(nn.Module):
             )
         if window is not None and (not isinstance(window, int) or window < 1):
             raise ValueError(f"window ({window}) must be a whole number from 1 up, or null")
+        if soft_cap is not None and not (isinstance(soft_cap, int | float) and soft_cap > 0):
+            raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
         if kernel != "auto" and kernel not in KERNELS:
             raise ValueError(
                 f"unknown attention kernel {kernel!r}: use auto or one of {', '.join(KERNELS)}"
@@ -65,6 +70,7 @@ class SelfAttention(nn.Module):
         self.num_kv_heads = num_kv_heads
         self.head_dim = width // num_heads
         self.window = window
+        self.soft_cap = soft_cap
         self.kernel: str | Kernel = kernel
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -94,25 +100,14 @@ class SelfAttention(nn.Module):
             layout,
             alibi_slopes=position.alibi_slopes,
             window=self.window,
+            soft_cap=self.soft_cap,
             kernel=self.kernel,
             prepared=prepared,
         )
         return self.out(attended_BMHK.flatten(2).to(v.dtype))
 
-    def select_kernel(self, device_type: str, dtype: torch.dtype, alibi: bool) -> str:
-        """Settles the kernel for a device and dtype; returns its name and the reason.
-
-        Raises:
-            ValueError: if no kernel, or not the one named, can run this layer there.
-        """
-        variant = Variant(
-            device_type=device_type,
-            dtype=dtype,
-            head_dim=self.head_dim,
-            grouped=self.num_kv_heads != self.num_heads,
-            alibi=alibi,
-            window=self.window is not None,
-        )
-        requested = self.kernel.name if isinstance(self.kernel, Kernel) else self.kernel
-        self.kernel, why = select_kernel(variant, requested)
-        return f"{self.kernel.name} ({self.kernel.description}): {why}"
+    def variant(self, device_type: str, dtype: torch.dtype, slopes: Tensor | None) -> Variant:
+        """What this layer asks of its kernel on a device."""
+        scoring = Scoring(1.0, self.window, self.soft_cap, slopes)
+        grouped = {"grouped"} if self.num_kv_heads != self.num_heads else set()
+        return Variant(device_type, dtype, self.head_dim, scoring.features() | grouped)

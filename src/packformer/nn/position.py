@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ class Position(nn.Module):
 
     def __init__(self, *, alibi_slopes: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("alibi_slopes", alibi_slopes, persistent=False)
+        if isinstance(alibi_slopes, nn.Parameter):
+            self.register_parameter("alibi_slopes", alibi_slopes)
+        else:
+            self.register_buffer("alibi_slopes", alibi_slopes, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Position:
         # Tables and slopes move with the model and keep their precision under .to(dtype).
@@ -123,10 +127,32 @@ class ALiBi(Position):
 
     The published slopes: for H a power of two ``2 ** (-8 h / H)``, h = 1..H; otherwise those of the
     power of two below H, then every other one of the power of two above.
+
+    Args:
+        num_heads: H.
+        learnable: the slopes are trained, from the published ones on.
+        slopes: H numbers to use instead of the published ones.
+
+    Raises:
+        ValueError: if there are not H slopes.
     """
 
-    def __init__(self, *, width: int, num_heads: int, head_dim: int, max_position: int) -> None:
-        super().__init__(alibi_slopes=published_slopes(num_heads))
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_heads: int,
+        head_dim: int,
+        max_position: int,
+        learnable: bool = False,
+        slopes: Sequence[float] | None = None,
+    ) -> None:
+        if slopes is not None and len(slopes) != num_heads:
+            raise ValueError(
+                f"slopes ({len(slopes)}) must be as many as num_heads ({num_heads}), or null"
+            )
+        values = published_slopes(num_heads) if slopes is None else torch.tensor(slopes).float()
+        super().__init__(alibi_slopes=nn.Parameter(values) if learnable else values)
 
 
 def published_slopes(num_heads: int) -> Tensor:

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import packformer
-from packformer.attention import PackedLayout
+from packformer.attention import (
+    KERNELS,
+    Kernel,
+    PackedLayout,
+    Variant,
+    select_proved_kernel,
+)
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.training.metrics import AnswerAccuracy, TokenLoss
@@ -98,7 +104,18 @@ class TrainingModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Settles the attention kernel for the device and precision of this run."""
         device_type = self.trainer.strategy.root_device.type
-        self.kernel = self.model.select_kernel(device_type, _DTYPES[str(self.trainer.precision)])
+        dtype = _DTYPES[str(self.trainer.precision)]
+
+        def select(variant: Variant, asked: str) -> tuple[Kernel, str]:
+            # Rank 0 decides: measured times differ between ranks, kernels must not.
+            choice = ("", "")
+            if self.trainer.is_global_zero:
+                kernel, why = select_proved_kernel(variant, asked)
+                choice = (kernel.name, why)
+            name, why = self.trainer.strategy.broadcast(choice)
+            return KERNELS[name], why
+
+        self.kernel = self.model.select_kernel(device_type, dtype, select)
         if stage == "fit":
             log.info("attend   %s", self.kernel)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from packformer.data.cache import cache_folder, cached_folder, fingerprint
+from packformer.cache import cache_folder, cached_folder, fingerprint
 
 
 @pytest.fixture(autouse=True)

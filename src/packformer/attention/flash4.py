@@ -1,0 +1,197 @@
+"""Packed attention through FlashAttention-4 (``flash-attn-4``) on Hopper and newer GPUs.
+
+It is no torch op and its linear biases are Python callables compiled into the kernel: both are
+wrapped here as one custom op.
+
+Source: https://github.com/Dao-AILab/flash-attention, package ``flash_attn.cute``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from packformer.attention.kernel import HALF, Kernel, Scoring
+from packformer.attention.layout import PackedLayout
+
+_MIN_CAPABILITY = (9, 0)
+_INSTALL = "pip install 'packformer[hopper]'"
+
+
+@cache
+def _interface() -> ModuleType:
+    """``flash_attn.cute.interface``.
+
+    Raises:
+        ValueError: if it is not installed or cannot be imported.
+    """
+    try:
+        from flash_attn.cute import interface
+    except ImportError as error:
+        raise ValueError(f"flash-attn-4 cannot be imported ({error}): {_INSTALL}") from error
+    return interface
+
+
+def _lacks() -> str | None:
+    if torch.cuda.get_device_capability() < _MIN_CAPABILITY:
+        return "needs compute capability 9.0 (Hopper) or newer"
+    if importlib.util.find_spec("flash_attn") is None:
+        return f"is not installed: {_INSTALL}"
+    try:
+        _interface()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _score_functions(q_MHK: Tensor, k_MGK: Tensor, slopes: Tensor | None, soft_cap: float) -> Any:
+    from packformer.attention.flash4_scores import score_functions
+
+    on_hopper = torch.cuda.get_device_capability(q_MHK.device)[0] == _MIN_CAPABILITY[0]
+    repacked = _queries_per_kv(q_MHK, k_MGK) if on_hopper else 1
+    return score_functions(slopes is not None, soft_cap, repacked)
+
+
+def _queries_per_kv(q_MHK: Tensor, k_MGK: Tensor) -> int:
+    return q_MHK.shape[1] // k_MGK.shape[1]
+
+
+def _run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: PackedLayout,
+    scoring: Scoring,
+    prepared: Any = None,
+) -> Tensor:
+    out_MHK, _ = _flash4(
+        q[0],
+        k[0],
+        v[0],
+        layout.cu_seqlens,
+        scoring.alibi_slopes,
+        layout.max_seqlen,
+        scoring.window or 0,
+        scoring.scale,
+        scoring.soft_cap or 0.0,
+    )
+    return out_MHK[None]
+
+
+def _options(
+    max_seqlen: int, window: int, scale: float, cu_seqlens: Tensor, slopes: Tensor | None
+) -> dict[str, Any]:
+    return {
+        "cu_seqlens_q": cu_seqlens,
+        "cu_seqlens_k": cu_seqlens,
+        "max_seqlen_q": max_seqlen,
+        "max_seqlen_k": max_seqlen,
+        "softmax_scale": scale,
+        "causal": window == 0,
+        "window_size_left": window - 1 if window else None,
+        "window_size_right": 0 if window else None,
+        "aux_tensors": None if slopes is None else [slopes],
+    }
+
+
+@torch.library.custom_op("packformer::flash4", mutates_args=(), device_types="cuda")
+def _flash4(
+    q_MHK: Tensor,
+    k_MGK: Tensor,
+    v_MGK: Tensor,
+    cu_seqlens: Tensor,
+    slopes: Tensor | None,
+    max_seqlen: int,
+    window: int,
+    scale: float,
+    soft_cap: float,
+) -> tuple[Tensor, Tensor]:
+    functions = _score_functions(q_MHK, k_MGK, slopes, soft_cap)
+    out_MHK, lse_HM, *_ = _interface()._flash_attn_fwd(
+        q_MHK,
+        k_MGK,
+        v_MGK,
+        score_mod=functions.forward,
+        return_lse=True,
+        **_options(max_seqlen, window, scale, cu_seqlens, slopes),
+    )
+    return out_MHK, lse_HM
+
+
+@_flash4.register_fake
+def _(q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
+    lse_HM = q_MHK.new_empty((q_MHK.shape[1], q_MHK.shape[0]), dtype=torch.float32)
+    return q_MHK.new_empty(q_MHK.shape), lse_HM
+
+
+@torch.library.custom_op("packformer::flash4_backward", mutates_args=(), device_types="cuda")
+def _flash4_backward(
+    grad_MHK: Tensor,
+    q_MHK: Tensor,
+    k_MGK: Tensor,
+    v_MGK: Tensor,
+    out_MHK: Tensor,
+    lse_HM: Tensor,
+    cu_seqlens: Tensor,
+    slopes: Tensor | None,
+    max_seqlen: int,
+    window: int,
+    scale: float,
+    soft_cap: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    functions = _score_functions(q_MHK, k_MGK, slopes, soft_cap)
+    dq, dk, dv, *_ = _interface()._flash_attn_bwd(
+        q_MHK,
+        k_MGK,
+        v_MGK,
+        out_MHK,
+        grad_MHK,
+        lse_HM,
+        score_mod=functions.recomputed,
+        score_mod_bwd=functions.gradient,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        **_options(max_seqlen, window, scale, cu_seqlens, slopes),
+    )
+    return dq, dk, dv
+
+
+@_flash4_backward.register_fake
+def _(grad_MHK, q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
+    return tuple(x.new_empty(x.shape) for x in (q_MHK, k_MGK, v_MGK))
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    q, k, v, cu_seqlens, slopes, ctx.max_seqlen, ctx.window, ctx.scale, ctx.soft_cap = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens, slopes)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
+    grads = _flash4_backward(
+        grad_MHK.contiguous(),
+        *ctx.saved_tensors,
+        ctx.max_seqlen,
+        ctx.window,
+        ctx.scale,
+        ctx.soft_cap,
+    )
+    return *grads, None, None, None, None, None, None
+
+
+_flash4.register_autograd(_autograd_backward, setup_context=_setup_context)
+
+flash4_kernel = Kernel(
+    name="flash4",
+    description="FlashAttention-4",
+    devices=("cuda",),
+    dtypes=HALF,
+    head_dims=range(16, 257, 8),
+    features=frozenset({"grouped", "window", "alibi", "soft_cap"}),
+    run=_run,
+    lacks=_lacks,
+)

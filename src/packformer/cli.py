@@ -1,0 +1,143 @@
+"""The ``packformer`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; exits with 1 on an error, or if the doctor found one."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="packformer",
+        description="Tools beside `python -m train`.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="prove the attention kernels right on this machine",
+        description="Holds every attention kernel against float64 on this machine, forward and "
+        "backward, and keeps the verdicts that attention.kernel=auto goes by.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_device(doctor)
+    doctor.add_argument("--head-dim", type=int, default=64, help="head size")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    doctor.set_defaults(run=_doctor)
+
+    bench = commands.add_parser("bench", help="measure speed and memory")
+    subjects = bench.add_subparsers(required=True, metavar="SUBJECT")
+    attention = subjects.add_parser(
+        "attention",
+        help="kernels against what one would write otherwise",
+        description="Time and memory of packed attention, beside xFormers as users call it, "
+        "torch's varlen_attn and padded SDPA.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_device(attention)
+    attention.add_argument("--heads", type=int, default=12, help="query heads")
+    attention.add_argument("--kv-heads", type=int, default=None, help="default: as many")
+    attention.add_argument("--head-dim", type=int, default=64, help="head size")
+    attention.add_argument(
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=[2**n for n in range(10, 19)],
+        help="row lengths",
+    )
+    attention.add_argument(
+        "--documents",
+        nargs="+",
+        default=["one", "600"],
+        help="`one` document per row, or log-normal lengths of this mean",
+    )
+    attention.add_argument("--longest", type=int, default=4096, help="of the log-normal lengths")
+    attention.add_argument(
+        "--variants", nargs="+", default=["plain", "alibi"], help="plain, alibi, window"
+    )
+    attention.add_argument(
+        "--output", type=Path, default=Path("attention"), help="folder for the CSV and pictures"
+    )
+    attention.set_defaults(run=_bench_attention)
+    return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", *_DTYPES),
+        default="auto",
+        help="auto: bfloat16 on a GPU, float32 on CPU",
+    )
+
+
+def _device_and_dtype(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    import torch
+
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device cuda: torch {torch.__version__} sees no CUDA GPU")
+    name = options.dtype
+    if name == "auto":
+        name = "bfloat16" if device == "cuda" else "float32"
+    return device, getattr(torch, name)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from packformer.bench.doctor import examine, print_examination
+
+    if options.head_dim < 1:
+        raise ValueError(f"--head-dim ({options.head_dim}) must be at least 1")
+    device, dtype = _device_and_dtype(options)
+    examination = examine(device, dtype, options.head_dim)
+    if options.json:
+        print(json.dumps(examination.to_dict(), indent=2))
+    else:
+        print_examination(examination, Console(width=None if sys.stdout.isatty() else 130))
+    if examination.wrong:
+        sys.exit(1)
+
+
+def _bench_attention(options: argparse.Namespace) -> None:
+    from packformer.bench.attention import Bench, run_bench
+
+    device, dtype = _device_and_dtype(options)
+    run_bench(
+        Bench(
+            device_type=device,
+            dtype=dtype,
+            num_heads=options.heads,
+            num_kv_heads=options.kv_heads or options.heads,
+            head_dim=options.head_dim,
+            tokens=tuple(options.tokens),
+            documents=tuple(options.documents),
+            longest=options.longest,
+            variants=tuple(options.variants),
+        ),
+        options.output,
+    )
+
+
+if __name__ == "__main__":
+    main()

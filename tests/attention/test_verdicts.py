@@ -1,0 +1,198 @@
+"""A kernel is used where it is proved; what is wrong is caught, whatever it breaks."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from packformer.attention import KERNELS, Variant, Verdicts, packed, select_proved_kernel, verdicts
+from packformer.attention.verdicts import judge
+
+VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
+SDPA = KERNELS["sdpa"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
+
+
+class Scaled(torch.autograd.Function):
+    """Right forward, wrong backward: as FlashAttention-4 with linear biases and grouped heads."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 1.01 * grad
+
+
+def wrong_forward(q, k, v, layout, scoring, prepared=None):
+    return SDPA.run(q, k, v, layout, scoring._replace(scale=1.01 * scoring.scale))
+
+
+def wrong_gradient(q, k, v, layout, scoring, prepared=None):
+    return SDPA.run(q, Scaled.apply(k), v, layout, scoring)
+
+
+def leaking(q, k, v, layout, scoring, prepared=None):
+    out = SDPA.run(q, k, v, layout, scoring)
+    return out + 1e-9 * v.mean()
+
+
+def crashing(q, k, v, layout, scoring, prepared=None):
+    raise RuntimeError("CUDA error: an illegal memory access\nmore")
+
+
+def not_a_number(q, k, v, layout, scoring, prepared=None):
+    return SDPA.run(q, k, v, layout, scoring) * float("nan")
+
+
+PLANTED = {
+    wrong_forward: "errs by out ",
+    wrong_gradient: "errs by dk 1.0e-02",
+    leaking: "lets documents see each other",
+    crashing: "fails: RuntimeError: CUDA error: an illegal memory access",
+    not_a_number: "errs by out nan",
+}
+
+
+def plant(monkeypatch, run, milliseconds=None):
+    """A kernel before all others, that is told to be fast."""
+    kernel = replace(SDPA, name="planted", description="planted", run=run)
+    monkeypatch.setattr(packed, "_BY_PREFERENCE", (kernel, *packed._BY_PREFERENCE))
+    monkeypatch.setitem(KERNELS, "planted", kernel)
+    if milliseconds is not None:
+        monkeypatch.setattr(
+            verdicts, "_milliseconds", lambda k, v: milliseconds if k is kernel else 5.0
+        )
+    return kernel
+
+
+@pytest.mark.parametrize("run", PLANTED, ids=lambda run: run.__name__)
+def test_a_wrong_kernel_is_caught_and_never_taken(monkeypatch, run):
+    plant(monkeypatch, run, milliseconds=0.001)
+    kernel, why = select_proved_kernel(VARIANT)
+    assert kernel is SDPA
+    assert f"planted {PLANTED[run]}" in why
+
+
+@pytest.mark.parametrize(("milliseconds", "name"), [(1.0, "planted"), (9.0, "sdpa")])
+def test_the_fastest_right_kernel_is_taken(monkeypatch, milliseconds, name):
+    plant(monkeypatch, SDPA.run, milliseconds)
+    kernel, why = select_proved_kernel(VARIANT)
+    assert kernel.name == name
+    assert f"{milliseconds:.2f} ms" in why
+
+
+def test_a_variant_with_no_right_kernel_is_refused(monkeypatch):
+    kernel = plant(monkeypatch, wrong_gradient)
+    monkeypatch.setattr(packed, "_BY_PREFERENCE", (kernel,))
+    with pytest.raises(ValueError, match="no attention kernel for cpu float32 16 .*errs by dk"):
+        select_proved_kernel(VARIANT)
+
+
+def test_a_wrong_kernel_that_is_named_is_warned_of(monkeypatch, caplog):
+    plant(monkeypatch, wrong_gradient)
+    kernel, why = select_proved_kernel(VARIANT, "planted")
+    assert (kernel.name, why) == ("planted", "as requested")
+    assert "attention kernel planted errs by dk 1.0e-02 on cpu float32 16 grouped" in caplog.text
+
+
+def test_a_verdict_is_made_once_for_a_machine(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(verdicts, "judge", lambda *args: made.append(args) or judge(*args))
+    for _ in range(3):
+        select_proved_kernel(VARIANT)
+    assert len(made) == 1
+    (file,) = (tmp_path / "attention").iterdir()
+    assert json.loads(file.read_text())[str(VARIANT)]["sdpa"]["status"] == "ok"
+    monkeypatch.setattr(verdicts, "version", lambda package: "another")
+    select_proved_kernel(VARIANT)
+    assert len(made) == 2, "other packages, other verdicts"
+    Verdicts("cpu").of(SDPA, VARIANT, again=True)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"cpu float32 16 grouped alibi": {"sdpa": 3}}'])
+def test_a_damaged_cache_is_made_again(damage, tmp_path):
+    select_proved_kernel(VARIANT)
+    (file,) = (tmp_path / "attention").iterdir()
+    file.write_text(damage)
+    assert select_proved_kernel(VARIANT)[0] is SDPA
+    assert json.loads(file.read_text())[str(VARIANT)]["sdpa"]["status"] == "ok"
+
+
+def test_errors_and_time_are_part_of_a_verdict():
+    verdict = judge(SDPA, VARIANT)
+    assert verdict.status == "ok"
+    assert verdict.isolated
+    assert set(verdict.errors) == {"out", "dq", "dk", "dv"}
+    assert 0 < max(verdict.errors.values()) <= 1e-5
+    assert verdict.milliseconds > 0
+    learned = frozenset({"alibi", "learned_alibi", "bias", "learned_bias"})
+    assert set(judge(SDPA, replace(VARIANT, features=learned)).errors) == {
+        *("out", "dq", "dk", "dv"),
+        *("slopes", "bias"),
+    }
+
+
+def test_determinism_is_only_asked_for_during_the_proof():
+    assert not torch.are_deterministic_algorithms_enabled()
+    judge(SDPA, VARIANT)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+ON_GPU = [
+    (name, dtype, head_dim, features)
+    for name in ("flash4", "xformers", "flex", "sdpa")
+    for dtype, head_dim, features in (
+        (torch.bfloat16, 64, {"grouped"}),
+        (torch.bfloat16, 128, {"grouped", "alibi"}),
+        (torch.float16, 64, {"window"}),
+        (torch.float32, 32, {"alibi"}),
+        (torch.bfloat16, 64, {"soft_cap", "alibi", "grouped", "window"}),
+        (torch.bfloat16, 64, {"alibi", "learned_alibi"}),
+        (torch.bfloat16, 16, {"bias", "learned_bias", "grouped"}),
+        (torch.bfloat16, 256, set()),
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "head_dim", "features"), ON_GPU)
+class TestOnGPU:
+    pytestmark = gpu
+
+    def test_what_a_kernel_claims_is_right(self, name, dtype, head_dim, features):
+        torch._dynamo.reset()
+        variant = Variant("cuda", dtype, head_dim, frozenset(features))
+        if reason := KERNELS[name].unsupported(variant):
+            pytest.skip(f"{name} {reason}")
+        verdict = judge(KERNELS[name], variant)
+        print(f"{name} {variant}: {verdict}")
+        assert verdict.status == "ok", verdict.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_flash4_with_grouped_biases_left_as_they_are_is_caught(monkeypatch):
+    variant = Variant("cuda", torch.bfloat16, 64, frozenset({"grouped", "alibi"}))
+    if reason := KERNELS["flash4"].unsupported(variant):
+        pytest.skip(f"flash4 {reason}")
+    if torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("the backward is wrong on Hopper only")
+    monkeypatch.setattr("packformer.attention.flash4._queries_per_kv", lambda q, k: 1)
+    verdict = judge(KERNELS["flash4"], variant)
+    print(verdict)
+    assert verdict.status == "wrong"
+    assert verdict.errors["out"] <= 5e-3, "only the backward is wrong"
+    kernel, why = select_proved_kernel(variant)
+    assert kernel.name != "flash4"
+    assert "flash4 errs by dq" in why

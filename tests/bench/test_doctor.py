@@ -1,0 +1,61 @@
+"""The doctor's examination, on CPU."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+import torch
+from rich.console import Console
+
+from packformer.attention import KERNELS, packed
+from packformer.bench.doctor import VARIANTS, examine, print_examination
+
+
+def shown(examination):
+    console = Console(file=StringIO(), width=150)
+    print_examination(examination, console)
+    return console.file.getvalue()
+
+
+def test_every_kernel_and_variant_is_examined():
+    examination = examine("cpu", torch.float32, 16)
+    assert {f.variant for f in examination.findings} == set(VARIANTS) == set(examination.auto)
+    assert len(examination.findings) == len(VARIANTS) * (len(KERNELS) - 1)
+    ours = [f for f in examination.findings if f.kernel == "sdpa"]
+    for finding in ours:
+        if finding.variant == "gqa score function":
+            assert finding.unsupported == "has no score function"
+        else:
+            assert finding.verdict.status == "ok"
+            assert finding.verdict.isolated
+    assert not examination.wrong
+    assert examination.auto["gqa alibi"].startswith("sdpa: proved")
+    assert examination.auto["gqa score function"] == "none"
+    assert json.loads(json.dumps(examination.to_dict()))["tolerance"] == 1e-5
+    text = shown(examination)
+    assert "flash4 runs on cuda only" in text
+    assert "every kernel computes what it claims" in text
+
+
+@pytest.mark.parametrize("head_dim", [8, 24])
+def test_any_head_size(head_dim):
+    assert not examine("cpu", torch.float64, head_dim).wrong
+
+
+def test_a_wrong_kernel_is_named(monkeypatch):
+    right = KERNELS["sdpa"]
+
+    def run(q, k, v, layout, scoring, prepared=None):
+        grouped = q.shape[2] != k.shape[2]
+        return right.run(q, k, v, layout, scoring) * (1.001 if grouped else 1)
+
+    wrong = replace(right, run=run)
+    monkeypatch.setitem(KERNELS, "sdpa", wrong)
+    monkeypatch.setattr(packed, "_BY_PREFERENCE", (wrong,))
+    examination = examine("cpu", torch.float32, 16)
+    assert {f.variant for f in examination.wrong} == {
+        name for name, features in VARIANTS.items() if "grouped" in features
+    } - {"gqa score function"}
+    assert examination.auto["gqa"] == "none"
+    assert "wrong: sdpa on gqa errs by out 1.0e-03" in shown(examination)
