@@ -113,7 +113,7 @@ def test_restoring_does_not_change_the_constants():
 
 @pytest.mark.parametrize("name", ["max_documents_per_row", "validation_rows"])
 def test_counts_below_one_are_named(name):
-    with pytest.raises(ValueError, match=rf"{name} \(0\) must be at least 1"):
+    with pytest.raises(ValueError, match=rf"{name} \(0\) must be a whole number from 1 up"):
         make_module(**{name: 0})
 
 
@@ -128,3 +128,14 @@ def test_streams_differ_with_all_that_decides_the_order():
     assert json.loads(json.dumps(stream)) == stream
     assert make_module(seed=1).stream != stream
     assert make_module(max_documents_per_row=3).stream != stream
+
+
+@pytest.mark.parametrize("policy", ["split", "truncate", "error"])
+def test_a_task_is_never_cut(policy):
+    with pytest.raises(ValueError, match=r"more than max_document_length \(9\): raise it, or set"):
+        make_module(settings=PackingSettings(64, 9, policy))
+
+
+def test_a_task_of_which_nothing_fits_is_refused():
+    with pytest.raises(ValueError, match="the data yields no document: of 10000 none has 2 tokens"):
+        make_module(settings=PackingSettings(64, 3, "drop"))

@@ -91,7 +91,7 @@ def test_error_policy_names_the_document_and_the_ways_out():
     with pytest.raises(
         ValueError,
         match=r"document 2 has 33 tokens, more than max_document_length \(32\): raise it, or set "
-        r"packing.long_documents to split, truncate or drop",
+        r"packing.long_documents to drop or, for text alone, to split or truncate",
     ):
         list(rows)
 
@@ -251,16 +251,16 @@ def test_data_without_a_usable_document_are_refused(lengths, policy, seed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"row_length": 1}, r"row_length \(1\) must be at least 2"),
+        ({"row_length": 1}, r"row_length \(1\) must be a whole number from 2 up"),
         (
             {"row_length": 8, "max_document_length": 0},
-            r"max_document_length \(0\) must be at least 2 tokens",
+            r"max_document_length \(0\) must be a whole number from 2 up",
         ),
         (
             {"row_length": 8, "max_document_length": 1},
-            r"max_document_length \(1\) must be at least 2",
+            r"max_document_length \(1\) must be a whole number from 2 up",
         ),
-        ({"row_length": 8, "lookahead": 0}, r"lookahead \(0\) must be at least 1"),
+        ({"row_length": 8, "lookahead": 0}, r"lookahead \(0\) must be a whole number from 1 up"),
         (
             {"row_length": 8, "long_documents": "cut"},
             r"long_documents \('cut'\) must be one of split, truncate, drop, error",

@@ -217,7 +217,7 @@ def test_a_missing_tokenizer_is_named(folder):
 
 def test_a_vocabulary_too_small_is_refused_and_leaves_nothing_in_the_cache(folder, cache):
     write(folder, a="alpha", b="beta")
-    with pytest.raises(ValueError, match=r"vocab_size \(100\) must be at least 258"):
+    with pytest.raises(ValueError, match=r"vocab_size \(100\) must be a whole number from 258"):
         prepare(folder, vocab_size=100)
     assert not cache.exists() or list(cache.iterdir()) == []
 
@@ -250,7 +250,7 @@ def test_skip_invalid_leaves_out_and_counts_what_is_not_utf8(folder, caplog):
     with caplog.at_level(logging.WARNING):
         splits = prepare(folder, skip_invalid=True)
     assert all_texts(splits) == ["alpha", "beta", "c"]
-    assert f"skipped 2 documents of {folder} that are not UTF-8" in caplog.text
+    assert "skipped 2 documents that are not UTF-8: data.jsonl, latin.txt" in caplog.text
 
 
 @pytest.mark.parametrize("skip_invalid", [False, True])
@@ -333,3 +333,54 @@ def test_standard_library_of_this_interpreter_is_ready_to_train_on():
     tokens, _ = splits.validation.document(0)
     (content,) = decoded(splits.validation, splits)[:1]
     assert splits.byte_lengths[tokens].sum() == len(content.encode())
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL"])
+def test_a_mark_of_the_beginning_and_capital_letters_are_read(folder, name):
+    lines = ['{"text": "alpha"}', '{"text": "beta"}', '{"text": "gamma"}']
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    assert all_texts(prepare(folder)) == ["alpha", "beta", "gamma"]
+
+
+@pytest.mark.parametrize("path", ["", " ", None])
+def test_an_empty_path_is_refused(path):
+    with pytest.raises(ValueError, match=r"data.path \(.*\) is empty: give a file, folder or"):
+        TextFiles(path).prepare()
+
+
+def test_copies_of_a_held_out_document_are_held_out(folder):
+    write(folder, **{f"copy{i}": "the same text" for i in range(5)}, other="another text")
+    splits = prepare(folder)
+    sides = [
+        {bytes(side.document(i)[0]) for i in range(side.num_documents)}
+        for side in (splits.train, splits.validation)
+    ]
+    assert not sides[0] & sides[1]
+
+
+def test_a_tokenizer_that_loses_text_is_warned_of(folder, tmp_path, caplog):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    write(folder, a="plain words", b="\u4f60\u597d, \u4e16\u754c! " * 9, c="more words")
+    lossy = Tokenizer(models.BPE())
+    lossy.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    lossy.decoder = decoders.ByteLevel()
+    lossy.train_from_iterator(["plain words"], trainers.BpeTrainer(show_progress=False))
+    lossy.save(str(tmp_path / "own.json"))
+    with caplog.at_level(logging.WARNING):
+        splits = prepare(folder, tokenizer=str(tmp_path / "own.json"))
+    assert splits.byte_lengths is None
+    assert "no bits per byte are reported" in caplog.text
+
+
+def test_unknown_words_are_warned_of(folder, tmp_path, caplog):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    write(folder, a="alpha beta gamma", b="beta gamma delta")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "alpha": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "own.json"))
+    with caplog.at_level(logging.WARNING):
+        assert prepare(folder, tokenizer=str(tmp_path / "own.json")).byte_lengths is None
+    assert "50.0 % of the tokens into [UNK]" in caplog.text

@@ -20,7 +20,7 @@ import torch
         ("+model.depth=3", "unexpected keyword argument 'depth'"),
         ("+optimizer.lr=1", "optimizer does not take its settings"),
         ("+trainer.epochs=1", "trainer does not take its settings"),
-        ("packing.row_length=1", "row_length (1) must be at least 2 tokens"),
+        ("packing.row_length=1", "row_length (1) must be a whole number from 2 up"),
         ("packing.long_documents=keep", "must be one of split, truncate, drop, error"),
         ("data.path=/no/such/folder", "data.path /no/such/folder does not exist"),
         (
@@ -36,6 +36,27 @@ import torch
         ("resume=/no/such/run", "there is no checkpoint /no/such/run"),
         ("max_grad_norm=0", "max_grad_norm (0) must be positive"),
         ("+logger.api_key=1234", "logger.api_key looks like a secret"),
+        ("seed=abc", "seed (abc) must be a whole number from 0 up"),
+        ("seed=-1", "seed (-1) must be a whole number from 0 up"),
+        ("packing.lookahead=abc", "lookahead (abc) must be a whole number"),
+        ("packing.row_length=true", "row_length (True) must be a whole number"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate (fast) must be a number above 0"),
+        ("optimizer.weight_decay=-1", "optimizer.weight_decay (-1) must be a number from 0 up"),
+        ("optimizer.beta2=1", "optimizer.beta2 (1) must be below 1"),
+        ("scheduler.warmup_steps=-5", "scheduler.warmup_steps (-5) must be a whole number"),
+        ("scheduler.final_factor=-3", "scheduler.final_factor (-3) must be a number from 0 up"),
+        ("data.vocab_size=abc", "data.vocab_size (abc) must be a whole number from 258 up"),
+        ("data.vocab_size=100", "data.vocab_size (100) must be a whole number from 258 up"),
+        ("loader.num_workers=-1", "num_workers (-1) must be a whole number from 0 up"),
+        ("position.base=0", "base (0) must be a number above 0"),
+        ("model.init_std=-1", "init_std (-1) must be a number from 0 up"),
+        ("trainer.devices=0", "devices"),
+        ("data.path=", "is empty: give a file, folder or .jsonl"),
+        ("data.path=null", "data.path (None) is empty"),
+        ("name=-x", "name (-x) must begin with a letter or digit"),
+        ("resume=true", "give auto, never, a run folder or a .ckpt file"),
+        ("callbacks.last_checkpoint.every_minutes=0", "every_minutes (0) must be a number above 0"),
+        ("attention.soft_cap=-1", "soft_cap (-1) must be positive, or null"),
     ],
 )
 def test_a_wrong_setting_is_one_line(
@@ -133,14 +154,23 @@ def test_the_process_exits_with_1_and_prints_no_traceback(tmp_path: Path) -> Non
 def test_a_diverging_run_stops_and_keeps_its_checkpoints(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:
+    # Two steps of warm-up at a tiny rate, saved after each, then far too large ones.
     done = train(
-        *small, "optimizer.learning_rate=1e30", "max_grad_norm=null", "trainer.max_steps=9"
+        *small,
+        "scheduler=constant",
+        "scheduler.warmup_steps=1000000",
+        "optimizer.learning_rate=1e7",
+        "max_grad_norm=null",
+        "trainer.max_steps=50",
+        "trainer.validate_every_n_steps=1",
     )
     assert done.code == 1
     assert "loss is" in done.err
     assert "lower optimizer.learning_rate" in done.err
     (folder,) = (tmp_path / "runs").iterdir()
-    for file in folder.glob("checkpoints/*.ckpt"):
+    files = list(folder.glob("checkpoints/*.ckpt"))
+    assert {file.name for file in files} == {"best.ckpt", "last.ckpt"}
+    for file in files:
         weights = torch.load(file, weights_only=True)["state_dict"].values()
         assert all(value.isfinite().all() for value in weights)
     assert (folder / "error.txt").is_file()

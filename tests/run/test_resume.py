@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +77,17 @@ def test_a_finished_run_can_be_prolonged(train: Callable, small: list[str], tmp_
     assert list((tmp_path / "runs").iterdir()) == [folder]
     assert [int(row["step"]) for row in _rows(tmp_path / "runs") if row["val/loss"]] == [2, 4, 6]
     assert (folder / "config-1.yaml").is_file(), "the former configuration is kept"
-    refused = train(*small, f"resume={folder}", "optimizer.learning_rate=0.5")
-    assert refused.code == 1
-    assert "optimizer.learning_rate (0.002 -> 0.5) cannot change in a run that goes on" in (
-        refused.err
-    )
+    for setting, before, now in (
+        ("optimizer.learning_rate", "0.002", "0.5"),
+        ("attention.window", "None", "16"),
+        ("position._target_", "packformer.nn.Rotary", "packformer.nn.NoPosition"),
+    ):
+        override = "position=none" if "position" in setting else f"{setting}={now}"
+        refused = train(*small, f"resume={folder}", "trainer.max_steps=8", override)
+        assert refused.code == 1
+        assert f"{setting} was {before} there and is {now} here" in refused.err
+    fewer = train(*small, f"resume={folder}", "trainer.max_steps=5")
+    assert "the run has done 6 steps, more than trainer.max_steps (5): raise it" in fewer.err
     assert not (folder / "config-2.yaml").exists()
 
 
@@ -139,9 +148,9 @@ def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
         process.send_signal(number)
         last_lines = process.stdout.read()
     (folder,) = (tmp_path / "runs").iterdir()
-    assert process.returncode == 1, last_lines
+    assert process.returncode == 130, last_lines
     assert "interrupted: saving after this step" in last_lines
-    assert f"interrupted: go on with resume={folder}" in last_lines
+    assert f"interrupted: go on with the same command and resume={folder}" in last_lines
     step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     end = f"trainer.max_steps={step + 9}"
     for how in (f"resume={folder}", "output_dir=whole"):
@@ -202,3 +211,157 @@ def test_a_run_does_not_go_on_with_other_data(
     assert f"last.ckpt was trained on other rows: {name} was" in done.err
     assert (folder / "config.yaml").read_bytes() == before
     assert not (folder / "config-1.yaml").exists()
+
+
+def _interrupting(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
+    """Lets a run believe that it was interrupted during ``at_step``."""
+    from packformer.training import LastCheckpoint
+
+    on_end = LastCheckpoint.on_train_batch_end
+
+    def interrupted(self, trainer, *arguments):  # type: ignore[no-untyped-def]
+        self._asked = trainer.global_step == at_step
+        on_end(self, trainer, *arguments)
+
+    monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)
+
+
+@pytest.mark.parametrize("at_step", [4, 5])
+def test_a_validation_due_at_the_interrupted_step_is_not_missed(
+    train: Callable, small: list[str], tmp_path: Path, at_step: int
+) -> None:
+    length = ("trainer.max_steps=8", "trainer.validate_every_n_steps=2")
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupting(patch, at_step)
+        assert train(*small, *length, "output_dir=stopped").code == 130
+    assert train(*small, *length, "output_dir=stopped", "resume=auto").code == 0
+    assert train(*small, *length, "output_dir=whole").code == 0
+    assert _rows(tmp_path / "stopped") == _rows(tmp_path / "whole")
+
+
+def test_a_save_waits_for_the_end_of_an_accumulation(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    settings = [
+        *small,
+        "trainer.accumulate_grad_batches=3",
+        "trainer.max_steps=7",
+        "trainer.validate_every_n_steps=5",
+    ]
+    saving = "callbacks.last_checkpoint.every_minutes=1e-9"  # after every step
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupting(patch, 4)
+        assert train(*settings, saving, "output_dir=stopped").code == 130
+    (file,) = tmp_path.glob("stopped/*/checkpoints/last.ckpt")
+    batches = torch.load(file, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert batches["total"]["processed"] == 3 * 4
+    assert train(*settings, saving, "output_dir=stopped", "resume=auto").code == 0
+    assert train(*settings, saving, "output_dir=whole").code == 0
+    assert _rows(tmp_path / "stopped") == _rows(tmp_path / "whole")
+    stopped, whole = _weights(tmp_path / "stopped"), _weights(tmp_path / "whole")
+    for name, value in whole.items():
+        assert torch.equal(value, stopped[name]), name
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from packformer.training import TrainingModule
+
+    def break_weights(module, *_):  # type: ignore[no-untyped-def]
+        if module.trainer.global_step == 3:
+            module.model.norm.weight.data.fill_(float("nan"))
+
+    monkeypatch.setattr(TrainingModule, "on_train_batch_start", break_weights)
+    _interrupting(monkeypatch, 4)
+    done = train(
+        *small,
+        "trainer.max_steps=9",
+        "trainer.log_every_n_steps=50",
+        "trainer.validate_every_n_steps=3",
+    )
+    assert done.code == 1
+    assert "the weights at step 4 are not finite" in done.err
+    assert all(value.isfinite().all() for value in _weights(tmp_path / "runs").values())
+
+
+@pytest.mark.parametrize("how", ["moved", "linked"])
+def test_the_best_checkpoint_of_a_moved_run_is_kept(
+    train: Callable, small: list[str], tmp_path: Path, how: str
+) -> None:
+    settings = [*small, "scheduler=constant", "trainer.validate_every_n_steps=3"]
+    assert train(*settings, "trainer.max_steps=9").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    place = tmp_path / "elsewhere"
+    if how == "moved":
+        folder.rename(place)
+    else:
+        place.symlink_to(folder)
+    best = place / "checkpoints" / "best.ckpt"
+    before = best.read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        from packformer.training.metrics import TokenLoss
+
+        compute = TokenLoss.compute
+        patch.setattr(
+            TokenLoss, "compute", lambda self: {k: v + 9 for k, v in compute(self).items()}
+        )
+        done = train(*settings, f"resume={place}", "trainer.max_steps=15")
+    assert done.code == 0, done.err
+    assert best.read_bytes() == before, "a worse model took its place"
+
+
+def test_half_a_line_of_metrics_is_left_out(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("4,0.1")
+    done = train(*small, f"resume={folder}", "trainer.max_steps=6")
+    assert done.code == 0, done.err
+    assert [int(row["step"]) for row in _rows(tmp_path / "runs") if row["val/loss"]] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("content", [b"a: [1,", b"words", b"\xff\xfe\x00", b""])
+def test_a_damaged_configuration_does_not_stop_auto(
+    train: Callable, small: list[str], tmp_path: Path, content: bytes
+) -> None:
+    damaged = tmp_path / "runs" / "damaged"
+    (damaged / "checkpoints").mkdir(parents=True)
+    (damaged / "checkpoints" / "last.ckpt").touch()
+    (damaged / "config.yaml").write_bytes(content)
+    done = train(*small, "resume=auto")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.slow
+def test_several_ranks_go_on_together(small: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "train", *small, "trainer.max_steps=120"]
+    command += ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.validate_every_n_steps=8"]
+    output = tmp_path / "output.txt"
+    for resume in ("never", "auto"):
+        with output.open("w") as stream:
+            process = subprocess.Popen(
+                [*command, f"resume={resume}"],
+                cwd=tmp_path,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # both ranks are one group
+            )
+        deadline = time.monotonic() + 120
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                if resume == "never" and "step  20/120" in output.read_text():
+                    break
+                time.sleep(0.05)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    text = output.read_text()
+    assert "resumed  after step" in text
+    assert "step 120/120" in text
+    assert process.returncode == 0, text
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "summary.json").is_file()

@@ -64,6 +64,36 @@ def test_even_a_bug_in_one_job_does_not_stop_the_sweep(
     assert "a bug" in Path(failed["folder"], "error.txt").read_text()
 
 
+def test_resumed_jobs_are_in_the_table(train: Callable, small: list[str], tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        from packformer.training import LastCheckpoint
+
+        on_end = LastCheckpoint.on_train_batch_end
+
+        def interrupted(self, trainer, *arguments):  # type: ignore[no-untyped-def]
+            self._asked = trainer.global_step == 3
+            on_end(self, trainer, *arguments)
+
+        patch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)
+        assert train("-m", "attention.num_kv_heads=1,2", *small).code == 130
+    done = train("-m", "attention.num_kv_heads=1,2", *small, "resume=auto")
+    assert done.code == 0, done.err
+    file = max(tmp_path.glob("runs/sweeps/*/sweep.csv"))
+    with file.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["job"] for row in rows] == ["0_default", "1_default"]
+    assert all(float(row["val/loss"]) > 0 for row in rows)
+
+
+def test_a_failed_job_says_which_it_was(train: Callable, small: list[str], tmp_path: Path) -> None:
+    train("-m", "attention.num_kv_heads=3,2", *small)
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    with file.open() as stream:
+        failed, _ = csv.DictReader(stream)
+    assert "attention.num_kv_heads=3" in failed["name"]
+    assert "must be divisible" in failed["error"]
+
+
 def test_optuna_minimises_the_returned_metric(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:

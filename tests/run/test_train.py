@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,13 +92,63 @@ def test_groups_are_independent(
 def test_accumulated_rows_weigh_every_token_the_same(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    """Two rows accumulated are one step; the records count both rows' tokens."""
-    done = train(*small, "trainer.accumulate_grad_batches=2", "output_dir=accumulated")
+    """A step over three rows moves the weights as the sum of the rows' losses does."""
+    from packformer.training import TrainingModule
+
+    seen: list[tuple[Any, Any]] = []
+    backward = TrainingModule.on_before_optimizer_step
+
+    def keep(module: Any, optimizer: Any) -> None:
+        batches = module.seen
+        gradients = [p.grad.clone() for p in module.model.parameters()]
+        module.model.zero_grad()
+        total = (
+            sum(module._eager_loss(b.tokens, b.targets, b.layout)[0] for b in batches)
+            / module._token_budget
+        )
+        total.backward()
+        seen.append((gradients, [p.grad.clone() for p in module.model.parameters()]))
+        module.seen = []
+        backward(module, optimizer)
+
+    step = TrainingModule.training_step
+
+    def remember(module: Any, batch: Any, batch_idx: int) -> Any:
+        module.seen = [*getattr(module, "seen", []), batch]
+        return step(module, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "on_before_optimizer_step", keep)
+        patch.setattr(TrainingModule, "training_step", remember)
+        done = train(*small, "trainer.accumulate_grad_batches=3", "max_grad_norm=null")
     assert done.code == 0, done.err
-    (folder,) = (tmp_path / "accumulated").iterdir()
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["steps"] == 4
-    assert summary["tokens_seen"] > 4 * 256
+    assert len(seen) == 4
+    for found, wanted in seen:
+        # Lightning divides by the number of accumulated rows: the same factor for every token.
+        for actual, expected in zip(found, wanted, strict=True):
+            assert torch.linalg.norm(3 * actual - expected) <= 1e-5 * torch.linalg.norm(expected)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_path: Path) -> None:
+    """Associative recall with 8 values: 1/8 without sight, far more with it."""
+    accuracy = {}
+    for window in ("1", "null"):
+        done = train(
+            "+experiment=recall",
+            "data.num_keys=8",
+            "data.num_values=8",
+            "trainer.max_steps=250",
+            "trainer.validate_every_n_steps=250",
+            "logger=csv",
+            f"attention.window={window}",
+            f"output_dir=window_{window}",
+        )
+        assert done.code == 0, done.err
+        (file,) = tmp_path.glob(f"window_{window}/*/summary.json")
+        accuracy[window] = json.loads(file.read_text())["val/answer_accuracy"]
+    assert abs(accuracy["1"] - 1 / 8) < 0.03
+    assert accuracy["null"] > 0.5
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])

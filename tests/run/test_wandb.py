@@ -69,9 +69,11 @@ def test_a_key_makes_auto_go_online(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert resolve_mode("auto") == "offline"
     assert resolve_mode("online") == "online", "the configuration is the nearer choice"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    with pytest.raises(ValueError, match="WANDB_MODE=disabled must be online or offline here"):
+    assert resolve_mode("auto") == "disabled"
+    monkeypatch.setenv("WANDB_MODE", "shared")
+    with pytest.raises(ValueError, match="WANDB_MODE=shared must be one of online, offline, dis"):
         resolve_mode("auto")
-    with pytest.raises(ValueError, match="must be one of auto, online, offline"):
+    with pytest.raises(ValueError, match="must be one of auto, online, offline, disabled"):
         resolve_mode("sometimes")
 
 

@@ -11,6 +11,7 @@ from packformer.training import AtomicCheckpointIO
 from packformer.training.checkpoint import check_checkpoint
 
 STREAM = {"data": "abc", "seed": 0}
+IDENTITY = {"model.width": 64, "attention.window": None}
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def model():
 def checkpoint_of(model, **changes):
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     checkpoint = {
-        "packformer": {"version": "0"},
+        "packformer": {"version": "0", **IDENTITY},
         "global_step": 17,
         "PackedDataModule": {"stream": STREAM},
         "state_dict": {**state, "train_loss.nll": torch.zeros(())},
@@ -52,7 +53,7 @@ def test_what_was_saved_is_loaded(path, model):
 def test_saving_replaces_the_old_checkpoint(path, model):
     save(path, checkpoint_of(model))
     save(path, checkpoint_of(model, global_step=18))
-    assert check_checkpoint(path, model, STREAM) == 18
+    assert check_checkpoint(path, model, STREAM, IDENTITY) == 18
     assert names(path.parent) == ["last.ckpt"]
 
 
@@ -94,12 +95,12 @@ def test_bytes_are_on_the_disk_before_the_checkpoint_has_its_name(path, model, m
 
 def test_a_good_checkpoint_tells_its_step(path, model):
     save(path, checkpoint_of(model))
-    assert check_checkpoint(path, model, STREAM) == 17
+    assert check_checkpoint(path, model, STREAM, IDENTITY) == 17
 
 
 def test_missing_checkpoint_is_named(path, model):
     with pytest.raises(ValueError, match=r"checkpoint .*last\.ckpt does not exist"):
-        check_checkpoint(path, model, STREAM)
+        check_checkpoint(path, model, STREAM, IDENTITY)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.8, 0.99, 0.9999])
@@ -108,7 +109,7 @@ def test_truncated_checkpoint_is_named(path, model, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=r"last\.ckpt is truncated, damaged or no checkpoint \("):
-        check_checkpoint(path, model, STREAM)
+        check_checkpoint(path, model, STREAM, IDENTITY)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -116,7 +117,7 @@ def test_random_bytes_are_no_checkpoint(path, model, seed):
     path.parent.mkdir()
     path.write_bytes(random.Random(seed).randbytes(500))
     with pytest.raises(ValueError, match=r"last\.ckpt is truncated, damaged or no checkpoint \("):
-        check_checkpoint(path, model, STREAM)
+        check_checkpoint(path, model, STREAM, IDENTITY)
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b"PK\x03\x04", b"\x80\x02}q\x00.", b"\n"])
@@ -124,7 +125,7 @@ def test_other_files_are_no_checkpoint(path, model, content):
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"last\.ckpt (is truncated, damaged|was not written by)"):
-        check_checkpoint(path, model, STREAM)
+        check_checkpoint(path, model, STREAM, IDENTITY)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -139,7 +140,7 @@ def test_checkpoint_whose_structure_is_damaged_is_named(path, model):
         damaged[start + rng.randrange(600)] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         try:
-            check_checkpoint(path, model, STREAM)
+            check_checkpoint(path, model, STREAM, IDENTITY)
         except ValueError as error:
             assert str(error).startswith(f"checkpoint {path} ")  # noqa: PT017
             refused += 1
@@ -151,14 +152,14 @@ def test_foreign_checkpoint_is_named(path, model, foreign):
     path.parent.mkdir()
     torch.save(foreign, path)
     with pytest.raises(ValueError, match=r"last\.ckpt was not written by packformer"):
-        check_checkpoint(path, model, STREAM)
+        check_checkpoint(path, model, STREAM, IDENTITY)
 
 
 def test_checkpoint_with_code_in_it_is_not_run(path, model):
     path.parent.mkdir()
     torch.save({"packformer": nn.Linear(2, 2)}, path)
     with pytest.raises(ValueError, match=r"is truncated, damaged or no checkpoint \("):
-        check_checkpoint(path, model, STREAM)
+        check_checkpoint(path, model, STREAM, IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +174,16 @@ def test_checkpoint_with_code_in_it_is_not_run(path, model):
 def test_checkpoint_of_another_model_is_named_with_the_difference(path, model, other, message):
     save(path, checkpoint_of(model))
     with pytest.raises(ValueError, match=r"last\.ckpt is of another model: " + message):
-        check_checkpoint(path, other, STREAM)
+        check_checkpoint(path, other, STREAM, IDENTITY)
 
 
 def test_a_position_in_other_data_is_refused(path, model):
     save(path, checkpoint_of(model))
     with pytest.raises(ValueError, match="trained on other rows: seed was 0 there and is 1 here"):
-        check_checkpoint(path, model, {**STREAM, "seed": 1})
+        check_checkpoint(path, model, {**STREAM, "seed": 1}, IDENTITY)
+
+
+def test_other_settings_of_the_model_are_refused(path, model):
+    save(path, checkpoint_of(model))
+    with pytest.raises(ValueError, match="with other settings: attention.window was"):
+        check_checkpoint(path, model, STREAM, {**IDENTITY, "attention.window": 16})

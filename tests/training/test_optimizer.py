@@ -59,5 +59,5 @@ def test_settings_reach_torch():
 
 @pytest.mark.parametrize("rate", [0, -1e-3])
 def test_learning_rate_must_be_positive(rate):
-    with pytest.raises(ValueError, match=rf"learning_rate \({rate}\) must be positive"):
+    with pytest.raises(ValueError, match=rf"learning_rate \({rate}\) must be a number above 0"):
         adamw(make_model(), fused=False, learning_rate=rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from packformer.batch import PackedBatch
 from packformer.data.packing import PackingSettings
 from packformer.data.rows import PackedRows
 from packformer.data.source import DataSet
+from packformer.settings import check_whole
 
 _SAMPLED_ROWS = 32
 
@@ -59,14 +61,18 @@ class PackedDataModule(L.LightningDataModule):
             "max_documents_per_row": max_documents_per_row,
             "validation_rows": validation_rows,
         }.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} ({value}) must be at least 1")
-        self._packing = packing
+            if value is not None:
+                check_whole(name, value, at_least=1)
+        check_whole("num_workers", num_workers, at_least=0)
+        check_whole("seed", seed, at_least=0)
         self._validation_rows = validation_rows
         self._num_workers = num_workers
         self._seed = seed
         self.position: dict[str, Any] | None = None
         self.splits = data_set.prepare()
+        if self.splits.scores_answers and packing.long_documents in ("split", "truncate"):
+            packing = replace(packing, long_documents="error")  # half a question has no answer
+        self._packing = packing
         self.max_documents = max_documents_per_row or packing.row_length
         sample = list(islice(self._train_rows(), _SAMPLED_ROWS))
         if max_documents_per_row is None:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packformer.data.source import DocumentSource
+from packformer.settings import check_whole
 
+_MOST_UNUSABLE = 10_000  # documents in a row of an endless source
 LONG_DOCUMENT_POLICIES = ("split", "truncate", "drop", "error")
 
 
@@ -36,14 +38,10 @@ class PackingSettings:
     lookahead: int = 256
 
     def __post_init__(self) -> None:
-        if self.row_length < 2:
-            raise ValueError(f"row_length ({self.row_length}) must be at least 2 tokens")
-        if self.max_document_length is not None and self.max_document_length < 2:
-            raise ValueError(
-                f"max_document_length ({self.max_document_length}) must be at least 2 tokens"
-            )
-        if self.lookahead < 1:
-            raise ValueError(f"lookahead ({self.lookahead}) must be at least 1 document")
+        check_whole("row_length", self.row_length, at_least=2)
+        if self.max_document_length is not None:
+            check_whole("max_document_length", self.max_document_length, at_least=2)
+        check_whole("lookahead", self.lookahead, at_least=1)
         if self.long_documents not in LONG_DOCUMENT_POLICIES:
             raise ValueError(
                 f"long_documents ({self.long_documents!r}) must be one of "
@@ -196,17 +194,18 @@ class BestFitPacker:
         """What enters the pool next; a state saved between two of these misses nothing."""
         count = self._source.num_documents
         if count is None:
+            unusable = 0
             while True:
                 state.cursor += 1
-                yield self._cut(state.cursor - 1, state.counts)
+                cuts = self._cut(state.cursor - 1, state.counts)
+                unusable = 0 if cuts else unusable + 1
+                if unusable == _MOST_UNUSABLE:
+                    raise self._no_document(unusable)
+                yield cuts
         counts = PackingCounts()
         cuts = [cut for document in range(count) for cut in self._cut(document, counts)]
         if not cuts:
-            raise ValueError(
-                f"the data yields no document: of {count} none has 2 tokens or more and fits "
-                f"max_document_length ({self._settings.max_seqlen}) under "
-                f"long_documents={self._settings.long_documents}"
-            )
+            raise self._no_document(count)
         while self._epochs is None or state.epoch < self._epochs:
             order = np.arange(len(cuts))
             if self._seed is not None:
@@ -217,6 +216,13 @@ class BestFitPacker:
                 state.cursor += 1
                 yield [cuts[order[state.cursor - 1]]]
             state.epoch, state.cursor = state.epoch + 1, 0
+
+    def _no_document(self, count: int) -> ValueError:
+        return ValueError(
+            f"the data yields no document: of {count} none has 2 tokens or more and fits "
+            f"max_document_length ({self._settings.max_seqlen}) under "
+            f"long_documents={self._settings.long_documents}"
+        )
 
     def _cut(self, document: int, counts: PackingCounts) -> list[_Cut]:
         """The document's pieces; one token alone predicts nothing."""
@@ -232,7 +238,8 @@ class BestFitPacker:
         if policy == "error":
             raise ValueError(
                 f"document {document} has {length} tokens, more than max_document_length "
-                f"({limit}): raise it, or set packing.long_documents to split, truncate or drop"
+                f"({limit}): raise it, or set packing.long_documents to drop or, for text alone, "
+                "to split or truncate"
             )
         if policy == "drop":
             counts.dropped += 1

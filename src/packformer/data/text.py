@@ -19,15 +19,19 @@ from packformer.batch import IGNORE_INDEX
 from packformer.cache import cached_folder, fingerprint
 from packformer.data.source import DataSplits, Tokens
 from packformer.data.tokenizer import (
+    MIN_VOCAB,
     encode_documents,
     load_tokenizer,
     num_ids,
     token_byte_lengths,
     train_bpe,
 )
+from packformer.settings import check_whole
 
 log = logging.getLogger(__name__)
 
+_NAMES_SHOWN = 5
+_LOSS = 0.01  # share of the text that a tokenizer may lose unnoticed
 _NOT_DOCUMENTS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
@@ -121,6 +125,8 @@ class TextFiles:
     validation_fraction: float = 0.05
 
     def prepare(self) -> DataSplits:
+        if not isinstance(self.path, str) or not self.path.strip():
+            raise ValueError(f"data.path ({self.path}) is empty: give a file, folder or .jsonl")
         root = Path(self.path).expanduser()
         if not root.exists():
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
@@ -132,22 +138,24 @@ class TextFiles:
                 if file.is_file()
                 and not any(part.startswith(".") for part in file.relative_to(root).parts)
             ]
-        texts, skipped = [], 0
+        texts: list[str] = []
+        skipped: list[str] = []
         for file in files:
             for text in self._texts(file):
                 if text is None:
-                    skipped += 1
+                    skipped.append(file.name)
                 elif text:
                     texts.append(text)
         if skipped:
-            log.warning("skipped %d documents of %s that are not UTF-8", skipped, root)
+            names = ", ".join(skipped[:_NAMES_SHOWN]) + ", ..." * (len(skipped) > _NAMES_SHOWN)
+            log.warning("skipped %d documents that are not UTF-8: %s", len(skipped), names)
         if not texts:
             raise ValueError(f"data.path {root} holds no document: {len(files)} files, no text")
         return _tokenize(texts, str(root), self)
 
     def _texts(self, file: Path) -> Iterator[str | None]:
         data = file.read_bytes()
-        if file.suffix != ".jsonl":
+        if file.suffix.lower() != ".jsonl":
             yield self._decode(data, str(file))
             return
         for number, line in enumerate(data.splitlines(), start=1):
@@ -169,7 +177,7 @@ class TextFiles:
 
     def _decode(self, data: bytes, place: str) -> str | None:
         try:
-            return data.decode("utf-8")
+            return data.decode("utf-8-sig")  # Windows marks the beginning of its files
         except UnicodeDecodeError as error:
             return self._refuse(place, f"byte {error.start}", error)
 
@@ -196,6 +204,8 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
             f"validation_fraction ({options.validation_fraction}) must lie between 0 and 1"
         )
     given = None if options.tokenizer is None else load_tokenizer(Path(options.tokenizer))
+    if given is None:
+        check_whole("data.vocab_size", options.vocab_size, at_least=MIN_VOCAB)
     choice = f"bpe {options.vocab_size}" if given is None else given.to_str()
     key = fingerprint(["1", version("tokenizers"), choice, *texts])
 
@@ -216,17 +226,46 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
     ends = np.load(folder / "ends.npy")
     ranges = np.stack([np.append(0, ends[:-1]), ends], axis=1)
     train, validation = _split(texts, ranges, options.validation_fraction)
+    byte_lengths = token_byte_lengths(tokenizer)
+    if given is not None and not _spells(tokenizer, byte_lengths, ids, texts):
+        byte_lengths = None
     return DataSplits(
         train=TokenizedDocuments(ids, train),
         validation=TokenizedDocuments(ids, validation),
         vocab_size=num_ids(tokenizer),
-        byte_lengths=token_byte_lengths(tokenizer),
+        byte_lengths=byte_lengths,
         scores_answers=False,
         tokenizer=folder / "tokenizer.json",
         fingerprint=fingerprint([key, str(options.validation_fraction)]),
         description=f"{name}: {len(texts):,} documents, {len(ids):,} tokens, "
         f"{len(validation):,} held out",
     )
+
+
+def _spells(
+    tokenizer: Tokenizer,
+    byte_lengths: Tokens | None,
+    ids: NDArray[np.unsignedinteger],
+    texts: list[str],
+) -> bool:
+    """Whether the tokens stand for (nearly) all bytes of the texts; warns of what is lost."""
+    unknown = json.loads(tokenizer.to_str())["model"].get("unk_token")
+    if unknown is not None and (id := tokenizer.token_to_id(unknown)) is not None:
+        share = float(np.mean(ids == id))
+        if share > _LOSS:
+            log.warning("the tokenizer turns %.1f %% of the tokens into %s", 100 * share, unknown)
+    if byte_lengths is None:
+        return False
+    size = sum(len(text.encode()) for text in texts)
+    spelled = int(byte_lengths[ids].sum())
+    if abs(spelled - size) <= _LOSS * size:
+        return True
+    log.warning(
+        "the tokenizer's tokens spell %s of the text's %s bytes: no bits per byte are reported",
+        f"{spelled:,}",
+        f"{size:,}",
+    )
+    return False
 
 
 def _split(
@@ -241,5 +280,11 @@ def _split(
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     held_out = np.array([int.from_bytes(d[:8]) < fraction * 2**64 for d in digests])
     by_digest = sorted(range(len(texts)), key=lambda i: digests[i])
-    held_out[by_digest[0]], held_out[by_digest[-1]] = True, False  # neither side is empty
+    first, last = digests[by_digest[0]], digests[by_digest[-1]]
+    if first == last:
+        log.warning("all %d documents are the same: validation measures memory alone", len(texts))
+        held_out[:] = np.arange(len(texts)) == 0
+    else:  # neither side is empty, and copies of a document are on one side
+        held_out |= np.array([digest == first for digest in digests])
+        held_out &= np.array([digest != last for digest in digests])
     return ranges[~held_out], ranges[held_out]

@@ -17,7 +17,7 @@ BOS = "<|bos|>"
 """Begins every document, so that its first real token is predicted too."""
 EOS = "<|eos|>"
 """Ends every document."""
-_MIN_VOCAB = 256 + 2
+MIN_VOCAB = 256 + 2
 _BATCH = 1000  # texts
 
 
@@ -32,8 +32,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Raises:
         ValueError: if ``vocab_size`` cannot hold the bytes.
     """
-    if vocab_size < _MIN_VOCAB:
-        raise ValueError(f"vocab_size ({vocab_size}) must be at least {_MIN_VOCAB}")
+    if vocab_size < MIN_VOCAB:
+        raise ValueError(f"vocab_size ({vocab_size}) must be at least {MIN_VOCAB}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -13,6 +13,7 @@ from packformer.attention import Kernel, PackedLayout, Variant, select_proved_ke
 from packformer.model.block import Block
 from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position
+from packformer.settings import check_number
 
 
 class GPT(nn.Module):
@@ -62,6 +63,7 @@ class GPT(nn.Module):
         }.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} ({value}) must be a whole number from 1 up")
+        check_number("init_std", init_std, at_least=0)
         hidden_width = 64 * math.ceil(8 * width / 3 / 64) if hidden_width is None else hidden_width
         self.vocab_size = vocab_size
         self.max_position = max_position

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from packformer.settings import check_number
+
 
 class Position(nn.Module):
     """A position scheme. Every hook does nothing unless a scheme overrides it.
@@ -85,7 +87,7 @@ class Rotary(Position):
         base: the wavelengths grow geometrically from 2 pi to 2 pi ``base``.
 
     Raises:
-        ValueError: if ``head_dim`` is odd.
+        ValueError: if ``head_dim`` is odd or ``base`` not positive.
     """
 
     cos: Tensor
@@ -106,6 +108,7 @@ class Rotary(Position):
                 f"head_dim ({head_dim}) must be even with rotary positions: "
                 f"change width ({width}) or num_heads ({num_heads})"
             )
+        check_number("base", base, above=0)
         frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
         angles = torch.arange(max_position, dtype=torch.float64)[:, None] * frequencies
         self.register_buffer("cos", angles.cos().float(), persistent=False)

@@ -16,32 +16,24 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.data import PackedDataModule
 from packformer.model import GPT
+from packformer.run.naming import run_name
 from packformer.run.resume import LAST_CHECKPOINT
+from packformer.settings import check_whole
 from packformer.training import (
     AtomicCheckpointIO,
+    LastCheckpoint,
     LineProgress,
-    SaveOnInterrupt,
     TrainingModule,
     TrainingProgressBar,
 )
 
 log = logging.getLogger(__name__)
-
-_NOT_IN_NAME = (
-    "experiment",
-    "sweep",
-    "resume",
-    "output_dir",
-    "logger",
-    "callbacks",
-    "hydra",
-    "name",
-)
 
 
 def make(node: DictConfig) -> Any:
@@ -88,7 +80,11 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
 
 
 def build_module(
-    config: DictConfig, model: GPT, data: PackedDataModule, accelerator: str
+    config: DictConfig,
+    model: GPT,
+    data: PackedDataModule,
+    accelerator: str,
+    identity: dict[str, Any],
 ) -> TrainingModule:
     """The Lightning module."""
     if config.compile not in ("auto", True, False):
@@ -104,6 +100,7 @@ def build_module(
         make(config.scheduler),
         token_budget=data.token_budget,
         max_grad_norm=config.max_grad_norm,
+        identity=identity,
         byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
         score_answers=data.splits.scores_answers,
         compile=accelerator == "cuda" if config.compile == "auto" else config.compile,
@@ -128,18 +125,23 @@ def build_trainer(
         "validate_every_n_steps",
         "log_every_n_steps",
     ):
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise ValueError(f"trainer.{name} ({options[name]}) must be a whole number from 1 up")
+        check_whole(f"trainer.{name}", options[name], at_least=1)
     options |= {"accelerator": accelerator, "precision": precision}
     validate_every = options.pop("validate_every_n_steps")
     # Lightning counts micro-batches here.
     options["val_check_interval"] = validate_every * options["accumulate_grad_batches"]
+    several = options["devices"] != 1 or options.get("num_nodes", 1) != 1
+    if several and options.get("strategy", "auto") == "auto":
+        # Buffers are constants. Sent before every forward they would also halt a validation whose
+        # rows do not suffice for all ranks.
+        options["strategy"] = DDPStrategy(broadcast_buffers=False)
     callbacks = make(config.callbacks)
     checkpoints = [c for c in callbacks.values() if isinstance(c, ModelCheckpoint)]
-    for checkpoint in checkpoints:
-        checkpoint.dirpath = str(folder / LAST_CHECKPOINT.parent)
-    if checkpoints:
-        callbacks["interrupt"] = SaveOnInterrupt(folder / LAST_CHECKPOINT)
+    for callback in callbacks.values():
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(folder / LAST_CHECKPOINT.parent)
+        elif isinstance(callback, LastCheckpoint):
+            callback.file = folder / LAST_CHECKPOINT
     on_terminal = sys.stdout.isatty()
     shown = TrainingProgressBar() if on_terminal else LineProgress()
     with _settings_of("trainer"):
@@ -170,10 +172,3 @@ def build_wandb_logger(config: DictConfig, folder: Path, plain: dict[str, Any]) 
         folder=folder, name=run_name(config), group=sweep, config=plain
     )
     return logger
-
-
-def run_name(config: DictConfig) -> str:
-    """The experiment and what the command line changed of it."""
-    overrides = [o.lstrip("+~") for o in HydraConfig.get().overrides.task]
-    told = [o for o in overrides if o.partition("=")[0].split(".")[0] not in _NOT_IN_NAME]
-    return " ".join([config.name, *told])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,7 +42,9 @@ def draw_loss_curve(folder: Path, title: str) -> Path | None:
             ha="right",
             color="#d1495b",
         )
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)", title=title)
+    axes.set(
+        xlabel="optimizer step", ylabel="loss (nats per token)", title="\n".join(wrap(title, 78))
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

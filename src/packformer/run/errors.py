@@ -10,7 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 """What packformer, Hydra and OmegaConf raise for input they cannot use."""
-_OUT_OF_MEMORY = "OutOfMemoryError"  # torch's, by name: torch is slow to import
+# By name: torch and Lightning are slow to import.
+_OUT_OF_MEMORY = "OutOfMemoryError"
+_NAMED_USER_ERRORS = (_OUT_OF_MEMORY, "MisconfigurationException")
 
 
 def one_line(error: BaseException) -> str:
@@ -32,7 +34,7 @@ def one_line(error: BaseException) -> str:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message is meant for the user; anything else is a bug and shows its traceback."""
-    return isinstance(error, USER_ERRORS) or type(error).__name__ == _OUT_OF_MEMORY
+    return isinstance(error, USER_ERRORS) or type(error).__name__ in _NAMED_USER_ERRORS
 
 
 def _first_line(error: BaseException) -> str:

@@ -43,7 +43,9 @@ def write_records(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE):
         _set_aside(folder / name)
-    (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    unfinished = folder / f".{CONFIG_FILE}"
+    unfinished.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    unfinished.replace(folder / CONFIG_FILE)
     (folder / ENVIRONMENT_FILE).write_text(
         json.dumps(_environment(), indent=2) + "\n", encoding="utf-8"
     )
@@ -104,7 +106,8 @@ def csv_logger(folder: Path, resumed_step: int | None) -> CSVLogger:
     kept: list[dict[str, str]] = []
     if resumed_step is not None and file.is_file():
         with file.open(newline="") as stream:
-            kept = [row for row in csv.DictReader(stream) if int(row["step"]) <= resumed_step]
+            rows = csv.DictReader(stream)
+            kept = [row for row in rows if _is_whole(row) and int(row["step"]) <= resumed_step]
     backup = folder / ".metrics.csv"
     if kept:
         with backup.open("w", newline="") as stream:
@@ -121,10 +124,16 @@ def csv_logger(folder: Path, resumed_step: int | None) -> CSVLogger:
     return logger
 
 
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whether a line was written to its end; a killed run may leave half of one."""
+    return None not in row.values() and row.get("step", "").isdecimal()
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Rows of ``metrics.csv``, absent values left out."""
     file = folder / "metrics.csv"
     if not file.is_file():
         return []
     with file.open(newline="") as stream:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
+        rows = [row for row in csv.DictReader(stream) if _is_whole(row)]
+    return [{k: float(v) for k, v in row.items() if v} for row in rows]

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -14,10 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from packformer.run.errors import is_user_error, keep_traceback, one_line
+from packformer.run.naming import run_name
+from packformer.run.secrets import refuse_secrets
+from packformer.run.sweep import write_failure
 
 log = logging.getLogger(__name__)
 
 _EXIT_FAILURE = 1
+_EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
 _failures: list[str] = []
 
 
@@ -28,6 +33,10 @@ def _job(config: DictConfig) -> float:
         from packformer.run.train import train  # slow to import: not before the configuration fits
 
         return train(config)
+    except KeyboardInterrupt:
+        with suppress(OSError):  # before anything was written the folder is empty
+            Path(HydraConfig.get().runtime.output_dir).rmdir()
+        raise
     except Exception as error:
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -38,6 +47,8 @@ def _job(config: DictConfig) -> float:
             raise
         kind = "" if expected else f"{type(error).__name__}: "
         _failures.append(kind + one_line(error))
+        if in_sweep and folder.is_dir():
+            write_failure(folder, run_name(config), _failures[-1])
         hint = f" (traceback: {place})" if place else ""
         print(f"error: {_failures[-1]}{hint}", file=sys.stderr)
         return math.nan
@@ -48,7 +59,11 @@ def main() -> None:
     _failures.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     try:
+        refuse_secrets({}, sys.argv[1:])  # before Hydra writes them to a sweep's folder
         _job()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(_EXIT_INTERRUPTED)
     except Exception as error:
         if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
             raise

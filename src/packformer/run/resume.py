@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 _NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
+_PART_OF_CHECKPOINT = ("model", "attention", "position", "optimizer")
+_DECIDED = "PACKFORMER_RESUME_FROM"
 
 
 def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Path | None:
@@ -36,7 +39,12 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
     if resume == "never":
         return None
     if resume == "auto":
+        # Ranks that rank 0 launches go on where it does; to them its lock says the run is taken.
+        if os.environ.get("LOCAL_RANK", "0") != "0" and _DECIDED in os.environ:
+            decided = os.environ[_DECIDED]
+            return Path(decided) if decided else None
         found = _newest_unfinished(output_dir, config)
+        os.environ[_DECIDED] = "" if found is None else str(found)
         if found is None:
             log.info("resume=auto: no unfinished run of this configuration, starting a new one")
         return found
@@ -45,7 +53,8 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         path = path / LAST_CHECKPOINT
     if not path.is_file():
         raise ValueError(
-            f"resume={resume}: there is no checkpoint {path}; give a run folder or a .ckpt file"
+            f"resume={resume}: there is no checkpoint {path}; give auto, never, a run folder or a "
+            ".ckpt file"
         )
     return path
 
@@ -56,25 +65,20 @@ def run_folder(checkpoint: Path) -> Path | None:
     return folder if (folder / CONFIG_FILE).is_file() else None
 
 
-def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
-    """What ``config`` changes of the run in ``folder``, as ``key: old -> new``.
+def identity_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings a checkpoint means nothing without, flat: model, positions, optimizer."""
+    kept = {name: config[name] for name in _PART_OF_CHECKPOINT}
+    return {key: value for key, value in _flat(kept).items() if key != "attention.kernel"}
 
-    Raises:
-        ValueError: if it changes the optimizer, whose settings are part of the checkpoint.
-    """
+
+def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
+    """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
     former, new = _flat(_identity(_read(folder / CONFIG_FILE))), _flat(_identity(config))
-    changes = {
-        key: f"{former.get(key)} -> {new.get(key)}"
+    return [
+        f"{key}: {former.get(key)} -> {new.get(key)}"
         for key in sorted(former.keys() | new.keys())
         if former.get(key) != new.get(key)
-    }
-    for key, change in changes.items():
-        if key.startswith("optimizer."):
-            raise ValueError(
-                f"{key} ({change}) cannot change in a run that goes on: its optimizer is part of "
-                "the checkpoint"
-            )
-    return [f"{key}: {change}" for key, change in changes.items()]
+    ]
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:
@@ -100,7 +104,14 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, dict):
+        log.warning("%s is no configuration: left out", file)
+        return {}
+    return found
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 _SECRET = re.compile(
-    r"api_?key|secret|password|passwd|credential|(access|auth|hf|api)_?token", re.IGNORECASE
+    r"api_?key|secret|password|passwd|credential"
+    r"|(access|auth|hf|api|gh|github|gitlab|job)_?token|(^|\.)token$",
+    re.IGNORECASE,
 )
 _SHORTEST = 8  # characters; shorter values of the environment are words, not secrets
+_SURE = 16  # characters; values as long are secrets within longer text too
 
 
 def refuse_secrets(config: Any, overrides: Iterable[str]) -> None:
@@ -23,19 +26,24 @@ def refuse_secrets(config: Any, overrides: Iterable[str]) -> None:
     Raises:
         ValueError: naming the key, never the value.
     """
-    known = [v for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= _SHORTEST]
+    known = {v: k for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= _SHORTEST}
     given = [
         (name.lstrip("+~"), value)
         for name, separator, value in (override.partition("=") for override in overrides)
         if separator
     ]
     for key, value in [*given, *_leaves(config, "")]:
-        named = _SECRET.search(key) and value not in (None, "", "null")
-        if named or any(secret in str(value) for secret in known):
+        if _SECRET.search(key) and value not in (None, "", "null"):
             raise ValueError(
                 f"{key} looks like a secret, and configurations are logged in clear: "
                 "use an environment variable such as WANDB_API_KEY"
             )
+        for secret, variable in known.items():
+            if str(value) == secret or (len(secret) >= _SURE and secret in str(value)):
+                raise ValueError(
+                    f"{key} holds the value of the environment variable {variable}, and "
+                    "configurations are logged in clear: leave it out"
+                )
 
 
 def _leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:

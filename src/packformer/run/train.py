@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import lightning as L
 import torch
 from filelock import BaseFileLock
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,25 +25,28 @@ from packformer.run.build import (
     build_module,
     build_trainer,
     build_wandb_logger,
-    run_name,
 )
 from packformer.run.curve import draw_loss_curve
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.folder import csv_logger, write_records
 from packformer.run.lock import lock_run
+from packformer.run.naming import check_name, run_name
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     changed_settings,
     find_checkpoint,
+    identity_of,
     run_folder,
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.summary import print_summary, summarize, write_summary
+from packformer.settings import check_whole
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
 
 log = logging.getLogger(__name__)
+
 
 # What Lightning advises without knowing that rows are made in memory and that data never end.
 _LIGHTNING_HINTS = (
@@ -68,6 +73,7 @@ def train(config: DictConfig) -> float:
     began = time.perf_counter()
     _log_to_console()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    check_name(config.name)
     overrides = HydraConfig.get().overrides
     refuse_secrets(plain, [*overrides.task, *overrides.hydra])
     accelerator = resolve_accelerator(config.trainer.accelerator)
@@ -77,18 +83,28 @@ def train(config: DictConfig) -> float:
     checkpoint = find_checkpoint(str(config.resume), Path(config.output_dir), plain)
 
     _forget_former_job()
+    check_whole("seed", config.seed, at_least=0)
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
     _check_objective(config.objective, data)
     model = build_model(config, data)
-    resumed_step = None if checkpoint is None else check_checkpoint(checkpoint, model, data.stream)
-    module = build_module(config, model, data, accelerator)
+    identity = identity_of(plain)
+    resumed_step = None
+    if checkpoint is not None:
+        resumed_step = check_checkpoint(checkpoint, model, data.stream, identity)
+    module = build_module(config, model, data, accelerator, identity)
 
     folder = _folder(checkpoint)
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
+    if resumed_step is not None and resumed_step > config.trainer.max_steps:
+        raise ValueError(
+            f"the run has done {resumed_step} steps, more than trainer.max_steps "
+            f"({config.trainer.max_steps}): raise it"
+        )
     # Nothing is written before this line: what cannot run leaves nothing behind.
     lock = _lock(folder)
+    failed = True
     try:
         write_records(folder, plain)
         loggers = [csv_logger(folder, resumed_step), build_wandb_logger(config, folder, plain)]
@@ -100,12 +116,13 @@ def train(config: DictConfig) -> float:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
             metrics = _final_metrics(trainer, module, data)
         _record(config, trainer, module, metrics, folder, time.perf_counter() - began)
-    except SystemExit:  # how Lightning ends after Ctrl-C
+        failed = False
+    except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (folder / LAST_CHECKPOINT).is_file():
-            log.warning("interrupted: go on with resume=%s", folder)
-        raise
+            log.warning("interrupted: go on with the same command and resume=%s", folder)
+        raise KeyboardInterrupt from end
     finally:
-        wandb.finish()
+        wandb.finish(failed=failed)
         if lock is not None:
             lock.release()
     return metrics[config.objective]
@@ -147,14 +164,10 @@ def _folder(checkpoint: Path | None) -> Path:
     former = None if checkpoint is None else run_folder(checkpoint)
     if former is None or former == new.resolve():
         return new
-    _remove_if_empty(new)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep reads the job's numbers there
+        with suppress(OSError):  # not empty, or another rank was faster
+            new.rmdir()
     return former
-
-
-@rank_zero_only
-def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _announce(
@@ -203,6 +216,6 @@ def _record(
     summary = summarize(trainer, module, metrics, name=name, folder=folder, seconds=seconds)
     write_summary(summary, folder)
     asked_for = Path(HydraConfig.get().runtime.output_dir)
-    if asked_for.is_dir() and asked_for != folder:  # a sweep finds the resumed job's numbers there
+    if asked_for.is_dir() and asked_for != folder:  # the resumed job of a sweep
         write_summary(summary, asked_for)
     print_summary(summary, folder)

@@ -8,7 +8,7 @@ import secrets
 import sys
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 _ID_FILE = "wandb_run_id.txt"
 _INIT_SECONDS = 30
-MODES = ("auto", "online", "offline")
+Mode = Literal["online", "offline", "disabled"]
+MODES = ("auto", "online", "offline", "disabled")
 
 
 def has_key() -> bool:
@@ -32,8 +33,8 @@ def has_key() -> bool:
         return False
 
 
-def resolve_mode(mode: str) -> Literal["online", "offline"]:
-    """``"online"`` or ``"offline"`` from ``auto``, ``online`` or ``offline``.
+def resolve_mode(mode: str) -> Mode:
+    """The mode of W&B itself: ``"online"``, ``"offline"`` or ``"disabled"``.
 
     ``auto`` follows ``WANDB_MODE`` where it is set, else it is online where a key is configured.
 
@@ -46,16 +47,15 @@ def resolve_mode(mode: str) -> Literal["online", "offline"]:
     if mode == "auto" and (chosen := os.environ.get("WANDB_MODE")):
         asked, mode = f"WANDB_MODE={chosen}", chosen
         if mode not in MODES:
-            raise ValueError(
-                f"{asked} must be online or offline here; logger=csv records without W&B"
-            )
+            raise ValueError(f"{asked} must be one of {', '.join(MODES[1:])}")
     if mode == "online" and not has_key():
         raise ValueError(
             f"{asked} needs an API key: set WANDB_API_KEY or run `wandb login`, "
             "or use logger.wandb.mode=offline"
         )
-    online = mode == "online" or (mode == "auto" and has_key())
-    return "online" if online else "offline"
+    if mode == "auto":
+        return "online" if has_key() else "offline"
+    return cast(Mode, mode)
 
 
 def run_id(folder: Path) -> str:
@@ -91,7 +91,7 @@ def wandb_logger(
     """
     import wandb
 
-    def start(mode: Literal["online", "offline"]) -> WandbLogger:
+    def start(mode: Mode) -> WandbLogger:
         run = wandb.init(
             name=name,
             dir=folder,
@@ -128,11 +128,11 @@ def wandb_logger(
                     "use auto or offline"
                 ) from error
             log.warning("W&B cannot be reached (%s): recording offline", reason)
-    return start("offline")
+    return start("offline" if resolved == "online" else resolved)
 
 
-def finish() -> None:
+def finish(*, failed: bool) -> None:
     """Ends this process's W&B run, if there is one, so that the next job starts its own."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish()
+        wandb.finish(exit_code=int(failed))

@@ -1,7 +1,7 @@
 """Training packed models with Lightning."""
 
 from packformer.training.checkpoint import AtomicCheckpointIO
-from packformer.training.interrupt import SaveOnInterrupt
+from packformer.training.last_checkpoint import LastCheckpoint
 from packformer.training.module import TrainingModule
 from packformer.training.optimizer import adamw
 from packformer.training.progress import LineProgress, TrainingProgressBar
@@ -10,8 +10,8 @@ from packformer.training.schedule import constant, warmup_cosine
 
 __all__ = [
     "AtomicCheckpointIO",
+    "LastCheckpoint",
     "LineProgress",
-    "SaveOnInterrupt",
     "StepRecords",
     "TrainingModule",
     "TrainingProgressBar",

@@ -27,24 +27,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(target)
+        except (OSError, RuntimeError) as error:  # torch hides a full disk in the latter
+            reason = str(error).split("\n")[0]
+            raise OSError(f"cannot write {target} ({reason}): is the disk full?") from error
         finally:
             unfinished.unlink(missing_ok=True)
 
 
-def check_checkpoint(path: Path, model: nn.Module, stream: dict[str, Any]) -> int:
-    """Reads a whole checkpoint, to know that ``model`` can go on from it with the data ``stream``.
+def check_checkpoint(
+    path: Path, model: nn.Module, stream: dict[str, Any], identity: dict[str, Any]
+) -> int:
+    """Reads a whole checkpoint, to know that this very training can go on from it.
+
+    Args:
+        path: of the checkpoint.
+        model: what it must hold the weights of.
+        stream: what its position in the data must be one of.
+        identity: settings it must have been made with.
 
     Returns:
         The optimizer step it was saved at.
 
     Raises:
         ValueError: if it is missing, truncated or damaged, not packformer's, or of another model,
-            or if its data position is one in another stream.
+            or of other settings, or if its data position is one in another stream.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
     try:
-        step, saved, saved_stream = _contents(path)
+        step, saved, settings = _contents(path)
     except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
         raise ValueError(
@@ -59,11 +70,12 @@ def check_checkpoint(path: Path, model: nn.Module, stream: dict[str, Any]) -> in
                 f"checkpoint {path} is of another model: {name} has shape {saved.get(name)} "
                 f"there and {wanted.get(name)} here"
             )
-    for name, value in stream.items():
-        if saved_stream.get(name) != value:
+    for name, value in {**identity, **stream}.items():
+        if settings.get(name) != value:
+            what = "on other rows" if name in stream else "with other settings"
             raise ValueError(
-                f"checkpoint {path} was trained on other rows: {name} was "
-                f"{saved_stream.get(name)} there and is {value} here"
+                f"checkpoint {path} was trained {what}: {name} was {settings.get(name)} there and "
+                f"is {value} here; repeat the run's settings, or start a new one"
             )
     return step
 
@@ -72,7 +84,7 @@ _Contents = tuple[int | None, dict[str, tuple[int, ...]], dict[str, Any]]
 
 
 def _contents(path: Path) -> _Contents:
-    """Step, shapes of the model's tensors, and data stream; no step in a foreign file."""
+    """Step, shapes of the model's tensors, and settings; no step in a foreign file."""
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():  # torch does not look at the checksums it writes
             raise ValueError(f"the checksum of {damaged} is wrong")
@@ -84,4 +96,5 @@ def _contents(path: Path) -> _Contents:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("model.")
     }
-    return int(checkpoint["global_step"]), shapes, checkpoint["PackedDataModule"]["stream"]
+    settings = {**checkpoint["packformer"], **checkpoint["PackedDataModule"]["stream"]}
+    return int(checkpoint["global_step"]), shapes, settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -47,6 +48,7 @@ class TrainingModule(L.LightningModule):
         schedule: factor on the learning rate after a number of optimizer steps.
         token_budget: counted tokens per row the summed loss is divided by.
         max_grad_norm: gradients are scaled down to this 2-norm; None for no limit.
+        identity: settings that a checkpoint cannot go on without, plain types; kept in it.
         byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
         score_answers: measure exact-match accuracy in validation.
         compile: compile model and loss as one graph.
@@ -62,6 +64,7 @@ class TrainingModule(L.LightningModule):
         *,
         token_budget: int,
         max_grad_norm: float | None = 1.0,
+        identity: dict[str, Any] | None = None,
         byte_lengths: Tensor | None = None,
         score_answers: bool = False,
         compile: bool = False,
@@ -85,6 +88,7 @@ class TrainingModule(L.LightningModule):
         self._schedule = schedule
         self._token_budget = token_budget
         self._max_grad_norm = max_grad_norm
+        self._identity = identity or {}
         self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
         self._loss: Callable[..., tuple[Tensor, Tensor]] = (
             torch.compile(self._eager_loss, dynamic=False) if compile else self._eager_loss
@@ -171,4 +175,19 @@ class TrainingModule(L.LightningModule):
         self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["packformer"] = {"version": packformer.__version__}
+        checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the best checkpoint known where the run's folder was moved or is named anew.
+
+        Lightning's ``ModelCheckpoint`` forgets it if its folder's name has changed at all.
+        """
+        folders = {c.dirpath for c in self.trainer.checkpoint_callbacks if hasattr(c, "dirpath")}
+        for state in checkpoint.get("callbacks", {}).values():
+            former = state.get("dirpath") if isinstance(state, dict) else None
+            best = state.get("best_model_path") if former else None
+            for folder in folders:
+                if folder and best and (moved := Path(folder) / Path(best).name).is_file():
+                    state["dirpath"], state["best_model_path"] = folder, str(moved)
+                    state["kth_best_model_path"] = str(moved)
+                    state["best_k_models"] = {str(moved): state["best_model_score"]}

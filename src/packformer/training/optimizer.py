@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from packformer.settings import check_number
+
 
 def adamw(
     model: nn.Module,
@@ -28,10 +30,15 @@ def adamw(
         eps: added to the denominator.
 
     Raises:
-        ValueError: if the learning rate is not positive.
+        ValueError: if a number is out of range.
     """
-    if learning_rate <= 0:
-        raise ValueError(f"learning_rate ({learning_rate}) must be positive")
+    check_number("optimizer.learning_rate", learning_rate, above=0)
+    check_number("optimizer.weight_decay", weight_decay, at_least=0)
+    for name, value in (("beta1", beta1), ("beta2", beta2)):
+        check_number(f"optimizer.{name}", value, at_least=0)
+        if value >= 1:
+            raise ValueError(f"optimizer.{name} ({value}) must be below 1")
+    check_number("optimizer.eps", eps, above=0)
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},

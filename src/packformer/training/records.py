@@ -105,7 +105,6 @@ class StepRecords(L.Callback):
         pairs = attended_pairs(batch.lengths, model.layers[0].window)
         self._flops += training_flops(model, batch.num_tokens, pairs)
         self._targets += batch.num_targets
-        self.tokens_seen += batch.num_targets * trainer.world_size
         self._num_tokens += batch.num_tokens
         self._row_tokens += batch.layout.num_tokens
         if is_record_due(trainer, batch_idx):
@@ -115,7 +114,12 @@ class StepRecords(L.Callback):
         loss = module.train_loss.compute()["loss"]  # waits for the device
         module.train_loss.reset()
         seconds = time.perf_counter() - self._start
-        rate = self._targets * trainer.world_size / seconds
+        counted = torch.tensor(self._targets, dtype=torch.float64)
+        if trainer.world_size > 1:
+            device = trainer.strategy.root_device
+            counted = trainer.strategy.reduce(counted.to(device), reduce_op="sum")
+        self.tokens_seen += int(counted)
+        rate = float(counted) / seconds
         self._rates.append(rate)
         counts = batch.position["counts"]
         self.latest = {
@@ -136,7 +140,7 @@ class StepRecords(L.Callback):
         if not math.isfinite(loss):
             raise ValueError(
                 f"the training loss is {loss} at step {trainer.global_step}: lower "
-                "optimizer.learning_rate; the checkpoints are those of the last validation"
+                "optimizer.learning_rate; what was saved is from before"
             )
         self._reset()
 
@@ -154,12 +158,12 @@ class StepRecords(L.Callback):
         if not math.isfinite(metrics["val/loss"]):
             raise ValueError(
                 f"the validation loss is {metrics['val/loss']} at step {trainer.global_step}: "
-                "lower optimizer.learning_rate; the checkpoints are those before it"
+                "lower optimizer.learning_rate; what was saved is from before"
             )
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "tokens_seen": self.tokens_seen,
+            "tokens_seen": self.tokens_seen + self._targets,
             "num_tokens": self._num_tokens,
             "row_tokens": self._row_tokens,
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from packformer.settings import check_number, check_whole
+
 
 def warmup_cosine(
     step: int, *, num_steps: int, warmup_steps: int = 0, final_factor: float = 0.1
@@ -15,7 +17,12 @@ def warmup_cosine(
         num_steps: step at which the decay ends.
         warmup_steps: the factor rises from ``1 / warmup_steps`` to 1 in the first so many steps.
         final_factor: after ``num_steps``.
+
+    Raises:
+        ValueError: if ``warmup_steps`` or ``final_factor`` is negative.
     """
+    check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
+    check_number("scheduler.final_factor", final_factor, at_least=0)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
@@ -24,4 +31,5 @@ def warmup_cosine(
 
 def constant(step: int, *, num_steps: int, warmup_steps: int = 0) -> float:
     """Linear warm-up, then constant; arguments as in ``warmup_cosine``."""
+    check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

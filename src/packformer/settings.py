@@ -1,0 +1,31 @@
+"""Checks of single settings, with one wording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_whole(name: str, value: Any, *, at_least: int) -> None:
+    """Refuses what is no whole number, or below ``at_least``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} ({value}) must be a whole number from {at_least} up")
+
+
+def check_number(
+    name: str, value: Any, *, above: float | None = None, at_least: float | None = None
+) -> None:
+    """Refuses what is no number, or out of range.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if above is not None:
+        if not good or not value > above:
+            raise ValueError(f"{name} ({value}) must be a number above {above:g}")
+    elif at_least is not None and (not good or not value >= at_least):
+        raise ValueError(f"{name} ({value}) must be a number from {at_least:g} up")

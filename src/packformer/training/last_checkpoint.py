@@ -1,0 +1,111 @@
+"""``last.ckpt`` between validations: every few minutes, and when a run is interrupted."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+
+from packformer.settings import check_number
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LastCheckpoint(L.Callback):
+    """Saves whole optimizer steps: never within an accumulation, never weights that are not finite.
+
+    After a step that is due for validation the save of the validation serves, so that a resumed run
+    misses none. Ctrl-C and SIGTERM end the run after the step under way, saved; during a validation
+    its end is waited for; a second signal ends the run at once. Several ranks agree at records.
+
+    Args:
+        every_minutes: between saves.
+
+    Attributes:
+        file: where to save to; set by the run.
+    """
+
+    def __init__(self, every_minutes: float = 10.0) -> None:
+        check_number("every_minutes", every_minutes, above=0)
+        self.file: Path | None = None
+        self._seconds = 60 * every_minutes
+        self._saved = time.monotonic()
+        self._asked = False
+        self._ending = False
+        self._former: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        log.warning("interrupted: saving after this step (once more to stop at once)")
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._ending:  # the validation that was due is over, and has saved
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        asked, due = self._asked, time.monotonic() - self._saved > self._seconds
+        if trainer.world_size > 1:
+            if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+                return
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if not asked and not due:
+            return
+        self._saved = time.monotonic()
+        # Lightning counts micro-batches here.
+        if (batch_idx + 1) % trainer.val_check_interval == 0:
+            self._ending = asked
+            return
+        _check_finite(pl_module, trainer.global_step)
+        assert self.file is not None
+        trainer.save_checkpoint(self.file)
+        if asked:
+            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+
+def _check_finite(module: L.LightningModule, step: int) -> None:
+    if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
+        raise ValueError(
+            f"the weights at step {step} are not finite: lower optimizer.learning_rate; "
+            "they are not saved"
+        )
