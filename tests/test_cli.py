@@ -10,6 +10,12 @@ from packformer.attention import KERNELS, packed
 from packformer.cli import main
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Verdicts of planted kernels must not outlive a test."""
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+
+
 def test_doctor_prints_json_and_succeeds(capsys):
     main(["doctor", "--device", "cpu", "--head-dim", "16", "--json"])
     found = json.loads(capsys.readouterr().out)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from packformer.cli import main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 _BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
@@ -26,7 +28,7 @@ _NEEDS_GPU = re.compile(r"gpt_124m|gpt_1b|recall_gpu|trainer=gpu|trainer\.device
 def test_the_readme_is_short_and_its_commands_are_known() -> None:
     assert len(README.splitlines()) <= 200
     assert len(TRAINING) >= 8
-    known = ("python -m train", "make ", "pip install", "git clone", "cd ", "wandb ")
+    known = ("python -m train", "packformer ", "make ", "pip install", "git clone", "cd ", "wandb ")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
 
 
@@ -42,6 +44,8 @@ def test_a_training_command_of_the_readme_runs(
     if "resume=" in command:
         assert train("+experiment=gqa", *small).code == 0
         (folder,) = (tmp_path / "runs").iterdir()
+        if "resume=auto" in arguments:
+            (folder / "summary.json").unlink()  # as if it had been killed
         arguments = [a.replace("resume=RUN_FOLDER", f"resume={folder}") for a in arguments]
     shorten = ["+debug=fast"] if "data." in command or "recall" in command else small
     if "--cfg" in arguments or "--help" in arguments:
@@ -52,6 +56,16 @@ def test_a_training_command_of_the_readme_runs(
         shorten = ["--cfg", "job", "--resolve"]  # composed, not run
     done = train(*arguments, *(s for s in shorten if s not in arguments))
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("packformer ")])
+def test_a_tool_of_the_readme_runs(tmp_path: Path, command: str) -> None:
+    small = {
+        "doctor": ["--head-dim", "16"],
+        "bench": ["--tokens", "64", "--documents", "20", "--output", str(tmp_path)],
+    }
+    arguments = shlex.split(command)[1:]
+    main([*arguments, "--device", "cpu", *small[arguments[0]]])
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])

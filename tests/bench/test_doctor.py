@@ -12,6 +12,12 @@ from packformer.attention import KERNELS, packed
 from packformer.bench.doctor import VARIANTS, examine, print_examination
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Verdicts of planted kernels must not outlive a test."""
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+
+
 def shown(examination):
     console = Console(file=StringIO(), width=150)
     print_examination(examination, console)

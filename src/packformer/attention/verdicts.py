@@ -264,8 +264,10 @@ def _timed(step: Callable[[], Any], device_type: str) -> float:
 
 
 def machine(device_type: str) -> dict[str, str | None]:
-    """What verdicts depend on: device, driver, and versions of the packages with kernels."""
-    found: dict[str, str | None] = {"packformer": packformer.__version__}
+    """What verdicts depend on: device, driver, packages with kernels, and the code around them."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    code = fingerprint(file.read_bytes() for file in sources)
+    found: dict[str, str | None] = {"packformer": f"{packformer.__version__} ({code[:8]})"}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
