@@ -142,6 +142,12 @@ def test_slopes_must_be_one_per_query_head(shape):
         packed_attention(q, k, k, PackedLayout.from_lengths([8]), alibi_slopes=torch.ones(shape))
 
 
+def random_lengths(num_tokens):
+    cuts = torch.randperm(num_tokens - 1)[: torch.randint(num_tokens, ())] + 1
+    bounds = [0, *sorted(cuts.tolist()), num_tokens]
+    return [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+
+
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("alibi", [False, True])
 def test_compiles_to_one_graph_for_every_packing_of_the_same_shape(alibi, window):
@@ -154,7 +160,7 @@ def test_compiles_to_one_graph_for_every_packing_of_the_same_shape(alibi, window
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(attend, fullgraph=True, backend=counter)
     torch.manual_seed(0)
-    for lengths in ([24], [1, 23], [8, 8, 8], [3, 1, 5, 2, 13], [1] * 24, [12, 12]):
+    for lengths in ([24], [1] * 24, *(random_lengths(24) for _ in range(200))):
         layout = PackedLayout.from_lengths(lengths, num_slots=24, max_seqlen=24)
         q = torch.randn(1, 24, 4, 8, requires_grad=True)
         k, v = (torch.randn(1, 24, 2, 8, requires_grad=True) for _ in range(2))

@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from packformer.attention import KERNELS, Variant, Verdicts, packed, select_proved_kernel, verdicts
+from packformer.attention import (
+    KERNELS,
+    PackedLayout,
+    Variant,
+    Verdicts,
+    packed,
+    packed_attention,
+    select_proved_kernel,
+    verdicts,
+)
 from packformer.attention.verdicts import judge
 
 VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
@@ -16,6 +25,9 @@ SDPA = KERNELS["sdpa"]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
+    packed.known_wrong.cache_clear()
+    yield
+    packed.known_wrong.cache_clear()
 
 
 class Scaled(torch.autograd.Function):
@@ -78,6 +90,36 @@ def test_a_wrong_kernel_is_caught_and_never_taken(monkeypatch, run):
     kernel, why = select_proved_kernel(VARIANT)
     assert kernel is SDPA
     assert f"planted {PLANTED[run]}" in why
+
+
+def test_auto_takes_no_kernel_with_a_verdict_against_it(monkeypatch):
+    kernel = plant(monkeypatch, wrong_gradient)
+    q, k = torch.randn(1, 8, 4, 16), torch.randn(1, 8, 2, 16)
+    slopes = torch.ones(4)
+
+    def gradient(name="auto"):
+        leaf = k.clone().requires_grad_()
+        layout = PackedLayout.from_lengths([8])
+        out = packed_attention(q, leaf, leaf, layout, alibi_slopes=slopes, kernel=name)
+        return torch.autograd.grad(out.sum(), leaf)[0]
+
+    assert torch.equal(gradient(), gradient("planted")), "no verdict yet"
+    assert Verdicts("cpu").of(kernel, VARIANT).status == "wrong"
+    assert torch.equal(gradient(), gradient("sdpa"))
+
+
+def test_a_kernel_that_failed_is_tried_again(monkeypatch):
+    tried = []
+
+    def full_memory_at_first(*args):
+        tried.append(args)
+        if len(tried) == 1:
+            raise RuntimeError("out of memory")
+        return SDPA.run(*args)
+
+    kernel = plant(monkeypatch, full_memory_at_first)
+    assert Verdicts("cpu").of(kernel, VARIANT).status == "failed"
+    assert Verdicts("cpu").of(kernel, VARIANT).status == "ok"
 
 
 @pytest.mark.parametrize(("milliseconds", "name"), [(1.0, "planted"), (9.0, "sdpa")])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+
+_HAS_OPTUNA = find_spec("optuna") is not None
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,7 @@ def test_what_only_a_gpu_has_is_refused_without_one(
         ("model.depth=3", "Could not override 'model.depth'"),
         ("attention=gqq", "Could not find 'attention/gqq'"),
         ("data=text", "data.path: Missing mandatory value"),
+        *[("+sweep=optuna", "pip install 'packformer[optuna]'")] * (not _HAS_OPTUNA),
     ],
 )
 def test_an_unknown_choice_is_one_line(train: Callable, argument: str, message: str) -> None:

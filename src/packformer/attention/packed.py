@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from packformer.attention.checks import check_call
@@ -122,7 +124,9 @@ def packed_attention(
             the documents. A gradient is computed if it requires one.
         score_mod: f, as FlexAttention calls it: ``f(score, batch, head, q_index, kv_index)``,
             element by element, indices counted over the row; None for the identity.
-        kernel: ``"auto"``, a name from ``KERNELS``, or what ``select_kernel`` chose for such calls:
+        kernel: ``"auto"`` for the first in order of preference without a verdict against it (models
+            ask for the fastest that is proved, see ``select_proved_kernel``), a name from
+            ``KERNELS``, or what ``select_kernel`` chose for such calls:
             its support is then not checked again.
         prepared: what ``kernel.prepare(layout, window)`` returned, if several layers share it.
 
@@ -157,8 +161,19 @@ def packed_attention(
     )
     check_call(q, k, v, layout, scoring)
     if isinstance(kernel, str):
-        kernel, _ = select_kernel(variant_of(q, k, scoring), kernel)
+        variant = variant_of(q, k, scoring)
+        wrong = None if torch.compiler.is_compiling() else known_wrong(variant)
+        kernel, _ = select_kernel(variant, kernel, wrong)
     return kernel.run(q, k, v, layout, scoring, prepared)
+
+
+@cache
+def known_wrong(variant: Variant) -> dict[str, str]:
+    """Kernels with a verdict against them for ``variant`` on this machine, and the reasons."""
+    from packformer.attention.verdicts import Verdicts  # verdicts choose among these kernels
+
+    known = Verdicts(variant.device_type).known(variant)
+    return {name: verdict.reason for name, verdict in known.items() if verdict.status != "ok"}
 
 
 def variant_of(q: Tensor, k: Tensor, scoring: Scoring) -> Variant:

@@ -34,7 +34,10 @@ def _run(
     cu_seqlens, bias, cap = layout.cu_seqlens, scoring.bias, scoring.soft_cap
     fused = q.device.type == "cpu" and not scoring.features() - {"window", "alibi"}
     if fused:
-        out_MHK, _ = _sdpa(q[0], k[0], v[0], cu_seqlens, slopes, window, scale)
+        # In half precision torch's kernel for CPU loses more than the rounding of its inputs.
+        q_MHK, k_MGK, v_MGK = (x[0].float() if x.dtype in HALF else x[0] for x in (q, k, v))
+        out_MHK, _ = _sdpa(q_MHK, k_MGK, v_MGK, cu_seqlens, slopes, window, scale)
+        out_MHK = out_MHK.to(q.dtype)
     else:
         out_MHK = _any_sdpa(q[0], k[0], v[0], slopes, bias, cu_seqlens, window, scale, cap)
     return out_MHK[None]

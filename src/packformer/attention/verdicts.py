@@ -26,7 +26,7 @@ from torch import Tensor
 import packformer
 from packformer.attention.kernel import Kernel, Scoring, Variant
 from packformer.attention.layout import PackedLayout
-from packformer.attention.packed import candidates, select_kernel
+from packformer.attention.packed import candidates, known_wrong, select_kernel
 from packformer.attention.reference import reference_attention
 from packformer.cache import cache_folder, fingerprint
 
@@ -58,7 +58,7 @@ class Verdict:
     """What was seen of one kernel and variant.
 
     Attributes:
-        status: ``"ok"``, or ``"wrong"``: not to be used.
+        status: ``"ok"``, ``"wrong"``, or ``"failed"`` if it could not be run to the end.
         reason: what is wrong; empty if nothing.
         errors: relative Frobenius error against float64, largest over the packings, of ``out``,
             ``dq``, ``dk``, ``dv`` and, where they have one, of ``slopes`` and ``bias``.
@@ -94,7 +94,7 @@ def judge(kernel: Kernel, variant: Variant) -> Verdict:
         return Verdict("ok", "", errors, True, _milliseconds(kernel, variant))
     except Exception as error:  # a kernel may fail in any way: it must not take a run with it
         reason = f"fails: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        return Verdict("wrong", reason, errors, False, None)
+        return Verdict("failed", reason, errors, False, None)
 
 
 def _packings(device_type: str) -> list[list[int]]:
@@ -307,9 +307,15 @@ class Verdicts:
         verdict = self.known(variant).get(kernel.name)
         if verdict is None or again:
             verdict = judge(kernel, variant)
+            if verdict.status == "failed":  # perhaps only now: the memory was full, say
+                return verdict
             everything = self._read()  # another process may have added some meanwhile
             everything.setdefault(str(variant), {})[kernel.name] = asdict(verdict)
-            self._write(everything)
+            try:
+                self._write(everything)
+            except OSError as error:
+                log.warning("the verdict on %s cannot be kept (%s)", kernel.name, error)
+            known_wrong.cache_clear()
         return verdict
 
     def _read(self) -> dict[str, Any]:

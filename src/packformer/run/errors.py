@@ -25,6 +25,8 @@ def one_line(error: BaseException) -> str:
             f"accumulate_grad_batches instead, or take a smaller model ({_first_line(error)})"
         )
     message = str(error).partition("Config search path:")[0]
+    if "hydra/sweeper/optuna" in message:
+        return "the Optuna sweeper is not installed: pip install 'packformer[optuna]'"
     if isinstance(error, OmegaConfBaseException):
         message = message.splitlines()[0]
         if key := getattr(error, "full_key", None):
