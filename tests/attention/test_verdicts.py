@@ -11,12 +11,13 @@ from packformer.attention import (
     PackedLayout,
     Variant,
     Verdicts,
-    packed,
+    choice,
     packed_attention,
+    proof,
     select_proved_kernel,
     verdicts,
 )
-from packformer.attention.verdicts import judge
+from packformer.attention.proof import judge
 
 VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
 SDPA = KERNELS["sdpa"]
@@ -25,9 +26,9 @@ SDPA = KERNELS["sdpa"]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
-    packed.known_wrong.cache_clear()
+    verdicts.known_wrong.cache_clear()
     yield
-    packed.known_wrong.cache_clear()
+    verdicts.known_wrong.cache_clear()
 
 
 class Scaled(torch.autograd.Function):
@@ -75,11 +76,11 @@ PLANTED = {
 def plant(monkeypatch, run, milliseconds=None):
     """A kernel before all others, that is told to be fast."""
     kernel = replace(SDPA, name="planted", description="planted", run=run)
-    monkeypatch.setattr(packed, "_BY_PREFERENCE", (kernel, *packed._BY_PREFERENCE))
+    monkeypatch.setattr(choice, "_BY_PREFERENCE", (kernel, *choice._BY_PREFERENCE))
     monkeypatch.setitem(KERNELS, "planted", kernel)
     if milliseconds is not None:
         monkeypatch.setattr(
-            verdicts, "_milliseconds", lambda k, v: milliseconds if k is kernel else 5.0
+            proof, "_milliseconds", lambda k, v: milliseconds if k is kernel else 5.0
         )
     return kernel
 
@@ -132,7 +133,7 @@ def test_the_fastest_right_kernel_is_taken(monkeypatch, milliseconds, name):
 
 def test_a_variant_with_no_right_kernel_is_refused(monkeypatch):
     kernel = plant(monkeypatch, wrong_gradient)
-    monkeypatch.setattr(packed, "_BY_PREFERENCE", (kernel,))
+    monkeypatch.setattr(choice, "_BY_PREFERENCE", (kernel,))
     with pytest.raises(ValueError, match="no attention kernel for cpu float32 16 .*errs by dk"):
         select_proved_kernel(VARIANT)
 

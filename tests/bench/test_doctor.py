@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from packformer.attention import KERNELS, packed
+from packformer.attention import KERNELS, choice
 from packformer.bench.doctor import VARIANTS, examine, print_examination
 
 
@@ -58,7 +58,7 @@ def test_a_wrong_kernel_is_named(monkeypatch):
 
     wrong = replace(right, run=run)
     monkeypatch.setitem(KERNELS, "sdpa", wrong)
-    monkeypatch.setattr(packed, "_BY_PREFERENCE", (wrong,))
+    monkeypatch.setattr(choice, "_BY_PREFERENCE", (wrong,))
     examination = examine("cpu", torch.float32, 16)
     assert {f.variant for f in examination.wrong} == {
         name for name, features in VARIANTS.items() if "grouped" in features

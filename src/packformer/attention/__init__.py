@@ -15,10 +15,12 @@ Shape legend, used as name suffixes throughout:
     N  blocks of 128 tokens
 """
 
+from packformer.attention.choice import KERNELS, select_kernel, select_proved_kernel
 from packformer.attention.kernel import FEATURES, Kernel, Scoring, Variant
 from packformer.attention.layout import PackedLayout
-from packformer.attention.packed import KERNELS, packed_attention, select_kernel
-from packformer.attention.verdicts import Verdict, Verdicts, select_proved_kernel
+from packformer.attention.packed import packed_attention
+from packformer.attention.proof import Verdict
+from packformer.attention.verdicts import Verdicts
 
 __all__ = [
     "FEATURES",

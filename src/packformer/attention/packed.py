@@ -1,85 +1,17 @@
-"""The one attention function, and the choice of the kernel behind it."""
+"""The one attention function."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from packformer.attention.checks import check_call
-from packformer.attention.flash4 import flash4_kernel
-from packformer.attention.flex import flex_kernel
+from packformer.attention.choice import select_kernel
 from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Variant
 from packformer.attention.layout import PackedLayout
-from packformer.attention.reference import reference_kernel
-from packformer.attention.sdpa import sdpa_kernel
-from packformer.attention.xformers import xformers_kernel
-
-_BY_PREFERENCE = (flash4_kernel, xformers_kernel, flex_kernel, sdpa_kernel)
-KERNELS = {kernel.name: kernel for kernel in (*_BY_PREFERENCE, reference_kernel)}
-
-
-def kernel_named(name: str) -> Kernel:
-    """The kernel called ``name``.
-
-    Raises:
-        ValueError: if there is none; names those there are.
-    """
-    if name not in KERNELS:
-        raise ValueError(
-            f"unknown attention kernel {name!r}: use auto or one of {', '.join(KERNELS)}"
-        )
-    return KERNELS[name]
-
-
-def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
-    """The kernels that support ``variant``, in order of preference, and why the others do not.
-
-    The float64 reference is never one: it runs only if named.
-    """
-    refusals = {kernel: kernel.unsupported(variant) for kernel in _BY_PREFERENCE}
-    able = [kernel for kernel, reason in refusals.items() if reason is None]
-    return able, [f"{kernel.name} {why}" for kernel, why in refusals.items() if why is not None]
-
-
-def select_kernel(
-    variant: Variant, requested: str = "auto", wrong: Mapping[str, str] | None = None
-) -> tuple[Kernel, str]:
-    """The kernel that runs ``variant``, and why.
-
-    Args:
-        variant: what is asked of the kernel.
-        requested: a kernel's name, or ``"auto"`` for the first in order of preference (flash4,
-            xformers, flex, sdpa) that supports the variant. The float64 reference runs only if
-            named.
-        wrong: kernels that ``auto`` must not take for this variant, and why.
-
-    Raises:
-        ValueError: if no such kernel exists, or none can run the variant; says why.
-    """
-    able, reasons = candidates(variant)
-    if requested != "auto":
-        kernel = kernel_named(requested)
-        if reason := kernel.unsupported(variant):
-            names = ", ".join(kernel.name for kernel in able) or "none"
-            raise ValueError(
-                f"attention kernel {requested} cannot run this variant: it {reason}; "
-                f"kernels that can: {names}"
-            )
-        return kernel, "as requested"
-    for kernel in able:
-        if wrong is None or kernel.name not in wrong:
-            before = [r for r in reasons if _rank(r.split()[0]) < _rank(kernel.name)]
-            return kernel, "; ".join(before) or "first choice"
-        reasons.append(f"{kernel.name} {wrong[kernel.name]}")
-    raise ValueError(f"no attention kernel for {variant}: {'; '.join(reasons)}")
-
-
-def _rank(name: str) -> int:
-    return list(KERNELS).index(name)
+from packformer.attention.verdicts import known_wrong
 
 
 def packed_attention(
@@ -165,15 +97,6 @@ def packed_attention(
         wrong = None if torch.compiler.is_compiling() else known_wrong(variant)
         kernel, _ = select_kernel(variant, kernel, wrong)
     return kernel.run(q, k, v, layout, scoring, prepared)
-
-
-@cache
-def known_wrong(variant: Variant) -> dict[str, str]:
-    """Kernels with a verdict against them for ``variant`` on this machine, and the reasons."""
-    from packformer.attention.verdicts import Verdicts  # verdicts choose among these kernels
-
-    known = Verdicts(variant.device_type).known(variant)
-    return {name: verdict.reason for name, verdict in known.items() if verdict.status != "ok"}
 
 
 def variant_of(q: Tensor, k: Tensor, scoring: Scoring) -> Variant:

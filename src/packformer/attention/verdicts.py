@@ -1,266 +1,28 @@
-"""Proof, on this very machine, that a kernel computes a variant, and how fast.
-
-A verdict is made once for a machine and its packages and kept in the user's cache.
-"""
+"""What was proved on this machine, kept in the user's cache."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import packformer
-from packformer.attention.kernel import Kernel, Scoring, Variant
-from packformer.attention.layout import PackedLayout
-from packformer.attention.packed import candidates, known_wrong, select_kernel
-from packformer.attention.reference import reference_attention
+from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.proof import Verdict, judge
 from packformer.cache import cache_folder, fingerprint
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = {
-    torch.bfloat16: 5e-3,
-    torch.float16: 5e-3,
-    torch.float32: 1e-5,
-    torch.float64: 1e-12,
-}
-"""Largest relative Frobenius error against float64 that passes."""
-
-_HEADS, _GROUPED_KV_HEADS = 8, 2
 _PACKAGES = ("torch", "xformers", "flash-attn-4", "nvidia-cutlass-dsl", "triton")
-_MIXED = {
-    "cpu": [1, 90, 17, 8, 33, 2, 29],
-    "cuda": [1, 700, 129, 8, 333, 2, 127, 511, 61, 300],
-}
-_SLOTS = 550
-_TIMED_LENGTHS = {"cpu": [64] * 8, "cuda": [600, 150, 1200, 60, 2400, 300, 900, 400] * 5}
-_WAIT_SECONDS = 0.03
-_CYCLES_PER_SECOND = 2e9  # of the clock that the GPU's wait counts; about that of today's GPUs
-_REPETITIONS = {"cpu": 3, "cuda": 20}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was seen of one kernel and variant.
-
-    Attributes:
-        status: ``"ok"``, ``"wrong"``, or ``"failed"`` if it could not be run to the end.
-        reason: what is wrong; empty if nothing.
-        errors: relative Frobenius error against float64, largest over the packings, of ``out``,
-            ``dq``, ``dk``, ``dv`` and, where they have one, of ``slopes`` and ``bias``.
-        isolated: replacing every token of a document left all other documents' outputs and
-            gradients bit for bit as they were, under deterministic algorithms.
-        milliseconds: forward and backward of a row, median; None if wrong.
-    """
-
-    status: str
-    reason: str
-    errors: dict[str, float]
-    isolated: bool
-    milliseconds: float | None
-
-
-def judge(kernel: Kernel, variant: Variant) -> Verdict:
-    """Runs ``kernel`` on ``variant``, which it claims to support, and compares."""
-    tolerance = TOLERANCE[variant.dtype]
-    single = TOLERANCE[torch.float32]  # slopes and biases are kept in float32
-    limits = {name: max(tolerance, single) for name in ("slopes", "bias")}
-    torch.compiler.reset()  # else torch stops compiling after a few variants
-    errors: dict[str, float] = {}
-    try:
-        for lengths in _packings(variant.device_type):
-            for name, error in _errors(kernel, variant, lengths).items():
-                errors[name] = max(error, errors.get(name, 0.0))
-        over = {name: e for name, e in errors.items() if not e <= limits.get(name, tolerance)}
-        if over:
-            shown = ", ".join(f"{name} {error:.1e}" for name, error in over.items())
-            return Verdict("wrong", f"errs by {shown}", errors, False, None)
-        if not _is_isolated(kernel, variant):
-            return Verdict("wrong", "lets documents see each other", errors, False, None)
-        return Verdict("ok", "", errors, True, _milliseconds(kernel, variant))
-    except Exception as error:  # a kernel may fail in any way: it must not take a run with it
-        reason = f"fails: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        return Verdict("failed", reason, errors, False, None)
-
-
-def _packings(device_type: str) -> list[list[int]]:
-    """Lengths, equally many tokens each: very different documents, tiny ones, a single one."""
-    mixed = _MIXED[device_type]
-    many: list[int] = []
-    while (rest := sum(mixed) - sum(many)) > 0:
-        many.append(min(rest, 1 + 5 * len(many) % 7))
-    return [mixed, many, [sum(mixed)]]
-
-
-def _make_call(variant: Variant, lengths: list[int]) -> tuple[list[Tensor], Scoring, PackedLayout]:
-    """q, k, v, the gradient of the output, and all options that ``variant`` names."""
-    device = variant.device_type
-    num_tokens = sum(lengths)
-    # All packings have one shape: a kernel that compiles does so once.
-    layout = PackedLayout.from_lengths(lengths, num_slots=_SLOTS, max_seqlen=num_tokens).to(device)
-    generator = torch.Generator(device).manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device)
-
-    features = variant.features
-    num_kv_heads = _GROUPED_KV_HEADS if "grouped" in features else _HEADS
-    inputs = [
-        random(1, num_tokens, heads, variant.head_dim).to(variant.dtype)
-        for heads in (_HEADS, num_kv_heads, num_kv_heads, _HEADS)
-    ]
-    slopes = 2.0 ** -torch.arange(1, _HEADS + 1, dtype=torch.float32, device=device)
-    scoring = Scoring(
-        scale=variant.head_dim**-0.5,
-        window=100 if "window" in features else None,
-        soft_cap=5.0 if "soft_cap" in features else None,
-        alibi_slopes=slopes if "alibi" in features else None,
-        bias=random(_HEADS, num_tokens, num_tokens) if "bias" in features else None,
-        score_mod=_half_of_distant if "score_mod" in features else None,
-    )
-    return inputs, scoring, layout
-
-
-def _half_of_distant(
-    score: Tensor, batch: Tensor, head: Tensor, q_index: Tensor, kv_index: Tensor
-) -> Tensor:
-    return torch.where(q_index - kv_index > 10 * head, score * 0.5, score)
-
-
-Function = Callable[[Tensor, Tensor, Tensor, PackedLayout, Scoring], Tensor]
-
-
-def _results(
-    run: Function, variant: Variant, inputs: list[Tensor], scoring: Scoring, layout: PackedLayout
-) -> dict[str, Tensor]:
-    q, k, v, grad = inputs
-    leaves = {"dq": q, "dk": k, "dv": v}
-    if "learned_alibi" in variant.features and scoring.alibi_slopes is not None:
-        leaves["slopes"] = scoring.alibi_slopes
-    if "learned_bias" in variant.features and scoring.bias is not None:
-        leaves["bias"] = scoring.bias
-    leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in leaves.items()}
-    scoring = scoring._replace(
-        alibi_slopes=leaves.get("slopes", scoring.alibi_slopes),
-        bias=leaves.get("bias", scoring.bias),
-    )
-    out = run(leaves["dq"], leaves["dk"], leaves["dv"], layout, scoring)
-    gradients = torch.autograd.grad(out, list(leaves.values()), grad.to(out.dtype))
-    return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
-
-
-def _errors(kernel: Kernel, variant: Variant, lengths: list[int]) -> dict[str, float]:
-    inputs, scoring, layout = _make_call(variant, lengths)
-    found = _results(kernel.run, variant, inputs, scoring, layout)
-    wanted = _results(reference_attention, variant, inputs, scoring, layout)
-    return {
-        name: (
-            torch.linalg.norm(found[name].double() - wanted[name].double())
-            / torch.linalg.norm(wanted[name].double())
-        ).item()
-        for name in found
-    }
-
-
-@contextmanager
-def _deterministic(*, strict: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=not strict)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
-
-
-def _is_isolated(kernel: Kernel, variant: Variant) -> bool:
-    # FlashAttention 2 is deterministic only where that is demanded strictly; other operations then
-    # refuse to run although they are.
-    try:
-        return _leaves_others_alone(kernel, variant, strict=True)
-    except RuntimeError:
-        return _leaves_others_alone(kernel, variant, strict=False)
-
-
-def _leaves_others_alone(kernel: Kernel, variant: Variant, *, strict: bool) -> bool:
-    lengths = _MIXED[variant.device_type]
-    inputs, scoring, layout = _make_call(variant, lengths)
-    begin = sum(lengths[:4])
-    document = slice(begin, begin + lengths[4])
-    changed = [x.clone() for x in inputs]
-    for x in changed:
-        x[:, document].mul_(-3).sub_(1)
-    with _deterministic(strict=strict):
-        before = _results(kernel.run, variant, inputs, scoring, layout)
-        after = _results(kernel.run, variant, changed, scoring, layout)
-    return all(
-        torch.equal(before[name][:, part], after[name][:, part])
-        for name in ("out", "dq", "dk", "dv")
-        for part in (slice(0, document.start), slice(document.stop, None))
-    )
-
-
-def _milliseconds(kernel: Kernel, variant: Variant) -> float:
-    quadratic = "bias" in variant.features
-    lengths = (_MIXED if quadratic else _TIMED_LENGTHS)[variant.device_type]
-    (q, k, v, grad), scoring, _ = _make_call(variant, lengths)
-    layout = PackedLayout.from_lengths(lengths).to(variant.device_type)
-    leaves = (q.requires_grad_(), k.requires_grad_(), v.requires_grad_())
-    prepared = kernel.prepare(layout, scoring.window)
-
-    def step() -> None:
-        out = kernel.run(q, k, v, layout, scoring, prepared)
-        torch.autograd.grad(out, leaves, grad.to(out.dtype))
-
-    return median_milliseconds(step, variant.device_type, _REPETITIONS[variant.device_type])
-
-
-def median_milliseconds(step: Callable[[], Any], device_type: str, repetitions: int) -> float:
-    """Median time of ``step``, warm, in milliseconds: of the device, without the host's share.
-
-    On a GPU the steps are launched while it is kept busy with waiting: in training, too, the host
-    runs ahead of the device, and its time per call does not count.
-    """
-    step()
-    seconds = _timed(step, device_type)
-    if device_type == "cpu":
-        return statistics.median(1e3 * _timed(step, device_type) for _ in range(repetitions))
-    at_once = max(1, int(_WAIT_SECONDS / 2 / seconds))
-    times: list[float] = []
-    while len(times) < repetitions:
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(at_once + 1)]
-        torch.cuda._sleep(int(_WAIT_SECONDS * _CYCLES_PER_SECOND))
-        events[0].record()
-        for event in events[1:]:
-            step()
-            event.record()
-        torch.cuda.synchronize()
-        times += [a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False)]
-    return statistics.median(times)
-
-
-def _timed(step: Callable[[], Any], device_type: str) -> float:
-    if device_type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device_type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def machine(device_type: str) -> dict[str, str | None]:
@@ -336,42 +98,8 @@ class Verdicts:
         Path(name).replace(self._file)
 
 
-def select_proved_kernel(variant: Variant, requested: str = "auto") -> tuple[Kernel, str]:
-    """The fastest kernel that is proved right for ``variant`` on this machine, and why.
-
-    Verdicts that are missing are made: seconds per kernel on a GPU, once. A kernel that is named is
-    proved too, and used with a warning if it is wrong.
-
-    Raises:
-        ValueError: if no kernel, or not the one named, can run the variant.
-    """
-    if requested == "reference":
-        return select_kernel(variant, requested)
-    verdicts = Verdicts(variant.device_type)
-    if requested != "auto":
-        kernel, why = select_kernel(variant, requested)
-        verdict = verdicts.of(kernel, variant)
-        if verdict.status != "ok":
-            log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
-        return kernel, why
-    able, _ = candidates(variant)
-    if missing := [k for k in able if k.name not in verdicts.known(variant)]:
-        names = ", ".join(kernel.name for kernel in missing)
-        log.info("proving  %s on %s, once", names, variant)
-    found = {kernel: verdicts.of(kernel, variant) for kernel in able}
-    wrong = {
-        kernel.name: verdict.reason for kernel, verdict in found.items() if verdict.status != "ok"
-    }
-    right = [kernel for kernel in able if kernel.name not in wrong]
-    if not right:
-        return select_kernel(variant, "auto", wrong)  # raises, with every reason
-    fastest = min(right, key=lambda kernel: found[kernel].milliseconds or math.inf)
-    others = [
-        f"{kernel.name} {wrong[kernel.name]}"
-        if kernel.name in wrong
-        else f"{kernel.name} {found[kernel].milliseconds:.2f} ms"
-        for kernel in able
-        if kernel is not fastest
-    ]
-    why = f"proved, {found[fastest].milliseconds:.2f} ms"
-    return fastest, f"{why} ({', '.join(others)})" if others else why
+@cache
+def known_wrong(variant: Variant) -> dict[str, str]:
+    """Kernels with a verdict against them for ``variant`` on this machine, and the reasons."""
+    known = Verdicts(variant.device_type).known(variant)
+    return {name: verdict.reason for name, verdict in known.items() if verdict.status != "ok"}

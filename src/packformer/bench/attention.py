@@ -19,7 +19,8 @@ from torch import Tensor
 
 from packformer.attention import KERNELS, Kernel, PackedLayout, Scoring
 from packformer.attention.packed import variant_of
-from packformer.attention.verdicts import machine, median_milliseconds
+from packformer.attention.proof import median_milliseconds
+from packformer.attention.verdicts import machine
 from packformer.bench.peers import CUDA_ONLY, PEERS
 from packformer.nn.position import published_slopes
 

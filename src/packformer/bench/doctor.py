@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from packformer.attention import KERNELS, Variant, Verdict, Verdicts, select_proved_kernel
-from packformer.attention.verdicts import TOLERANCE, machine
+from packformer.attention.proof import TOLERANCE
+from packformer.attention.verdicts import machine
 
 VARIANTS: dict[str, frozenset[str]] = {
     "mha": frozenset(),

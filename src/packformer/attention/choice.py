@@ -1,0 +1,121 @@
+"""Which kernel runs what."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+from packformer.attention.flash4 import flash4_kernel
+from packformer.attention.flex import flex_kernel
+from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.reference import reference_kernel
+from packformer.attention.sdpa import sdpa_kernel
+from packformer.attention.verdicts import Verdicts
+from packformer.attention.xformers import xformers_kernel
+
+log = logging.getLogger(__name__)
+
+_BY_PREFERENCE = (flash4_kernel, xformers_kernel, flex_kernel, sdpa_kernel)
+KERNELS = {kernel.name: kernel for kernel in (*_BY_PREFERENCE, reference_kernel)}
+
+
+def kernel_named(name: str) -> Kernel:
+    """The kernel called ``name``.
+
+    Raises:
+        ValueError: if there is none; names those there are.
+    """
+    if name not in KERNELS:
+        raise ValueError(
+            f"unknown attention kernel {name!r}: use auto or one of {', '.join(KERNELS)}"
+        )
+    return KERNELS[name]
+
+
+def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
+    """The kernels that support ``variant``, in order of preference, and why the others do not.
+
+    The float64 reference is never one: it runs only if named.
+    """
+    refusals = {kernel: kernel.unsupported(variant) for kernel in _BY_PREFERENCE}
+    able = [kernel for kernel, reason in refusals.items() if reason is None]
+    return able, [f"{kernel.name} {why}" for kernel, why in refusals.items() if why is not None]
+
+
+def select_kernel(
+    variant: Variant, requested: str = "auto", wrong: Mapping[str, str] | None = None
+) -> tuple[Kernel, str]:
+    """The kernel that runs ``variant``, and why.
+
+    Args:
+        variant: what is asked of the kernel.
+        requested: a kernel's name, or ``"auto"`` for the first in order of preference (flash4,
+            xformers, flex, sdpa) that supports the variant. The float64 reference runs only if
+            named.
+        wrong: kernels that ``auto`` must not take for this variant, and why.
+
+    Raises:
+        ValueError: if no such kernel exists, or none can run the variant; says why.
+    """
+    able, reasons = candidates(variant)
+    if requested != "auto":
+        kernel = kernel_named(requested)
+        if reason := kernel.unsupported(variant):
+            names = ", ".join(kernel.name for kernel in able) or "none"
+            raise ValueError(
+                f"attention kernel {requested} cannot run this variant: it {reason}; "
+                f"kernels that can: {names}"
+            )
+        return kernel, "as requested"
+    for kernel in able:
+        if wrong is None or kernel.name not in wrong:
+            before = [r for r in reasons if _rank(r.split()[0]) < _rank(kernel.name)]
+            return kernel, "; ".join(before) or "first choice"
+        reasons.append(f"{kernel.name} {wrong[kernel.name]}")
+    raise ValueError(f"no attention kernel for {variant}: {'; '.join(reasons)}")
+
+
+def _rank(name: str) -> int:
+    return list(KERNELS).index(name)
+
+
+def select_proved_kernel(variant: Variant, requested: str = "auto") -> tuple[Kernel, str]:
+    """The fastest kernel that is proved right for ``variant`` on this machine, and why.
+
+    Verdicts that are missing are made: seconds per kernel on a GPU, once. A kernel that is named is
+    proved too, and used with a warning if it is wrong.
+
+    Raises:
+        ValueError: if no kernel, or not the one named, can run the variant.
+    """
+    if requested == "reference":
+        return select_kernel(variant, requested)
+    verdicts = Verdicts(variant.device_type)
+    if requested != "auto":
+        kernel, why = select_kernel(variant, requested)
+        verdict = verdicts.of(kernel, variant)
+        if verdict.status != "ok":
+            log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
+        return kernel, why
+    able, _ = candidates(variant)
+    if missing := [k for k in able if k.name not in verdicts.known(variant)]:
+        names = ", ".join(kernel.name for kernel in missing)
+        log.info("proving  %s on %s, once", names, variant)
+    found = {kernel: verdicts.of(kernel, variant) for kernel in able}
+    wrong = {
+        kernel.name: verdict.reason for kernel, verdict in found.items() if verdict.status != "ok"
+    }
+    right = [kernel for kernel in able if kernel.name not in wrong]
+    if not right:
+        return select_kernel(variant, "auto", wrong)  # raises, with every reason
+    fastest = min(right, key=lambda kernel: found[kernel].milliseconds or math.inf)
+    others = [
+        f"{kernel.name} {wrong[kernel.name]}"
+        if kernel.name in wrong
+        else f"{kernel.name} {found[kernel].milliseconds:.2f} ms"
+        for kernel in able
+        if kernel is not fastest
+    ]
+    why = f"proved, {found[fastest].milliseconds:.2f} ms"
+    return fastest, f"{why} ({', '.join(others)})" if others else why
