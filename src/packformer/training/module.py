@@ -120,6 +120,9 @@ class TrainingModule(L.LightningModule):
             return KERNELS[name], why
 
         self.kernel = self.model.select_kernel(device_type, dtype, select)
+        if device_type == "cuda":  # what a proof took is no part of the run's peak
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         if stage == "fit":
             log.info("attend   %s", self.kernel)
 
