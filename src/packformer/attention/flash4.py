@@ -32,7 +32,7 @@ def _interface() -> ModuleType:
     """
     try:
         from flash_attn.cute import interface
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise ValueError(f"flash-attn-4 cannot be imported ({error}): {_INSTALL}") from error
     return interface
 

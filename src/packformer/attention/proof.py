@@ -124,11 +124,11 @@ def _half_of_distant(
     return torch.where(q_index - kv_index > 10 * head, score * 0.5, score)
 
 
-Function = Callable[[Tensor, Tensor, Tensor, PackedLayout, Scoring], Tensor]
+_Attention = Callable[[Tensor, Tensor, Tensor, PackedLayout, Scoring], Tensor]
 
 
 def _results(
-    run: Function, variant: Variant, inputs: list[Tensor], scoring: Scoring, layout: PackedLayout
+    run: _Attention, variant: Variant, inputs: list[Tensor], scoring: Scoring, layout: PackedLayout
 ) -> dict[str, Tensor]:
     q, k, v, grad = inputs
     leaves = {"dq": q, "dk": k, "dv": v}

@@ -111,12 +111,18 @@ class TrainingModule(L.LightningModule):
         dtype = _DTYPES[str(self.trainer.precision)]
 
         def select(variant: Variant, asked: str) -> tuple[Kernel, str]:
-            # Rank 0 decides: measured times differ between ranks, kernels must not.
+            # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot, the
+            # others must hear of it too, or they would wait for ever.
             choice = ("", "")
             if self.trainer.is_global_zero:
-                kernel, why = select_proved_kernel(variant, asked)
-                choice = (kernel.name, why)
+                try:
+                    kernel, why = select_proved_kernel(variant, asked)
+                    choice = (kernel.name, why)
+                except ValueError as error:
+                    choice = ("", str(error))
             name, why = self.trainer.strategy.broadcast(choice)
+            if not name:
+                raise ValueError(why)
             return KERNELS[name], why
 
         self.kernel = self.model.select_kernel(device_type, dtype, select)
