@@ -111,8 +111,8 @@ class TrainingModule(L.LightningModule):
         dtype = _DTYPES[str(self.trainer.precision)]
 
         def select(variant: Variant, asked: str) -> tuple[Kernel, str]:
-            # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot, the
-            # others must hear of it too, or they would wait for ever.
+            # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot,
+            # the others must hear of it too, or they would wait for ever.
             choice = ("", "")
             if self.trainer.is_global_zero:
                 try:
