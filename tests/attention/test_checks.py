@@ -24,6 +24,7 @@ def with_bounds(*bounds, **changes):
         ({"bias": torch.zeros(4, 8, 7)}, r"bias \[4, 8, 7\]"),
         ({"bias": torch.zeros(1, 8, 8, device="meta")}, "bias is on meta, q on cpu: move it there"),
         ({"alibi_slopes": torch.ones(4, device="meta")}, "alibi_slopes is on meta, q on cpu"),
+        ({"alibi_slopes": "steep"}, "alibi_slopes .'steep'. must be 'published'"),
         ({"alibi_slopes": torch.ones(2)}, r"alibi_slopes \[2\] must be \[4\], one per query head"),
     ],
 )

@@ -65,6 +65,17 @@ def test_results_keep_the_dtype_of_the_queries(dtype):
         assert tensor.dtype == dtype
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "reference"])
+@pytest.mark.parametrize("names", [(), ("soft_cap",)], ids=["fused", "by the formula"])
+def test_published_slopes_are_those_of_the_paper(kernel, names):
+    inputs = make(2)
+    found = results(inputs, kernel, options(*names) | {"alibi_slopes": "published"})
+    given = torch.tensor([2.0**-2, 2.0**-4, 2.0**-6, 2.0**-8])
+    wanted = results(inputs, kernel, options(*names) | {"alibi_slopes": given})
+    for actual, expected in zip(found, wanted, strict=True):
+        assert torch.equal(actual, expected)
+
+
 def test_a_score_function_has_the_last_word():
     q, k, v, _ = make()
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])

@@ -96,12 +96,11 @@ def test_a_wrong_kernel_is_caught_and_never_taken(monkeypatch, run):
 def test_auto_takes_no_kernel_with_a_verdict_against_it(monkeypatch):
     kernel = plant(monkeypatch, wrong_gradient)
     q, k = torch.randn(1, 8, 4, 16), torch.randn(1, 8, 2, 16)
-    slopes = torch.ones(4)
 
     def gradient(name="auto"):
         leaf = k.clone().requires_grad_()
         layout = PackedLayout.from_lengths([8])
-        out = packed_attention(q, leaf, leaf, layout, alibi_slopes=slopes, kernel=name)
+        out = packed_attention(q, leaf, leaf, layout, alibi_slopes="published", kernel=name)
         return torch.autograd.grad(out.sum(), leaf)[0]
 
     assert torch.equal(gradient(), gradient("planted")), "no verdict yet"
@@ -203,6 +202,7 @@ ON_GPU = [
         (torch.float32, 32, {"alibi"}),
         (torch.bfloat16, 64, {"soft_cap", "alibi", "grouped", "window"}),
         (torch.bfloat16, 64, {"alibi", "learned_alibi"}),
+        (torch.bfloat16, 64, {"alibi", "given_alibi", "grouped"}),
         (torch.bfloat16, 16, {"bias", "learned_bias", "grouped"}),
         (torch.bfloat16, 256, set()),
     )
@@ -221,6 +221,22 @@ class TestOnGPU:
         verdict = judge(KERNELS[name], variant)
         print(f"{name} {variant}: {verdict}")
         assert verdict.status == "ok", verdict.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("heads", "kv_heads"), [(12, 12), (12, 4), (16, 4), (7, 7), (15, 3)])
+@pytest.mark.parametrize("name", ["flash4", "flex"])
+def test_published_slopes_of_any_number_of_heads(monkeypatch, name, heads, kv_heads):
+    torch._dynamo.reset()
+    variant = Variant("cuda", torch.bfloat16, 64, frozenset({"grouped", "alibi"}))
+    if reason := KERNELS[name].unsupported(variant):
+        pytest.skip(f"{name} {reason}")
+    monkeypatch.setattr(proof, "_HEADS", heads)
+    monkeypatch.setattr(proof, "_GROUPED_KV_HEADS", kv_heads)
+    verdict = judge(KERNELS[name], variant)
+    print(f"{name} {heads}/{kv_heads}: {verdict}")
+    assert verdict.status == "ok", verdict.reason
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ Shape legend, used as name suffixes throughout:
 """
 
 from packformer.attention.choice import KERNELS, select_kernel, select_proved_kernel
-from packformer.attention.kernel import FEATURES, Kernel, Scoring, Variant
+from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.packed import packed_attention
 from packformer.attention.proof import Verdict
@@ -25,9 +25,11 @@ from packformer.attention.verdicts import Verdicts
 __all__ = [
     "FEATURES",
     "KERNELS",
+    "PUBLISHED",
     "Kernel",
     "PackedLayout",
     "Scoring",
+    "Slopes",
     "Variant",
     "Verdict",
     "Verdicts",

@@ -11,7 +11,7 @@ import os
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import Scoring
+from packformer.attention.kernel import PUBLISHED, Scoring
 from packformer.attention.layout import PackedLayout
 
 DEBUG_VARIABLE = "PACKFORMER_DEBUG"
@@ -72,7 +72,10 @@ def _check_scoring(scoring: Scoring, q: Tensor) -> None:
         raise ValueError(f"window ({window}) must be a whole number from 1 up")
     if cap is not None and not cap > 0:
         raise ValueError(f"soft_cap ({cap}) must be positive, or None for no cap")
-    if slopes is not None:
+    if isinstance(slopes, str):
+        if slopes != PUBLISHED:
+            raise ValueError(f"alibi_slopes ({slopes!r}) must be {PUBLISHED!r}, or one per head")
+    elif slopes is not None:
         if slopes.shape != (num_heads,):
             raise ValueError(
                 f"alibi_slopes {list(slopes.shape)} must be [{num_heads}], one per query head"
@@ -109,7 +112,7 @@ def _check_values(layout: PackedLayout, scoring: Scoring) -> None:
     if not torch.equal(layout.position_ids.cpu(), torch.arange(layout.num_tokens) - starts):
         raise ValueError("position_ids must restart at 0 with each document of cu_seqlens")
     for name, value in (("alibi_slopes", scoring.alibi_slopes), ("bias", scoring.bias)):
-        if value is not None and not value.isfinite().all():
+        if isinstance(value, Tensor) and not value.isfinite().all():
             raise ValueError(
                 f"{name} must be finite: hide keys by documents or the window, not by infinities"
             )

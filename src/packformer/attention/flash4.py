@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import HALF, Kernel, Scoring
+from packformer.attention.kernel import HALF, PUBLISHED, Kernel, Scoring
 from packformer.attention.layout import PackedLayout
 
 _MIN_CAPABILITY = (9, 0)
@@ -49,12 +49,15 @@ def _lacks() -> str | None:
     return None
 
 
-def _score_functions(q_MHK: Tensor, k_MGK: Tensor, slopes: Tensor | None, soft_cap: float) -> Any:
+def _score_functions(
+    q_MHK: Tensor, k_MGK: Tensor, slopes: Tensor | None, published: bool, soft_cap: float
+) -> Any:
     from packformer.attention.flash4_scores import score_functions
 
     on_hopper = torch.cuda.get_device_capability(q_MHK.device)[0] == _MIN_CAPABILITY[0]
     repacked = _queries_per_kv(q_MHK, k_MGK) if on_hopper else 1
-    return score_functions(slopes is not None, soft_cap, repacked)
+    kind = PUBLISHED if published else None if slopes is None else "given"
+    return score_functions(kind, q_MHK.shape[1], soft_cap, repacked)
 
 
 def _queries_per_kv(q_MHK: Tensor, k_MGK: Tensor) -> int:
@@ -69,12 +72,14 @@ def _run(
     scoring: Scoring,
     prepared: Any = None,
 ) -> Tensor:
+    published = isinstance(scoring.alibi_slopes, str)
     out_MHK, _ = _flash4(
         q[0],
         k[0],
         v[0],
         layout.cu_seqlens,
-        scoring.alibi_slopes,
+        None if published else scoring.slopes(q),
+        published,
         layout.max_seqlen,
         scoring.window or 0,
         scoring.scale,
@@ -106,12 +111,13 @@ def _flash4(
     v_MGK: Tensor,
     cu_seqlens: Tensor,
     slopes: Tensor | None,
+    published: bool,
     max_seqlen: int,
     window: int,
     scale: float,
     soft_cap: float,
 ) -> tuple[Tensor, Tensor]:
-    functions = _score_functions(q_MHK, k_MGK, slopes, soft_cap)
+    functions = _score_functions(q_MHK, k_MGK, slopes, published, soft_cap)
     out_MHK, lse_HM, *_ = _interface()._flash_attn_fwd(
         q_MHK,
         k_MGK,
@@ -139,12 +145,13 @@ def _flash4_backward(
     lse_HM: Tensor,
     cu_seqlens: Tensor,
     slopes: Tensor | None,
+    published: bool,
     max_seqlen: int,
     window: int,
     scale: float,
     soft_cap: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    functions = _score_functions(q_MHK, k_MGK, slopes, soft_cap)
+    functions = _score_functions(q_MHK, k_MGK, slopes, published, soft_cap)
     dq, dk, dv, *_ = _interface()._flash_attn_bwd(
         q_MHK,
         k_MGK,
@@ -166,7 +173,7 @@ def _(grad_MHK, q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    q, k, v, cu_seqlens, slopes, ctx.max_seqlen, ctx.window, ctx.scale, ctx.soft_cap = inputs
+    q, k, v, cu_seqlens, slopes, *ctx.options = inputs
     ctx.save_for_backward(q, k, v, *output, cu_seqlens, slopes)
     ctx.mark_non_differentiable(output[1])
 
@@ -175,12 +182,9 @@ def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-unt
     grads = _flash4_backward(
         grad_MHK.contiguous(),
         *ctx.saved_tensors,
-        ctx.max_seqlen,
-        ctx.window,
-        ctx.scale,
-        ctx.soft_cap,
+        *ctx.options,
     )
-    return *grads, None, None, None, None, None, None
+    return *grads, None, None, *(None for _ in ctx.options)
 
 
 _flash4.register_autograd(_autograd_backward, setup_context=_setup_context)
@@ -191,7 +195,7 @@ flash4_kernel = Kernel(
     devices=("cuda",),
     dtypes=HALF,
     head_dims=range(16, 257, 8),
-    features=frozenset({"grouped", "window", "alibi", "soft_cap"}),
+    features=frozenset({"grouped", "window", "alibi", "given_alibi", "soft_cap"}),
     run=_run,
     lacks=_lacks,
 )

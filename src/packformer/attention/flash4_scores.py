@@ -3,6 +3,7 @@
 # The names of the arguments are part of FlashAttention-4's interface.
 # ruff: noqa: ARG001
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -20,52 +21,48 @@ class ScoreFunctions(NamedTuple):
 
 
 @cache
-def score_functions(alibi: bool, soft_cap: float, repacked: int) -> ScoreFunctions:
+def score_functions(
+    slopes: str | None, num_heads: int, soft_cap: float, repacked: int
+) -> ScoreFunctions:
     """Functions of the forward, of the backward's recomputation, and of its gradient.
 
     The linear bias uses the absolute distance: the backward evaluates hidden keys too, and a
     positive bias overflows there.
 
     Args:
-        alibi: subtract the slopes, the first auxiliary tensor, times the distance.
+        slopes: ``"published"``, computed from the number of the head (an auxiliary tensor costs two
+            integer divisions per score); ``"given"``, the first auxiliary tensor; None for none.
+        num_heads: H, of which the published slopes depend.
         soft_cap: 0 for none.
         repacked: R if the backward hands query ``i`` of head ``h`` over as query ``i // R`` of head
             ``h * R + i % R``, else 1. The kernel for Hopper does, as if grouped heads were packed
             there as they are in its forward: with R > 1 that is undone here.
     """
-    if not alibi and not soft_cap:
+    if slopes is None and not soft_cap:
         return ScoreFunctions(None, None, None)
+    slope_of = _published_slope(num_heads) if slopes == "published" else _given_slope
+
+    @cute.jit
+    def scored(score, head, q_idx, kv_idx, aux_tensors):  # type: ignore[no-untyped-def]
+        if cutlass.const_expr(soft_cap > 0):
+            score = soft_cap * cute.math.tanh(score / soft_cap, fastmath=True)
+        if cutlass.const_expr(slopes is not None):
+            distance = cute.math.absf((q_idx - kv_idx).to(cutlass.Float32))
+            score = score - slope_of(head, aux_tensors) * distance
+        return score
 
     @cute.jit
     def forward(score, b_idx, h_idx, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
-        if cutlass.const_expr(soft_cap > 0):
-            score = soft_cap * cute.math.tanh(score / soft_cap, fastmath=True)
-        if cutlass.const_expr(alibi):
-            head = cute.make_rmem_tensor(1, cutlass.Int32)
-            head.store(h_idx)
-            slope = cute.make_rmem_tensor(1, cutlass.Float32)
-            slope[0] = aux_tensors[0][head[0]]
-            distance = cute.math.absf((q_idx - kv_idx).to(cutlass.Float32))
-            score = score - slope.load() * distance
-        return score
+        return scored(score, h_idx, q_idx, kv_idx, aux_tensors)
 
     @cute.jit
     def recomputed(score, b_idx, h_idx, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
-        if cutlass.const_expr(soft_cap > 0):
-            score = soft_cap * cute.math.tanh(score / soft_cap, fastmath=True)
-        if cutlass.const_expr(alibi):
-            head = cute.make_rmem_tensor(1, cutlass.Int32)
-            if cutlass.const_expr(repacked > 1):
-                true_head = h_idx // repacked
-                q_idx = q_idx * repacked + (h_idx - true_head * repacked)
-                head.store(true_head)
-            else:
-                head.store(h_idx)
-            slope = cute.make_rmem_tensor(1, cutlass.Float32)
-            slope[0] = aux_tensors[0][head[0]]
-            distance = cute.math.absf((q_idx - kv_idx).to(cutlass.Float32))
-            score = score - slope.load() * distance
-        return score
+        if cutlass.const_expr(repacked > 1):
+            # All scores of a call are of one head.
+            head = cute.full_like(h_idx, h_idx[0] // repacked)
+            q_idx = q_idx * repacked + h_idx - head * repacked
+            h_idx = head
+        return scored(score, h_idx, q_idx, kv_idx, aux_tensors)
 
     @cute.jit
     def gradient(grad, score, b_idx, h_idx, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
@@ -75,3 +72,29 @@ def score_functions(alibi: bool, soft_cap: float, repacked: int) -> ScoreFunctio
         return grad
 
     return ScoreFunctions(forward, recomputed, gradient)
+
+
+@cute.jit
+def _given_slope(head, aux_tensors):  # type: ignore[no-untyped-def]
+    index = cute.make_rmem_tensor(head.shape, cutlass.Int32)
+    index.store(head)
+    slope = cute.make_rmem_tensor(head.shape, cutlass.Float32)
+    for i in cutlass.range_constexpr(cute.size(head.shape)):
+        slope[i] = aux_tensors[0][index[i]]
+    return slope.load()
+
+
+def _published_slope(num_heads: int) -> Callable[..., Any]:
+    # As ``published_slopes`` in nn/position.py.
+    below = 2 ** math.floor(math.log2(num_heads))
+
+    @cute.jit
+    def slope(head, aux_tensors):  # type: ignore[no-untyped-def]
+        number = head.to(cutlass.Float32)
+        exponent = (number + 1.0) * (-8.0 / below)
+        if cutlass.const_expr(num_heads != below):
+            interleaved = (number - (below - 0.5)) * (-8.0 / below)
+            exponent = cute.where(number < float(below), exponent, interleaved)
+        return cute.math.exp2(exponent, fastmath=True)
+
+    return slope

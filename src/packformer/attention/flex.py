@@ -89,10 +89,10 @@ def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
     )
 
 
-def _score_mod(scoring: Scoring, num_tokens: int) -> ScoreMod | None:
+def _score_mod(scoring: Scoring, q_BMHK: Tensor) -> ScoreMod | None:
     cap, slopes, bias, own = (
         scoring.soft_cap,
-        scoring.alibi_slopes,
+        scoring.slopes(q_BMHK),
         scoring.bias,
         scoring.score_mod,
     )
@@ -101,7 +101,7 @@ def _score_mod(scoring: Scoring, num_tokens: int) -> ScoreMod | None:
     learned = slopes is not None and slopes.requires_grad
     if slopes is not None and learned:
         # The kernel adds gradients atomically: a copy per query spares all of them one address.
-        slopes = slopes[:, None].repeat(1, num_tokens)
+        slopes = slopes[:, None].repeat(1, q_BMHK.shape[1])
     if bias is not None and bias.numel() > _MOST_BIASES:
         raise ValueError(
             f"bias {list(bias.shape)} has {bias.numel():,} entries, FlexAttention indexes at most "
@@ -140,7 +140,7 @@ def _run(
         q.transpose(1, 2),
         k.transpose(1, 2),
         v.transpose(1, 2),
-        score_mod=_score_mod(scoring, q.shape[1]),
+        score_mod=_score_mod(scoring, q),
         block_mask=block_mask(layout, scoring.window) if prepared is None else prepared,
         scale=scoring.scale,
         enable_gqa=q.shape[2] != k.shape[2],

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from packformer.attention.layout import PackedLayout
+from packformer.nn.position import published_slopes
 
 FEATURES = {
     "grouped": "fewer key/value heads than query heads",
     "window": "sliding window",
     "alibi": "linear biases",
+    "given_alibi": "linear biases with given slopes",
     "learned_alibi": "gradients of the linear biases' slopes",
     "soft_cap": "soft-cap",
     "bias": "bias tensor",
@@ -23,7 +25,9 @@ FEATURES = {
 }
 """What a call can ask for beside plain causal attention, and how messages call it."""
 
+PUBLISHED: Literal["published"] = "published"
 HALF = (torch.bfloat16, torch.float16)
+Slopes = Tensor | Literal["published"]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -56,7 +60,7 @@ class Scoring(NamedTuple):
         scale: factor on the product of query and key.
         window: tokens a query sees, its own included; None for all.
         soft_cap: scores ``s`` become ``soft_cap * tanh(s / soft_cap)``; None for no cap.
-        alibi_slopes: float32 ``[H]``; None for no linear bias.
+        alibi_slopes: float32 ``[H]``, or ``"published"``; None for no linear bias.
         bias: ``[H or 1, M, M]``; None for none.
         score_mod: the user's own last word; None for none.
     """
@@ -64,9 +68,15 @@ class Scoring(NamedTuple):
     scale: float
     window: int | None = None
     soft_cap: float | None = None
-    alibi_slopes: Tensor | None = None
+    alibi_slopes: Slopes | None = None
     bias: Tensor | None = None
     score_mod: ScoreMod | None = None
+
+    def slopes(self, q: Tensor) -> Tensor | None:
+        """``alibi_slopes`` as float32 ``[H]`` on the device of ``q`` ``[1, M, H, K]``."""
+        if isinstance(self.alibi_slopes, str):
+            return published_slopes(q.shape[2], q.device)
+        return self.alibi_slopes
 
     def features(self) -> frozenset[str]:
         """Which of ``FEATURES`` this asks for."""
@@ -75,7 +85,8 @@ class Scoring(NamedTuple):
             "window": self.window is not None,
             "soft_cap": self.soft_cap is not None,
             "alibi": slopes is not None,
-            "learned_alibi": slopes is not None and slopes.requires_grad,
+            "given_alibi": isinstance(slopes, Tensor) and not slopes.requires_grad,
+            "learned_alibi": isinstance(slopes, Tensor) and slopes.requires_grad,
             "bias": bias is not None,
             "learned_bias": bias is not None and bias.requires_grad,
             "score_mod": self.score_mod is not None,

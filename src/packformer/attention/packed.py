@@ -9,7 +9,7 @@ from torch import Tensor
 
 from packformer.attention.checks import check_call
 from packformer.attention.choice import select_kernel
-from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Variant
+from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.verdicts import known_wrong
 
@@ -20,7 +20,7 @@ def packed_attention(
     v: Tensor,
     layout: PackedLayout,
     *,
-    alibi_slopes: Tensor | None = None,
+    alibi_slopes: Slopes | None = None,
     window: int | None = None,
     scale: float | None = None,
     soft_cap: float | None = None,
@@ -47,8 +47,9 @@ def packed_attention(
             ``h // (H / G)``. All of one dtype. With 5-D queries ``[1, M, G, 1 or H/G, K]``.
         v: ``[1, M, G, K]`` values, shaped like the keys.
         layout: where each document lies in the row of M tokens.
-        alibi_slopes: float32 ``[H]``, bias per token of distance; None for no bias. A gradient is
-            computed if it requires one.
+        alibi_slopes: bias per token of distance: ``"published"`` for those of the paper, which
+            some kernels compute faster than they read, or float32 ``[H]``; None for no bias. A
+            gradient is computed if it requires one.
         window: number of tokens a query sees, its own included; None for the whole document.
         scale: factor on the scores; default ``K ** -0.5``.
         soft_cap: c; None for no cap.

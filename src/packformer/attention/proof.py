@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import Kernel, Scoring, Variant
+from packformer.attention.kernel import PUBLISHED, Kernel, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.reference import reference_attention
 
@@ -106,7 +106,9 @@ def _make_call(variant: Variant, lengths: list[int]) -> tuple[list[Tensor], Scor
         random(1, num_tokens, heads, variant.head_dim).to(variant.dtype)
         for heads in (_HEADS, num_kv_heads, num_kv_heads, _HEADS)
     ]
-    slopes = 2.0 ** -torch.arange(1, _HEADS + 1, dtype=torch.float32, device=device)
+    slopes: Slopes = PUBLISHED
+    if features & {"given_alibi", "learned_alibi"}:
+        slopes = torch.linspace(0.7, 0.01, _HEADS, device=device)
     scoring = Scoring(
         scale=variant.head_dim**-0.5,
         window=100 if "window" in features else None,
@@ -132,7 +134,7 @@ def _results(
 ) -> dict[str, Tensor]:
     q, k, v, grad = inputs
     leaves = {"dq": q, "dk": k, "dv": v}
-    if "learned_alibi" in variant.features and scoring.alibi_slopes is not None:
+    if "learned_alibi" in variant.features and isinstance(scoring.alibi_slopes, Tensor):
         leaves["slopes"] = scoring.alibi_slopes
     if "learned_bias" in variant.features and scoring.bias is not None:
         leaves["bias"] = scoring.bias

@@ -47,9 +47,9 @@ def reference_attention(
     index = torch.arange(layout.num_tokens, device=q.device)
     if scoring.bias is not None:
         scores_BHMM = scores_BHMM + scoring.bias.double()
-    if scoring.alibi_slopes is not None:
+    if (slopes := scoring.slopes(q)) is not None:
         distance_MM = index[:, None] - index[None, :]
-        scores_BHMM = scores_BHMM - scoring.alibi_slopes.double()[:, None, None] * distance_MM
+        scores_BHMM = scores_BHMM - slopes.double()[:, None, None] * distance_MM
     if scoring.score_mod is not None:
         batch = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=q.device)
         head = torch.arange(q.shape[2], device=q.device)[:, None, None]

@@ -30,9 +30,9 @@ def _run(
     scoring: Scoring,
     prepared: Any = None,
 ) -> Tensor:
-    slopes, window, scale = scoring.alibi_slopes, scoring.window, scoring.scale
+    slopes, window, scale = scoring.slopes(q), scoring.window, scoring.scale
     cu_seqlens, bias, cap = layout.cu_seqlens, scoring.bias, scoring.soft_cap
-    fused = q.device.type == "cpu" and not scoring.features() - {"window", "alibi"}
+    fused = q.device.type == "cpu" and not scoring.features() - {"window", "alibi", "given_alibi"}
     if fused:
         # In half precision torch's kernel for CPU loses more than the rounding of its inputs.
         q_MHK, k_MGK, v_MGK = (x[0].float() if x.dtype in HALF else x[0] for x in (q, k, v))
@@ -231,7 +231,7 @@ class _Document:
         if bias is not None:
             scores_HLL = scores_HLL + bias[:, self.d, self.d]
         if slopes is not None:
-            scores_HLL = scores_HLL - slopes[:, None, None] * self.distance_LL
+            scores_HLL = scores_HLL - slopes.to(scores_HLL.dtype)[:, None, None] * self.distance_LL
         hidden_LL = self.distance_LL < 0
         if window is not None:
             hidden_LL |= self.distance_LL >= window

@@ -17,12 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from packformer.attention import KERNELS, Kernel, PackedLayout, Scoring
+from packformer.attention import KERNELS, PUBLISHED, Kernel, PackedLayout, Scoring
 from packformer.attention.packed import variant_of
 from packformer.attention.proof import median_milliseconds
 from packformer.attention.verdicts import machine
 from packformer.bench.peers import CUDA_ONLY, PEERS
-from packformer.nn.position import published_slopes
 
 VARIANTS = ("plain", "alibi", "window")
 _WINDOW = 256
@@ -122,9 +121,8 @@ def _measure(bench: Bench, documents: str, variant: str, tokens: int) -> list[di
         torch.randn(shape, device=bench.device_type, dtype=bench.dtype, requires_grad=True)
         for shape in shapes
     )
-    slopes = published_slopes(bench.num_heads).to(bench.device_type) if variant == "alibi" else None
     window = _WINDOW if variant == "window" else None
-    scoring = Scoring(bench.head_dim**-0.5, window, None, slopes)
+    scoring = Scoring(bench.head_dim**-0.5, window, None, PUBLISHED if variant == "alibi" else None)
     window_pairs = [min(n, window or n) for n in lengths]
     pairs = sum(w * (w + 1) // 2 + (n - w) * w for n, w in zip(lengths, window_pairs, strict=True))
     flops = 14 * pairs * bench.num_heads * bench.head_dim  # 2 products forward, 5 backward
@@ -163,7 +161,7 @@ def _implementations(
             found[kernel.name] = partial(_bound, kernel, layout, scoring)
     for name, peer in PEERS.items():
         if bench.device_type == "cuda" or name not in CUDA_ONLY:
-            found[name] = partial(peer, layout, scoring.alibi_slopes, scoring.window)
+            found[name] = partial(peer, layout, scoring.slopes(q), scoring.window)
     return found
 
 

@@ -21,6 +21,7 @@ VARIANTS: dict[str, frozenset[str]] = {
     "mha alibi": frozenset({"alibi"}),
     "gqa alibi": frozenset({"grouped", "alibi"}),
     "gqa alibi window": frozenset({"grouped", "alibi", "window"}),
+    "gqa given alibi": frozenset({"grouped", "alibi", "given_alibi"}),
     "gqa learned alibi": frozenset({"grouped", "alibi", "learned_alibi"}),
     "gqa soft-cap": frozenset({"grouped", "soft_cap"}),
     "gqa alibi soft-cap": frozenset({"grouped", "alibi", "soft_cap"}),

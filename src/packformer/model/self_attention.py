@@ -12,6 +12,7 @@ from packformer.attention import (
     Kernel,
     PackedLayout,
     Scoring,
+    Slopes,
     Variant,
     packed_attention,
 )
@@ -106,7 +107,7 @@ class SelfAttention(nn.Module):
         )
         return self.out(attended_BMHK.flatten(2).to(v.dtype))
 
-    def variant(self, device_type: str, dtype: torch.dtype, slopes: Tensor | None) -> Variant:
+    def variant(self, device_type: str, dtype: torch.dtype, slopes: Slopes | None) -> Variant:
         """What this layer asks of its kernel on a device."""
         scoring = Scoring(1.0, self.window, self.soft_cap, slopes)
         grouped = {"grouped"} if self.num_kv_heads != self.num_heads else set()

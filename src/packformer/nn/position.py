@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,17 @@ class Position(nn.Module):
     Positions are those of ``PackedLayout.position_ids``: they restart in every document.
 
     Attributes:
-        alibi_slopes: float32 ``[H]``, what attention subtracts per token of distance; None for
-            no bias.
+        alibi_slopes: what attention subtracts per token of distance: float32 ``[H]``, or
+            ``"published"``; None for no bias.
     """
 
-    alibi_slopes: Tensor | None
+    alibi_slopes: Tensor | Literal["published"] | None
 
-    def __init__(self, *, alibi_slopes: Tensor | None = None) -> None:
+    def __init__(self, *, alibi_slopes: Tensor | Literal["published"] | None = None) -> None:
         super().__init__()
-        if isinstance(alibi_slopes, nn.Parameter):
+        if isinstance(alibi_slopes, str):
+            self.alibi_slopes = alibi_slopes
+        elif isinstance(alibi_slopes, nn.Parameter):
             self.register_parameter("alibi_slopes", alibi_slopes)
         else:
             self.register_buffer("alibi_slopes", alibi_slopes, persistent=False)
@@ -154,13 +156,16 @@ class ALiBi(Position):
             raise ValueError(
                 f"slopes ({len(slopes)}) must be as many as num_heads ({num_heads}), or null"
             )
+        if slopes is None and not learnable:
+            super().__init__(alibi_slopes="published")
+            return
         values = published_slopes(num_heads) if slopes is None else torch.tensor(slopes).float()
         super().__init__(alibi_slopes=nn.Parameter(values) if learnable else values)
 
 
-def published_slopes(num_heads: int) -> Tensor:
-    """ALiBi's slopes, float32 ``[num_heads]``; see ``ALiBi``."""
+def published_slopes(num_heads: int, device: torch.device | str | None = None) -> Tensor:
+    """ALiBi's slopes, float32 ``[num_heads]``; see ``ALiBi``. Computed on the device."""
     below = 2 ** math.floor(math.log2(num_heads))
-    slopes = [2.0 ** (-8 * (h + 1) / below) for h in range(below)]
-    slopes += [2.0 ** (-4 * (h + 1) / below) for h in range(0, 2 * (num_heads - below), 2)]
-    return torch.tensor(slopes)
+    head = torch.arange(num_heads, dtype=torch.float64, device=device)
+    halvings = torch.where(head < below, 8 * (head + 1), 8 * (head - below) + 4) / below
+    return torch.exp2(-halvings).float()
