@@ -9,6 +9,7 @@ Source: https://github.com/Dao-AILab/flash-attention, package ``flash_attn.cute`
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,8 @@ def _interface() -> ModuleType:
     Raises:
         ValueError: if it is not installed or cannot be imported.
     """
+    # Said once per kernel compiled, of an argument that is not used.
+    warnings.filterwarnings("ignore", message=r"Argument aux_data .* cannot be converted")
     try:
         from flash_attn.cute import interface
     except (ImportError, OSError, RuntimeError, AttributeError) as error:

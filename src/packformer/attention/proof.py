@@ -15,6 +15,7 @@ from torch import Tensor
 from packformer.attention.kernel import PUBLISHED, Kernel, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.reference import reference_attention
+from packformer.nn.position import published_slopes
 
 TOLERANCE = {
     torch.bfloat16: 5e-3,
@@ -108,7 +109,7 @@ def _make_call(variant: Variant, lengths: list[int]) -> tuple[list[Tensor], Scor
     ]
     slopes: Slopes = PUBLISHED
     if features & {"given_alibi", "learned_alibi"}:
-        slopes = torch.linspace(0.7, 0.01, _HEADS, device=device)
+        slopes = published_slopes(_HEADS, device).flip(0)  # of other heads than published
     scoring = Scoring(
         scale=variant.head_dim**-0.5,
         window=100 if "window" in features else None,

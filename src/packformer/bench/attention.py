@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ VARIANTS = ("plain", "alibi", "window")
 _WINDOW = 256
 _SECONDS_PER_MEASUREMENT = 0.25
 _MOST_REPETITIONS = 20
+_FITTED_FROM = 8192  # tokens
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def run_bench(bench: Bench, folder: Path) -> None:
     found = machine(bench.device_type)
     console.print(", ".join(f"{k} {v}" for k, v in found.items() if v), highlight=False)
     _print(rows, title, console)
+    _print_growth(rows, console)
     for column, label, name in (
         ("forward_backward_ms", "forward + backward, ms", "time.png"),
         ("extra_mib", "extra memory, MiB", "memory.png"),
@@ -233,6 +236,28 @@ def _print(rows: list[dict[str, Any]], title: str, console: Console) -> None:
             row["left_out"],
         )
     console.print(table)
+
+
+def _print_growth(rows: list[dict[str, Any]], console: Console) -> None:
+    """Memory against tokens: the exponent of a power law, fitted over the longer rows."""
+    for documents, variant, name in dict.fromkeys(
+        (row["documents"], row["variant"], row["implementation"]) for row in rows
+    ):
+        points = [
+            (math.log(row["tokens"]), math.log(row["extra_mib"]))
+            for row in rows
+            if (row["documents"], row["variant"], row["implementation"])
+            == (documents, variant, name)
+            and row["tokens"] >= _FITTED_FROM
+            and row["extra_mib"]
+        ]
+        if len(points) > 1:
+            exponent = statistics.linear_regression(*zip(*points, strict=True)).slope
+            console.print(
+                f"{name}, {variant}, documents {documents}: memory grows with tokens to the power "
+                f"of {exponent:.3f} (from {_FITTED_FROM:,})",
+                highlight=False,
+            )
 
 
 def _draw(rows: list[dict[str, Any]], column: str, label: str, title: str, file: Path) -> None:

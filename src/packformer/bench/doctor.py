@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,12 +43,14 @@ class Finding:
         kernel: a name from ``KERNELS``.
         unsupported: why the kernel does not take the variant; None if it does.
         verdict: what was seen; None if unsupported.
+        seconds: the examination took, compilation included.
     """
 
     variant: str
     kernel: str
     unsupported: str | None
     verdict: Verdict | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,20 @@ class Examination:
         return asdict(self)
 
 
-def examine(device_type: str, dtype: torch.dtype, head_dim: int) -> Examination:
-    """Makes every verdict anew, and keeps it for training."""
+def examine(
+    device_type: str,
+    dtype: torch.dtype,
+    head_dim: int,
+    report: Callable[[str], None] = lambda doing: None,
+) -> Examination:
+    """Makes every verdict anew, and keeps it for training.
+
+    Args:
+        device_type: ``"cpu"`` or ``"cuda"``.
+        dtype: of queries, keys and values.
+        head_dim: K.
+        report: called with what is examined next.
+    """
     verdicts = Verdicts(device_type)
     findings, auto = [], {}
     for name, features in VARIANTS.items():
@@ -86,9 +102,12 @@ def examine(device_type: str, dtype: torch.dtype, head_dim: int) -> Examination:
         for kernel in KERNELS.values():
             if kernel.name == "reference":
                 continue
+            report(f"{kernel.name} on {name}")
+            start = time.perf_counter()
             reason = kernel.unsupported(variant)
             verdict = None if reason else verdicts.of(kernel, variant, again=True)
-            findings.append(Finding(name, kernel.name, reason, verdict))
+            seconds = time.perf_counter() - start
+            findings.append(Finding(name, kernel.name, reason, verdict, seconds))
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         try:
@@ -133,7 +152,8 @@ def print_examination(examination: Examination, console: Console) -> None:
         time = "" if verdict.milliseconds is None else f"{verdict.milliseconds:.2f}"
         table.add_row(finding.variant, finding.kernel, verdict.status, *errors, time)
     console.print(table)
-    console.print("unsupported")
+    seconds = sum(finding.seconds for finding in examination.findings)
+    console.print(f"examined in {seconds:.0f} s; unsupported")
     for (kernel, reason), variants in unsupported.items():
         console.print(f"  {kernel} {reason}: {', '.join(variants)}", highlight=False)
     console.print("auto takes")
