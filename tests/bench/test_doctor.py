@@ -1,6 +1,7 @@
 """The doctor's examination, on CPU."""
 
 import json
+import os
 from dataclasses import replace
 from io import StringIO
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from packformer.attention import KERNELS, choice
+from packformer.attention import KERNELS, Variant, choice
+from packformer.bench import doctor
 from packformer.bench.doctor import VARIANTS, examine, print_examination
 
 
@@ -42,6 +44,22 @@ def test_every_kernel_and_variant_is_examined():
     text = shown(examination)
     assert "flash4 runs on cuda only" in text
     assert "every kernel computes what it claims" in text
+
+
+def die(name, variant):
+    os._exit(1)
+
+
+def test_kernels_are_proved_in_processes_that_may_die(monkeypatch):
+    cell = (Variant("cpu", torch.float32, 16, frozenset({"grouped"})), KERNELS["sdpa"])
+    ((found, verdict),) = doctor._in_processes([cell], 1)
+    assert found == cell
+    assert verdict.status == "ok"
+    assert verdict.isolated
+    monkeypatch.setattr(doctor, "_prove_named", die)
+    verdicts = [verdict for _, verdict in doctor._in_processes([cell, cell], 1)]
+    assert [v.status for v in verdicts] == ["failed", "failed"]
+    assert verdicts[0].reason == "fails: its process died"
 
 
 @pytest.mark.parametrize("head_dim", [8, 24])

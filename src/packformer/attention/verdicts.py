@@ -64,21 +64,27 @@ class Verdicts:
         """Verdicts made before, by kernel."""
         return {name: Verdict(**v) for name, v in self._read().get(str(variant), {}).items()}
 
-    def of(self, kernel: Kernel, variant: Variant, *, again: bool = False) -> Verdict:
-        """The verdict of ``kernel`` on ``variant``; made now if there is none, or ``again``."""
+    def of(self, kernel: Kernel, variant: Variant) -> Verdict:
+        """The verdict of ``kernel`` on ``variant``; made now if there is none."""
         verdict = self.known(variant).get(kernel.name)
-        if verdict is None or again:
+        if verdict is None:
             verdict = judge(kernel, variant)
-            if verdict.status == "failed":  # perhaps only now: the memory was full, say
-                return verdict
-            everything = self._read()  # another process may have added some meanwhile
-            everything.setdefault(str(variant), {})[kernel.name] = asdict(verdict)
-            try:
-                self._write(everything)
-            except OSError as error:
-                log.warning("the verdict on %s cannot be kept (%s)", kernel.name, error)
-            known_wrong.cache_clear()
+            self.keep(kernel, variant, verdict)
         return verdict
+
+    def keep(self, kernel: Kernel, variant: Variant, verdict: Verdict) -> None:
+        """Adds a verdict, in place of a former one; of a failure none is left."""
+        everything = self._read()  # another process may have added some meanwhile
+        of_variant = everything.setdefault(str(variant), {})
+        if verdict.status == "failed":  # perhaps only now: the memory was full, say
+            of_variant.pop(kernel.name, None)
+        else:
+            of_variant[kernel.name] = asdict(verdict)
+        try:
+            self._write(everything)
+        except OSError as error:
+            log.warning("the verdict on %s cannot be kept (%s)", kernel.name, error)
+        known_wrong.cache_clear()
 
     def _read(self) -> dict[str, Any]:
         try:

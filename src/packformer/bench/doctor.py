@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from packformer.attention import KERNELS, Variant, Verdict, Verdicts, select_proved_kernel
-from packformer.attention.proof import TOLERANCE
+from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, select_proved_kernel
+from packformer.attention.proof import TOLERANCE, clock, prove
 from packformer.attention.verdicts import machine
 
 VARIANTS: dict[str, frozenset[str]] = {
@@ -34,6 +38,9 @@ VARIANTS: dict[str, frozenset[str]] = {
 """What is examined, by the name shown."""
 
 
+_MOST_PROCESSES = 8
+
+
 @dataclass(frozen=True)
 class Finding:
     """One kernel and variant.
@@ -43,14 +50,12 @@ class Finding:
         kernel: a name from ``KERNELS``.
         unsupported: why the kernel does not take the variant; None if it does.
         verdict: what was seen; None if unsupported.
-        seconds: the examination took, compilation included.
     """
 
     variant: str
     kernel: str
     unsupported: str | None
     verdict: Verdict | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Examination:
         variant: dtype and head size of all variants, as text.
         tolerance: largest relative Frobenius error that passes.
         findings: kernels by variants.
+        seconds: it took, compilation included.
         auto: the kernel ``auto`` takes for each variant, and why; or that none can run it.
     """
 
@@ -70,6 +76,7 @@ class Examination:
     tolerance: float
     findings: list[Finding]
     auto: dict[str, str]
+    seconds: float
 
     @property
     def wrong(self) -> list[Finding]:
@@ -95,21 +102,27 @@ def examine(
         head_dim: K.
         report: called with what is examined next.
     """
+    start = time.perf_counter()
+    variants = {
+        name: Variant(device_type, dtype, head_dim, features) for name, features in VARIANTS.items()
+    }
+    cells = [
+        (n, kernel) for n in variants for kernel in KERNELS.values() if kernel.name != "reference"
+    ]
+    reasons = {(n, kernel): kernel.unsupported(variants[n]) for n, kernel in cells}
+    able = [(variants[n], kernel) for n, kernel in cells if reasons[n, kernel] is None]
+    proofs = _prove_all(able, report)
     verdicts = Verdicts(device_type)
-    findings, auto = [], {}
-    for name, features in VARIANTS.items():
-        variant = Variant(device_type, dtype, head_dim, features)
-        for kernel in KERNELS.values():
-            if kernel.name == "reference":
-                continue
-            report(f"{kernel.name} on {name}")
-            start = time.perf_counter()
-            reason = kernel.unsupported(variant)
-            verdict = None if reason else verdicts.of(kernel, variant, again=True)
-            seconds = time.perf_counter() - start
-            findings.append(Finding(name, kernel.name, reason, verdict, seconds))
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+    for number, ((variant, kernel), verdict) in enumerate(proofs.items()):
+        report(f"taking times: {number} of {len(proofs)}, {kernel.name} on {variant}")
+        proofs[variant, kernel] = clock(kernel, variant, verdict)
+        verdicts.keep(kernel, variant, proofs[variant, kernel])
+    findings = [
+        Finding(n, kernel.name, reasons[n, kernel], proofs.get((variants[n], kernel)))
+        for n, kernel in cells
+    ]
+    auto = {}
+    for name, variant in variants.items():
         try:
             chosen, why = select_proved_kernel(variant)
             auto[name] = f"{chosen.name}: {why}"
@@ -121,7 +134,55 @@ def examine(
         tolerance=TOLERANCE[dtype],
         findings=findings,
         auto=auto,
+        seconds=time.perf_counter() - start,
     )
+
+
+_Cell = tuple[Variant, Kernel]
+
+
+def _prove_all(cells: list[_Cell], report: Callable[[str], None]) -> dict[_Cell, Verdict]:
+    """Verdicts without times.
+
+    On a GPU in several processes, because compiling the kernels takes long. What failed is tried
+    again in a process of its own: an illegal access to memory spoils all that follows it.
+    """
+    proofs: dict[_Cell, Verdict] = {}
+
+    def settle(cell: _Cell, verdict: Verdict) -> None:
+        proofs[cell] = verdict
+        report(f"proving: {len(proofs)} of {len(cells)} done, last {cell[1].name} on {cell[0]}")
+
+    if not cells or cells[0][0].device_type == "cpu":
+        for variant, kernel in cells:
+            settle((variant, kernel), prove(kernel, variant))
+        return proofs
+    for cell, verdict in _in_processes(cells, min(_MOST_PROCESSES, os.cpu_count() or 1)):
+        settle(cell, verdict)
+    for cell in cells:
+        if proofs[cell].status == "failed":
+            for again in _in_processes([cell], 1):
+                settle(*again)
+    return {cell: proofs[cell] for cell in cells}
+
+
+def _in_processes(cells: list[_Cell], workers: int) -> Iterator[tuple[_Cell, Verdict]]:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = {
+            pool.submit(_prove_named, kernel.name, variant): (variant, kernel)
+            for variant, kernel in cells
+        }
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool:
+                reason = "fails: its process died"
+                yield futures[future], Verdict("failed", reason, {}, False, None)
+
+
+def _prove_named(name: str, variant: Variant) -> Verdict:
+    torch.set_num_threads(1)
+    return prove(KERNELS[name], variant)
 
 
 def print_examination(examination: Examination, console: Console) -> None:
@@ -152,8 +213,7 @@ def print_examination(examination: Examination, console: Console) -> None:
         time = "" if verdict.milliseconds is None else f"{verdict.milliseconds:.2f}"
         table.add_row(finding.variant, finding.kernel, verdict.status, *errors, time)
     console.print(table)
-    seconds = sum(finding.seconds for finding in examination.findings)
-    console.print(f"examined in {seconds:.0f} s; unsupported")
+    console.print(f"examined in {examination.seconds:.0f} s; unsupported")
     for (kernel, reason), variants in unsupported.items():
         console.print(f"  {kernel} {reason}: {', '.join(variants)}", highlight=False)
     console.print("auto takes")
