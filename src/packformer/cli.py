@@ -110,8 +110,12 @@ def _doctor(options: argparse.Namespace) -> None:
     if options.head_dim < 1:
         raise ValueError(f"--head-dim ({options.head_dim}) must be at least 1")
     device, dtype = _device_and_dtype(options)
-    with Console(stderr=True).status("loading") as status:
-        examination = examine(device, dtype, options.head_dim, status.update)
+    errors = Console(stderr=True)
+    if errors.is_terminal:
+        with errors.status("loading") as status:
+            examination = examine(device, dtype, options.head_dim, status.update)
+    else:
+        examination = examine(device, dtype, options.head_dim, errors.print)
     if options.json:
         print(json.dumps(examination.to_dict(), indent=2))
     else:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import HALF, PUBLISHED, Kernel, Scoring
+from packformer.attention.kernel import HALF, PUBLISHED, Kernel, Scoring, without_batch
 from packformer.attention.layout import PackedLayout
 
 _MIN_CAPABILITY = (9, 0)
@@ -77,9 +77,7 @@ def _run(
 ) -> Tensor:
     published = isinstance(scoring.alibi_slopes, str)
     out_MHK, _ = _flash4(
-        q[0],
-        k[0],
-        v[0],
+        *without_batch(q, k, v),
         layout.cu_seqlens,
         None if published else scoring.slopes(q),
         published,

@@ -94,6 +94,11 @@ class Scoring(NamedTuple):
         return frozenset(name for name, is_asked in asked.items() if is_asked)
 
 
+def without_batch(*tensors: Tensor) -> list[Tensor]:
+    """``[1, M, ...]`` as ``[M, ...]``: views, whose gradients, unlike an index's, are no copies."""
+    return [x.squeeze(0) for x in tensors]
+
+
 class KernelFunction(Protocol):
     """Computes ``packed_attention`` for arguments that were already checked."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import FEATURES, HALF, Kernel, Scoring
+from packformer.attention.kernel import FEATURES, HALF, Kernel, Scoring, without_batch
 from packformer.attention.layout import PackedLayout
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -35,11 +35,11 @@ def _run(
     fused = q.device.type == "cpu" and not scoring.features() - {"window", "alibi", "given_alibi"}
     if fused:
         # In half precision torch's kernel for CPU loses more than the rounding of its inputs.
-        q_MHK, k_MGK, v_MGK = (x[0].float() if x.dtype in HALF else x[0] for x in (q, k, v))
+        q_MHK, k_MGK, v_MGK = (x.float() if x.dtype in HALF else x for x in without_batch(q, k, v))
         out_MHK, _ = _sdpa(q_MHK, k_MGK, v_MGK, cu_seqlens, slopes, window, scale)
         out_MHK = out_MHK.to(q.dtype)
     else:
-        out_MHK = _any_sdpa(q[0], k[0], v[0], slopes, bias, cu_seqlens, window, scale, cap)
+        out_MHK = _any_sdpa(*without_batch(q, k, v), slopes, bias, cu_seqlens, window, scale, cap)
     return out_MHK[None]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import HALF, Kernel, Scoring
+from packformer.attention.kernel import HALF, Kernel, Scoring, without_batch
 from packformer.attention.layout import PackedLayout
 from packformer.attention.load_xformers import load_fmha
 
@@ -40,7 +40,11 @@ def _run(
     prepared: Any = None,
 ) -> Tensor:
     out_MHK, _ = _flash(
-        q[0], k[0], v[0], layout.cu_seqlens, layout.max_seqlen, scoring.window or 0, scoring.scale
+        *without_batch(q, k, v),
+        layout.cu_seqlens,
+        layout.max_seqlen,
+        scoring.window or 0,
+        scoring.scale,
     )
     return out_MHK[None]
 

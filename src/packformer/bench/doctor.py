@@ -182,6 +182,7 @@ def _in_processes(cells: list[_Cell], workers: int) -> Iterator[tuple[_Cell, Ver
 
 def _prove_named(name: str, variant: Variant) -> Verdict:
     torch.set_num_threads(1)
+    torch._inductor.config.compile_threads = 1  # else each process starts a dozen more
     return prove(KERNELS[name], variant)
 
 

@@ -76,7 +76,9 @@ def torch_varlen(layout: PackedLayout, slopes: Tensor | None, window: int | None
         else:
             k, v = (_expanded(x, q.shape[2]) for x in (k, v))
         bounds = layout.cu_seqlens
-        out = varlen_attn(q[0], k[0], v[0], bounds, bounds, longest, longest, **options)
+        out = varlen_attn(
+            *(x.squeeze(0) for x in (q, k, v)), bounds, bounds, longest, longest, **options
+        )
         assert isinstance(out, Tensor)
         return out[None]
 
