@@ -21,6 +21,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _expanded(x_BMGK: Tensor, num_heads: int) -> Tensor:
+    if x_BMGK.shape[2] == num_heads:
+        return x_BMGK
     return x_BMGK.repeat_interleave(num_heads // x_BMGK.shape[2], dim=2)
 
 
@@ -76,9 +78,8 @@ def torch_varlen(layout: PackedLayout, slopes: Tensor | None, window: int | None
         else:
             k, v = (_expanded(x, q.shape[2]) for x in (k, v))
         bounds = layout.cu_seqlens
-        out = varlen_attn(
-            *(x.squeeze(0) for x in (q, k, v)), bounds, bounds, longest, longest, **options
-        )
+        q, k, v = (x.squeeze(0) for x in (q, k, v))
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
         assert isinstance(out, Tensor)
         return out[None]
 
