@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 from packformer.attention import PackedLayout
-from packformer.batch import IGNORE_INDEX
+from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.data.packing import PackingSettings
 from packformer.data.rows import PackedRows
 from packformer.data.tasks import Copying
@@ -183,3 +184,63 @@ def test_byte_lengths_are_not_saved():
     module = make_module(byte_lengths=torch.ones(11))
     assert not [name for name in module.state_dict() if "byte_length" in name]
     assert isinstance(module.model, nn.Module)
+
+
+def test_training_and_validation_are_one_graph_each_for_a_thousand_packings(caplog):
+    """What is compiled is what the module compiles; forward and backward count as one."""
+    torch._dynamo.reset()
+    module = make_module(token_budget=40, compile=True)
+    module.model.select_kernel("cpu", torch.float32)
+    counters = []
+    for name, eager in (
+        ("_training_loss", module._eager_loss),
+        ("_validation_loss", module._eager_validation_loss),
+    ):
+        counters.append(CompileCounterWithBackend("aot_eager"))
+        compiled = torch.compile(eager, dynamic=False, fullgraph=True, backend=counters[-1])
+        setattr(module, name, compiled)
+    settings = PackingSettings(256, max_document_length=64)
+    rows = PackedRows(DATA.train, settings, max_documents=40, seed=0, limit=1000)
+    packings = set()
+    for number, batch in enumerate(rows):
+        packings.add(batch.lengths)
+        module.train()
+        module.training_step(batch, number).backward()
+        module.zero_grad()
+        if number % 100 == 0:
+            module.eval()
+            with torch.no_grad():
+                module.validation_step(batch, number)
+    assert len(packings) > 900
+    assert [counter.frame_count for counter in counters] == [1, 1]
+    assert "compiled again" not in caplog.text
+
+
+def gradients_of(rows):
+    """Of 64 documents, 8 to a row, ``rows`` rows to a micro-batch; their sizes differ."""
+    module = make_module(token_budget=25 * rows)
+    documents = [torch.arange(2 + n % 9) % 11 for n in range(64)]  # 8 micro-batches of 8 documents
+    per_micro_batch = 8 * rows
+    for start in range(0, 64, per_micro_batch):
+        part = documents[start : start + per_micro_batch]
+        lengths = [len(d) for d in part]
+        targets = torch.cat([torch.cat([d[1:], torch.tensor([IGNORE_INDEX])]) for d in part])
+        batch = PackedBatch(
+            torch.cat(part)[None],
+            targets[None],
+            PackedLayout.from_lengths(lengths),
+            num_tokens=sum(lengths),
+            num_targets=sum(lengths) - len(lengths),
+            lengths=tuple(lengths),
+            position={},
+        )
+        (module.training_step(batch, 0) / (8 // rows)).backward()  # as Lightning accumulates
+    return [p.grad for p in module.model.parameters()]
+
+
+def test_one_large_micro_batch_is_two_is_eight():
+    wanted = gradients_of(8)
+    for rows in (4, 1):
+        for found, expected in zip(gradients_of(rows), wanted, strict=True):
+            error = torch.linalg.norm(found - expected) / torch.linalg.norm(expected)
+            assert error <= 1e-6

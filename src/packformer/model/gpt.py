@@ -33,6 +33,8 @@ class GPT(nn.Module):
         hidden_width: of the feed-forward layers; by default 8/3 D, rounded up to a multiple of 64.
         tie_embeddings: the head shares the embedding's weights.
         init_std: standard deviation of the initial weights.
+        activation_checkpointing: what is computed again in the backward instead of kept, see
+            ``Block``.
 
     Raises:
         ValueError: if a size is below 1 or does not fit the others.
@@ -51,6 +53,7 @@ class GPT(nn.Module):
         hidden_width: int | None = None,
         tie_embeddings: bool = True,
         init_std: float = 0.02,
+        activation_checkpointing: str = "none",
     ) -> None:
         super().__init__()
         for name, value in {
@@ -70,7 +73,8 @@ class GPT(nn.Module):
         self.width = width
         self.embedding = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(
-            Block(width, hidden_width, attention(width, num_heads)) for _ in range(num_layers)
+            Block(width, hidden_width, attention(width, num_heads), activation_checkpointing)
+            for _ in range(num_layers)
         )
         self.position = position(
             width=width,
@@ -107,6 +111,10 @@ class GPT(nn.Module):
         Returns:
             ``[1, M, V]``, in the dtype the head computes in.
         """
+        return self.head(self.activations(tokens, layout))
+
+    def activations(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
+        """What the head reads, ``[1, M, D]``; arguments as of ``forward``."""
         attention = self.layers[0]
         prepared = None
         if isinstance(attention.kernel, Kernel):
@@ -115,7 +123,7 @@ class GPT(nn.Module):
         x_BMD = self.position.embed(self.embedding(tokens), layout.position_ids)
         for block in self.blocks:
             x_BMD = block(x_BMD, layout, self.position, rotation, prepared)
-        return self.head(self.norm(x_BMD))
+        return self.norm(x_BMD)
 
     def select_kernel(
         self,

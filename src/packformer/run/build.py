@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from packformer.data import PackedDataModule
 from packformer.model import GPT
+from packformer.run.device import memory_bytes
 from packformer.run.naming import run_name
 from packformer.run.resume import LAST_CHECKPOINT
 from packformer.settings import check_whole
@@ -31,9 +32,12 @@ from packformer.training import (
     LineProgress,
     TrainingModule,
     TrainingProgressBar,
+    chunk_that_fits,
 )
 
 log = logging.getLogger(__name__)
+
+_VOCABULARY_MULTIPLE = 128
 
 
 def make(node: DictConfig) -> Any:
@@ -60,10 +64,15 @@ def build_data(config: DictConfig) -> PackedDataModule:
 def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
     """The model, with room for every token id and position of the data.
 
+    A vocabulary of text is rounded up to a multiple of 128, which matrix products like.
+
     Raises:
         ValueError: if the vocabulary chosen is smaller than the data's, or sizes do not fit.
     """
-    vocab_size = config.model.vocab_size or data.splits.vocab_size
+    is_text = data.splits.byte_lengths is not None
+    multiple = _VOCABULARY_MULTIPLE if is_text else 1
+    rounded = -(-data.splits.vocab_size // multiple) * multiple
+    vocab_size = config.model.vocab_size or rounded
     if vocab_size < data.splits.vocab_size:
         raise ValueError(
             f"token id {data.splits.vocab_size - 1} lies outside the vocabulary: model.vocab_size "
@@ -84,6 +93,7 @@ def build_module(
     model: GPT,
     data: PackedDataModule,
     accelerator: str,
+    precision: str,
     identity: dict[str, Any],
 ) -> TrainingModule:
     """The Lightning module."""
@@ -104,7 +114,19 @@ def build_module(
         byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
         score_answers=data.splits.scores_answers,
         compile=accelerator == "cuda" if config.compile == "auto" else config.compile,
+        loss_chunk=_loss_chunk(config.loss_chunk, model, data, accelerator, precision),
     )
+
+
+def _loss_chunk(
+    asked: Any, model: GPT, data: PackedDataModule, accelerator: str, precision: str
+) -> int:
+    if asked != "auto":
+        check_whole("loss_chunk (auto, or tokens)", asked, at_least=1)
+        return min(asked, data.row_length)
+    bytes_per_logit = {"32": 4, "64": 8}.get(precision.split("-")[0], 2)
+    memory = memory_bytes(accelerator)
+    return chunk_that_fits(data.row_length, model.vocab_size, bytes_per_logit, memory)
 
 
 def build_trainer(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
+_UNKNOWN_MEMORY = 8 * 2**30
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
 
 
@@ -25,6 +28,16 @@ def resolve_accelerator(accelerator: str) -> str:
             "sees none: use auto or cpu"
         )
     return choices[accelerator]
+
+
+def memory_bytes(accelerator: str) -> int:
+    """Memory of the GPU, or of this machine (8 GiB where the system does not say)."""
+    if accelerator == "cuda":
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

@@ -21,8 +21,9 @@ def one_line(error: BaseException) -> str:
         error = error.__cause__
     if type(error).__name__ == _OUT_OF_MEMORY:
         return (
-            "the GPU's memory is full: lower packing.row_length, and raise trainer."
-            f"accumulate_grad_batches instead, or take a smaller model ({_first_line(error)})"
+            "the GPU's memory is full: set model.activation_checkpointing=selective (or full), or "
+            "lower packing.row_length and raise trainer.accumulate_grad_batches instead "
+            f"({_first_line(error)})"
         )
     message = str(error).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:

@@ -18,6 +18,7 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 _NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "optimizer")
+_SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing")
 _DECIDED = "PACKFORMER_RESUME_FROM"
 
 
@@ -68,7 +69,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings a checkpoint means nothing without, flat: model, positions, optimizer."""
     kept = {name: config[name] for name in _PART_OF_CHECKPOINT}
-    return {key: value for key, value in _flat(kept).items() if key != "attention.kernel"}
+    return {key: value for key, value in _flat(kept).items() if key not in _SAME_WEIGHTS}
 
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:

@@ -92,7 +92,7 @@ def train(config: DictConfig) -> float:
     resumed_step = None
     if checkpoint is not None:
         resumed_step = check_checkpoint(checkpoint, model, data.stream, identity)
-    module = build_module(config, model, data, accelerator, identity)
+    module = build_module(config, model, data, accelerator, precision, identity)
 
     folder = _folder(checkpoint)
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
@@ -182,6 +182,8 @@ def _announce(
     log.info("data     %s", data.splits.description)
     log.info("rows     %s tokens in up to %d documents", f"{data.row_length:,}", data.max_documents)
     log.info("model    %s parameters", f"{module.model.num_parameters():,}")
+    if module.loss_chunk < data.row_length:
+        log.info("loss     the logits of %s tokens at a time", f"{module.loss_chunk:,}")
     log.info("folder   %s", folder)
     if resumed_step is not None:
         log.info("resumed  after step %d", resumed_step)

@@ -2,6 +2,7 @@
 
 from packformer.training.checkpoint import AtomicCheckpointIO
 from packformer.training.last_checkpoint import LastCheckpoint
+from packformer.training.loss import chunk_that_fits
 from packformer.training.module import TrainingModule
 from packformer.training.optimizer import adamw
 from packformer.training.progress import LineProgress, TrainingProgressBar
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingModule",
     "TrainingProgressBar",
     "adamw",
+    "chunk_that_fits",
     "constant",
     "warmup_cosine",
 ]

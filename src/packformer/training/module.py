@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import packformer
 from packformer.attention import (
@@ -22,7 +22,9 @@ from packformer.attention import (
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
+from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, TokenLoss
+from packformer.training.recompilation import warn_of_recompilation
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class TrainingModule(L.LightningModule):
         byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
         score_answers: measure exact-match accuracy in validation.
         compile: compile model and loss as one graph.
+        loss_chunk: tokens whose logits exist at the same time in training, see
+            ``next_token_loss``; None for all.
     """
 
     _byte_lengths: Tensor | None
@@ -68,6 +72,7 @@ class TrainingModule(L.LightningModule):
         byte_lengths: Tensor | None = None,
         score_answers: bool = False,
         compile: bool = False,
+        loss_chunk: int | None = None,
     ) -> None:
         super().__init__()
         if token_budget < 1:
@@ -90,20 +95,28 @@ class TrainingModule(L.LightningModule):
         self._max_grad_norm = max_grad_norm
         self._identity = identity or {}
         self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
-        self._loss: Callable[..., tuple[Tensor, Tensor]] = (
-            torch.compile(self._eager_loss, dynamic=False) if compile else self._eager_loss
-        )
+        self.loss_chunk = sys.maxsize if loss_chunk is None else loss_chunk
+        self._training_loss: Callable[..., Tensor] = self._eager_loss
+        self._validation_loss: Callable[..., tuple[Tensor, Tensor]] = self._eager_validation_loss
+        if compile:
+            warn_of_recompilation()
+            self._training_loss = torch.compile(self._eager_loss, dynamic=False)
+            self._validation_loss = torch.compile(self._eager_validation_loss, dynamic=False)
 
-    def _eager_loss(
+    def _eager_loss(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> Tensor:
+        """Summed nats of the counted tokens."""
+        x_BMD = self.model.activations(tokens, layout)
+        head_VD = self.model.head.weight
+        return next_token_loss(x_BMD.squeeze(0), head_VD, targets.squeeze(0), self.loss_chunk)
+
+    def _eager_validation_loss(
         self, tokens: Tensor, targets: Tensor, layout: PackedLayout
     ) -> tuple[Tensor, Tensor]:
-        """Summed nats of the counted tokens, and the most likely ids ``[1, M]``."""
+        """Summed nats, and the most likely ids ``[1, M]``, the targets if they do not matter."""
+        if self.val_answers is None:
+            return self._eager_loss(tokens, targets, layout), targets
         logits = self.model(tokens, layout)
-        nll = F.cross_entropy(
-            logits[0].float(), targets[0], ignore_index=IGNORE_INDEX, reduction="sum"
-        )
-        scored = self.val_answers is not None and not self.training
-        return nll, logits.argmax(-1) if scored else targets
+        return summed_nats(logits.squeeze(0), targets.squeeze(0)), logits.argmax(-1)
 
     def setup(self, stage: str) -> None:
         """Settles the attention kernel for the device and precision of this run."""
@@ -133,12 +146,12 @@ class TrainingModule(L.LightningModule):
             log.info("attend   %s", self.kernel)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
-        nll, _ = self._loss(batch.tokens, batch.targets, batch.layout)
+        nll = self._training_loss(batch.tokens, batch.targets, batch.layout)
         self.train_loss.update(nll.detach(), batch.num_targets)
         return nll / self._token_budget
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
-        nll, predictions = self._loss(batch.tokens, batch.targets, batch.layout)
+        nll, predictions = self._validation_loss(batch.tokens, batch.targets, batch.layout)
         num_bytes: Tensor | int = 0
         byte_lengths = self._byte_lengths
         if byte_lengths is not None:

@@ -1,0 +1,96 @@
+"""The loss, whole and in chunks."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from packformer.batch import IGNORE_INDEX
+from packformer.training.loss import chunk_that_fits, next_token_loss
+
+M, D, V = 50, 16, 37
+
+
+def make(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(M, D, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(V, D, generator=generator).to(dtype).requires_grad_()
+    targets = torch.randint(V, (M,), generator=generator)
+    targets[[0, 7, 20, 21, 22, 23, 49]] = IGNORE_INDEX
+    return x, head, targets
+
+
+def results(chunk, dtype=torch.float32, factor=1.0, function=next_token_loss):
+    x, head, targets = make(dtype)
+    loss = function(x, head, targets, chunk)
+    return loss.detach(), *torch.autograd.grad(loss * factor, (x, head))
+
+
+def plain(x, head, targets, chunk):
+    return F.cross_entropy(x @ head.T, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.01])
+@pytest.mark.parametrize("chunk", [1, 4, 7, 49, 50, 1000])
+def test_chunks_change_neither_loss_nor_gradients(chunk, factor):
+    wanted = results(None, torch.float64, factor, plain)
+    for found, expected in zip(results(chunk, torch.float64, factor), wanted, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(results(chunk, factor=factor), wanted, strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_chunks_are_as_exact_as_the_whole_in_half_precision():
+    wanted = results(None, torch.float64, 1.0, plain)
+    for chunk in (7, M):
+        x, head, targets = make()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = next_token_loss(x, head, targets, chunk)
+        grads = torch.autograd.grad(loss, (x, head))
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(wanted[0].item(), rel=1e-3)
+        for found, expected in zip(grads, wanted[1:], strict=True):
+            assert found.dtype == torch.float32
+            error = torch.linalg.norm(found - expected) / torch.linalg.norm(expected)
+            assert error <= 5e-3
+
+
+def test_chunks_hold_fewer_logits_at_a_time():
+    sizes = []
+
+    class Largest(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.ndim == 2 and result.shape[1] == V:
+                sizes.append(result.shape[0])
+            return result
+
+    x, head, targets = make()
+    with Largest():
+        next_token_loss(x, head, targets, 7)
+    assert max(sizes) == 7
+
+
+def test_without_gradients_chunks_only_add_up():
+    x, head, targets = make()
+    with torch.no_grad():
+        found = next_token_loss(x, head, targets, 7)
+    torch.testing.assert_close(found, plain(x, head, targets, None).detach())
+
+
+@pytest.mark.parametrize("chunk", [7, M])
+def test_the_loss_is_one_graph(chunk):
+    torch._dynamo.reset()
+    compiled = torch.compile(next_token_loss, fullgraph=True, backend="aot_eager")
+    wanted = results(chunk)
+    for found, expected in zip(results(chunk, function=compiled), wanted, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_all_logits_are_made_at_once_where_they_fit():
+    gib = 2**30
+    assert chunk_that_fits(32_768, 50_304, 2, 80 * gib) == 32_768
+    assert chunk_that_fits(32_768, 50_304, 2, 24 * gib) == 15_104 + 896
+    assert chunk_that_fits(32_768, 50_304, 2, 24 * gib) % 128 == 0
+    assert chunk_that_fits(1024, 4096, 4, 8 * gib) == 1024
+    assert chunk_that_fits(32_768, 10**9, 4, gib) == 128
