@@ -19,10 +19,10 @@ BELOW = {
     "batch": {"attention"},
     "model": {"attention", "nn", "settings"},
     "data": {"attention", "batch", "cache", "settings"},
-    "bench": {"attention", "nn"},
-    "cli": {"bench"},
+    "bench": {"attention", "batch", "nn"},
+    "cli": {"bench", "run"},
     "training": {"attention", "batch", "model", "settings"},
-    "run": {"data", "model", "settings", "training"},
+    "run": {"attention", "batch", "bench", "data", "model", "settings", "training"},
 }
 # Which files may import an outside library.
 ONLY_IN = {
@@ -35,7 +35,7 @@ ONLY_IN = {
     "filelock": {"run/lock.py", "run/train.py"},  # the latter for a type
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
-    "matplotlib": {"bench/attention.py", "run/curve.py"},
+    "matplotlib": {"bench/attention.py", "bench/step.py", "run/curve.py"},
 }
 
 

@@ -22,7 +22,7 @@ COMMANDS = [
     if line.strip() and not line.startswith("#")
 ]
 TRAINING = [command for command in COMMANDS if command.startswith("python -m train")]
-_NEEDS_GPU = re.compile(r"gpt_124m|gpt_1b|recall_gpu|trainer=gpu|trainer\.devices")
+_NEEDS_GPU = re.compile(r"gpt_124m|gpt_350m|gpt_1b|recall_gpu|trainer=gpu|trainer\.devices")
 
 
 def test_the_readme_is_short_and_its_commands_are_known() -> None:

@@ -75,6 +75,30 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("attention"), help="folder for the CSV and pictures"
     )
     attention.set_defaults(run=_bench_attention)
+
+    step = subjects.add_parser(
+        "step",
+        help="a preset's training step against other libraries",
+        description="Tokens per second, utilisation, memory and compile time of a training step, "
+        "bare and in Lightning, where its time goes, and the same model in Hugging Face's and "
+        "litgpt's hands (pip install transformers litgpt).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    step.add_argument("preset", nargs="?", default="gqa", help="an experiment, such as gpt_124m")
+    step.add_argument(
+        "overrides",
+        nargs="*",
+        help="settings as of `python -m train`; data=random unless data=... is among them",
+    )
+    step.add_argument("--steps", type=int, default=50, help="measured, after the warm-up")
+    step.add_argument("--warmup", type=int, default=10, help="steps before them")
+    step.add_argument(
+        "--peers", action=argparse.BooleanOptionalAction, default=True, help="other libraries too"
+    )
+    step.add_argument(
+        "--output", type=Path, default=Path("step"), help="folder for the CSV and the picture"
+    )
+    step.set_defaults(run=_bench_step)
     return parser
 
 
@@ -139,6 +163,21 @@ def _bench_attention(options: argparse.Namespace) -> None:
             documents=tuple(options.documents),
             longest=options.longest,
             variants=tuple(options.variants),
+        ),
+        options.output,
+    )
+
+
+def _bench_step(options: argparse.Namespace) -> None:
+    from packformer.run.bench_step import StepBench, run_step_bench
+
+    run_step_bench(
+        StepBench(
+            preset=options.preset,
+            overrides=tuple(options.overrides),
+            steps=options.steps,
+            warmup=options.warmup,
+            peers=options.peers,
         ),
         options.output,
     )

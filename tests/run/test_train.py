@@ -16,7 +16,7 @@ from PIL import Image
 EXPERIMENTS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
 )
-_GPU_SIZED = {"gpt_124m", "gpt_1b", "recall_gpu"}
+_GPU_SIZED = {"gpt_124m", "gpt_350m", "gpt_1b", "recall_gpu"}
 _ON_TEXT = {"mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window"}
 
 

@@ -2,6 +2,7 @@
 
 from packformer.data.module import PackedDataModule
 from packformer.data.packing import PackingSettings
+from packformer.data.random_documents import RandomDocuments
 from packformer.data.tasks import AssociativeRecall, Copying, Sorting
 from packformer.data.text import StandardLibrary, TextFiles
 
@@ -10,6 +11,7 @@ __all__ = [
     "Copying",
     "PackedDataModule",
     "PackingSettings",
+    "RandomDocuments",
     "Sorting",
     "StandardLibrary",
     "TextFiles",

@@ -71,6 +71,7 @@ class GPT(nn.Module):
         self.vocab_size = vocab_size
         self.max_position = max_position
         self.width = width
+        self.hidden_width = hidden_width
         self.embedding = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(
             Block(width, hidden_width, attention(width, num_heads), activation_checkpointing)

@@ -5,6 +5,7 @@ from packformer.training.last_checkpoint import LastCheckpoint
 from packformer.training.loss import chunk_that_fits
 from packformer.training.module import TrainingModule
 from packformer.training.optimizer import adamw
+from packformer.training.peak_flops import peak_flops
 from packformer.training.progress import LineProgress, TrainingProgressBar
 from packformer.training.records import StepRecords
 from packformer.training.schedule import constant, warmup_cosine
@@ -19,5 +20,6 @@ __all__ = [
     "adamw",
     "chunk_that_fits",
     "constant",
+    "peak_flops",
     "warmup_cosine",
 ]

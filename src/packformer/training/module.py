@@ -28,7 +28,7 @@ from packformer.training.recompilation import warn_of_recompilation
 
 log = logging.getLogger(__name__)
 
-_DTYPES = {
+DTYPES = {
     "bf16-mixed": torch.bfloat16,
     "bf16-true": torch.bfloat16,
     "16-mixed": torch.float16,
@@ -121,7 +121,7 @@ class TrainingModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Settles the attention kernel for the device and precision of this run."""
         device_type = self.trainer.strategy.root_device.type
-        dtype = _DTYPES[str(self.trainer.precision)]
+        dtype = DTYPES[str(self.trainer.precision)]
 
         def select(variant: Variant, asked: str) -> tuple[Kernel, str]:
             # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot,

@@ -1,0 +1,83 @@
+"""Documents of random tokens and log-normal length: for benchmarks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from packformer.batch import IGNORE_INDEX
+from packformer.cache import fingerprint
+from packformer.data.source import DataSplits, Tokens
+from packformer.settings import check_number, check_whole
+
+_TRAIN, _VALIDATION = 0, 1
+
+
+@dataclass(frozen=True)
+class RandomDocuments:
+    """Uniformly random tokens in documents whose lengths are log-normal; there is nothing to learn.
+
+    Attributes:
+        vocab_size: V.
+        mean_length: of the log-normal distribution, in tokens.
+        sigma: standard deviation of the logarithm of the lengths.
+        longest: longer ones are cut to this length, in tokens; None for no limit.
+        validation_documents: finite, unlike those for training.
+        seed: of lengths and tokens.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    vocab_size: int = 50_304
+    mean_length: float = 600
+    sigma: float = 1.0
+    longest: int | None = 4096
+    validation_documents: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "validation_documents"):
+            check_whole(f"data.{name}", getattr(self, name), at_least=1)
+        if self.longest is not None:
+            check_whole("data.longest", self.longest, at_least=2)
+        check_number("data.mean_length", self.mean_length, above=0)
+        check_number("data.sigma", self.sigma, at_least=0)
+
+    def prepare(self) -> DataSplits:
+        return DataSplits(
+            train=_Documents(self, _TRAIN, None),
+            validation=_Documents(self, _VALIDATION, self.validation_documents),
+            vocab_size=self.vocab_size,
+            byte_lengths=None,
+            scores_answers=False,
+            tokenizer=None,
+            fingerprint=fingerprint([repr(self)]),
+            description=f"random documents of {self.mean_length:g} tokens on average",
+        )
+
+
+@dataclass(frozen=True)
+class _Documents:
+    settings: RandomDocuments
+    split: int
+    num_documents: int | None
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, self.split, index])
+
+    def _length(self, rng: np.random.Generator) -> int:
+        of = self.settings
+        mu = math.log(of.mean_length) - of.sigma**2 / 2
+        length = max(2, round(rng.lognormal(mu, of.sigma)))
+        return length if of.longest is None else min(length, of.longest)
+
+    def length(self, index: int) -> int:
+        return self._length(self._rng(index))
+
+    def document(self, index: int) -> tuple[Tokens, Tokens]:
+        rng = self._rng(index)
+        tokens = rng.integers(self.settings.vocab_size, size=self._length(rng))
+        return tokens, np.append(tokens[1:], IGNORE_INDEX)
