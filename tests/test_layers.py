@@ -32,7 +32,7 @@ ONLY_IN = {
     "torchmetrics": {"training"},
     "tokenizers": {"data"},
     "rich": {"bench", "cli", "run"},
-    "filelock": {"run/lock.py", "run/train.py"},  # the latter for a type
+    "filelock": {"attention/verdicts.py", "run/lock.py", "run/train.py"},  # the latter for a type
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
     "matplotlib": {"bench/attention.py", "bench/step.py", "run/curve.py"},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from packformer.attention import PackedLayout, packed_attention
+from packformer.attention.packed import _announce_cost
 
 LAYOUT = PackedLayout.from_lengths([5, 3], num_slots=3)
 Q = torch.randn(1, 8, 4, 16)
@@ -18,7 +19,29 @@ def with_bounds(*bounds, **changes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"soft_cap": 0.0}, r"soft_cap \(0.0\) must be positive, or None"),
+        ({"soft_cap": 0.0}, r"soft_cap \(0.0\) must be a positive finite number, or None"),
+        ({"soft_cap": float("inf")}, r"soft_cap \(inf\) must be a positive finite number"),
+        ({"soft_cap": "x"}, r"soft_cap \(x\) must be a positive finite number"),
+        ({"scale": 0.0}, r"scale \(0.0\) must be a positive finite number; .* negate q"),
+        ({"scale": -0.3}, r"scale \(-0.3\) must be a positive finite number"),
+        ({"scale": float("nan")}, r"scale \(nan\) must be a positive finite number"),
+        ({"scale": "x"}, r"scale \(x\) must be a positive finite number"),
+        ({"window": True}, r"window \(True\) must be a whole number from 1 up, or None"),
+        (
+            {"bias": torch.ones(4, 8, 8, dtype=torch.bool)},
+            r"bias \(torch.bool\) must be float32",
+        ),
+        ({"bias": torch.ones(4, 8, 8).double()}, r"bias \(torch.float64\) must be float32 or of q"),
+        ({"bias": 0.1}, r"bias \(float\) must be a tensor"),
+        (
+            {"alibi_slopes": [0.1] * 4},
+            r"alibi_slopes \(\[0.1, .* must be .published., or a",
+        ),
+        (
+            {"alibi_slopes": torch.ones(4).double()},
+            r"alibi_slopes \(torch.float64\) must be",
+        ),
+        ({"kernel": None}, "unknown attention kernel None: use auto or one of"),
         ({"window": 0}, r"window \(0\) must be a whole number from 1 up"),
         ({"bias": torch.zeros(2, 8, 8)}, r"bias \[2, 8, 8\] must be \[H or 1, M, M\], here \[4, 8"),
         ({"bias": torch.zeros(4, 8, 7)}, r"bias \[4, 8, 7\]"),
@@ -33,6 +56,18 @@ def test_options_that_do_not_fit_are_named(options, message):
         packed_attention(Q, Q, Q, LAYOUT, **options)
 
 
+def test_tensors_that_do_not_fit_are_named():
+    for q, k, v, message in (
+        (Q, Q.to("meta"), Q.to("meta"), "must share a device, not cpu, meta, meta: move"),
+        (Q, Q, Q.to("meta"), "must share a device"),
+        (torch.randn(1, 8, 0, 16), Q[:, :, :0], Q[:, :, :0], "must have no empty dimension"),
+        (Q[..., :0], Q[..., :0], Q[..., :0], "must have no empty dimension"),
+        (Q.numpy(), Q, Q, r"q \(ndarray\) must be a tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            packed_attention(q, k, v, LAYOUT)
+
+
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
@@ -42,6 +77,10 @@ def test_options_that_do_not_fit_are_named(options, message):
         ),
         (LAYOUT.to("meta"), r"cu_seqlens is on meta, q on cpu: move it with layout.to\(device\)"),
         (replace(LAYOUT, cu_seqlens=LAYOUT.cu_seqlens[None]), r"cu_seqlens \[1, 4\] must have one"),
+        (replace(LAYOUT, cu_seqlens=LAYOUT.cu_seqlens[:1]), "cu_seqlens must have at least two"),
+        (replace(LAYOUT, max_seqlen=5.5), r"max_seqlen \(5.5\) must be a whole number from 1 up"),
+        (replace(LAYOUT, position_ids=LAYOUT.position_ids.int()), "position_ids .* must be int64"),
+        ([5, 3], r"layout \(list\) must be a PackedLayout: make one with"),
     ],
 )
 def test_layouts_of_another_kind_are_named(layout, message):
@@ -56,11 +95,9 @@ def test_layouts_of_another_kind_are_named(layout, message):
         (with_bounds(0, 5, 7), "from 0 to the row's 8 tokens, not from 0 to 7"),
         (with_bounds(1, 5, 8), "not from 1 to 8"),
         (with_bounds(0, 5, 8, max_seqlen=4), r"max_seqlen \(4\) must be at least .* \(5 tokens\)"),
-        (with_bounds(0, 4, 8), "position_ids must restart at 0 with each document"),
     ],
 )
-def test_values_are_checked_in_debug_mode(monkeypatch, layout, message):
-    monkeypatch.setenv("PACKFORMER_DEBUG", "1")
+def test_boundaries_are_checked_on_cpu(layout, message):
     with pytest.raises(ValueError, match=message):
         packed_attention(Q, Q, Q, layout)
 
@@ -74,6 +111,23 @@ def test_infinite_biases_are_refused_in_debug_mode(monkeypatch, name, value):
     tensor[0] = value
     with pytest.raises(ValueError, match=f"{name} must be finite: hide keys by documents or the w"):
         packed_attention(Q, Q, Q, LAYOUT, **{name: tensor})
+
+
+def test_positions_are_checked_in_debug_mode(monkeypatch):
+    layout = with_bounds(0, 4, 8)
+    for value in ("", "0", "false"):
+        monkeypatch.setenv("PACKFORMER_DEBUG", value)
+        packed_attention(Q, Q, Q, layout)
+    monkeypatch.setenv("PACKFORMER_DEBUG", "1")
+    with pytest.raises(ValueError, match="position_ids must restart at 0 with each document"):
+        packed_attention(Q, Q, Q, layout)
+
+
+def test_the_cost_of_a_bias_is_announced_once(caplog):
+    _announce_cost.cache_clear()
+    for _ in range(2):
+        packed_attention(Q, Q, Q, LAYOUT, bias=torch.zeros(4, 8, 8))
+    assert caplog.text.count("a bias of 256 numbers: memory and time grow with the square") == 1
 
 
 def test_good_input_passes_in_debug_mode(monkeypatch):

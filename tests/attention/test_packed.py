@@ -99,13 +99,19 @@ def heads(*shape, dtype=torch.float32):
         ([(1, 8, 4, 16), (8, 4, 16), (8, 4, 16)], r"k \[8, 4, 16\], v \[8, 4, 16\] must be"),
         ([(2, 8, 4, 16), (2, 8, 4, 16), (2, 8, 4, 16)], r"q \[2, 8, 4, 16\]"),
         ([(1, 8, 4, 16), (1, 8, 2, 16), (1, 8, 4, 16)], r"k \[1, 8, 2, 16\], v \[1, 8, 4, 16\]"),
-        ([(1, 9, 4, 16), (1, 8, 4, 16), (1, 8, 4, 16)], "q has 9 tokens and k 8, the layout 8"),
-        ([(1, 8, 4, 16), (1, 7, 4, 16), (1, 7, 4, 16)], "q has 8 tokens and k 7, the layout 8"),
+        ([(1, 9, 4, 16), (1, 8, 4, 16), (1, 8, 4, 16)], r"q \[1, 9, 4, 16\], k \[1, 8, 4, 16\]"),
+        (
+            [(1, 8, 4, 16), (1, 7, 4, 16), (1, 7, 4, 16)],
+            r"k \[1, 7, 4, 16\], .* must be",
+        ),
         (
             [(1, 8, 6, 16), (1, 8, 4, 16), (1, 8, 4, 16)],
             r"num_heads \(6\) must be divisible by num_kv_heads \(4\)",
         ),
-        ([(1, 8, 4, 16), (1, 8, 4, 8), (1, 8, 4, 8)], r"head sizes \(16, 8\) equal"),
+        (
+            [(1, 8, 4, 16), (1, 8, 4, 8), (1, 8, 4, 8)],
+            r"head sizes of q \(16\) and of k and v",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(shapes, message):
@@ -116,8 +122,39 @@ def test_shapes_that_do_not_fit_are_named(shapes, message):
 
 def test_two_batches_in_k_alone_are_refused():
     q, k = heads(1, 8, 4, 16), heads(2, 8, 4, 16)
-    with pytest.raises(ValueError, match=r"k \[2, 8, 4, 16\].* must be \[1, M, H, K\]"):
+    with pytest.raises(ValueError, match=r"k \[2, 8, 4, 16\].* must have a batch of 1: lay"):
         packed_attention(q, k, k, PackedLayout.from_lengths([5, 3]))
+
+
+def test_a_layout_of_another_row_is_refused():
+    q = heads(1, 8, 4, 16)
+    with pytest.raises(ValueError, match="q has 8 tokens, the layout 9: make the layout from"):
+        packed_attention(q, q, q, PackedLayout.from_lengths([9]))
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("which", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("way", ["transposed", "every second", "expanded"])
+def test_numbers_of_a_head_need_not_lie_side_by_side(way, which, window):
+    generator = torch.Generator().manual_seed(0)
+    layout = PackedLayout.from_lengths([10, 20, 2])
+
+    def strided(x):
+        if way == "transposed":
+            return x.transpose(2, 3).contiguous().transpose(2, 3)
+        if way == "every second":
+            return x.repeat_interleave(2, dim=-1)[..., ::2]
+        return x[..., :1].expand(x.shape)
+
+    inputs = [torch.randn(1, 32, n, 16, generator=generator) for n in (6, 2, 2)]
+    inputs = [strided(x) if i in which else x for i, x in enumerate(inputs)]
+    results = []
+    for dense in (False, True):
+        leaves = [(x.contiguous() if dense else x).detach().requires_grad_() for x in inputs]
+        out = packed_attention(*leaves, layout, window=window)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_mixed_dtypes_are_named():

@@ -1,6 +1,8 @@
 """A kernel is used where it is proved; what is wrong is caught, whatever it breaks."""
 
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -108,24 +110,74 @@ def test_auto_takes_no_kernel_with_a_verdict_against_it(monkeypatch):
     assert torch.equal(gradient(), gradient("sdpa"))
 
 
-def test_a_failure_leaves_no_former_verdict(monkeypatch):
+def test_auto_takes_no_wrong_kernel_in_a_compiled_function_either(monkeypatch):
+    kernel = plant(monkeypatch, wrong_forward)
+    assert Verdicts("cpu").of(kernel, VARIANT).status == "wrong"
+    torch._dynamo.reset()
+    layout = PackedLayout.from_lengths([8])
+
+    def attend(q, k):
+        return packed_attention(q, k, k, layout, alibi_slopes="published")
+
+    q, k = torch.randn(1, 8, 4, 16), torch.randn(1, 8, 2, 16)
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")(q, k)
+    right = packed_attention(q, k, k, layout, alibi_slopes="published", kernel="sdpa")
+    assert torch.equal(compiled, right)
+
+
+@pytest.mark.parametrize("name", [n for n, k in KERNELS.items() if "cpu" in k.devices])
+@pytest.mark.parametrize("features", [(), ("grouped",), ("window",), ("grouped", "alibi")])
+def test_every_kernel_for_cpu_is_right(name, features):
+    verdict = judge(KERNELS[name], Variant("cpu", torch.float32, 24, frozenset(features)))
+    assert verdict.status == "ok", verdict.reason
+
+
+def test_full_memory_leaves_no_former_verdict():
     known = Verdicts("cpu")
     verdict = known.of(SDPA, VARIANT)
-    known.keep(SDPA, VARIANT, replace(verdict, status="failed"))
+    known.keep(SDPA, VARIANT, replace(verdict, status="no memory"))
     assert known.known(VARIANT) == {}
 
 
-def test_a_kernel_that_failed_is_tried_again(monkeypatch):
+def keep_some(first):
+    known = Verdicts("cpu")
+    for size in range(first, first + 8):
+        variant = replace(VARIANT, head_dim=size)
+        known.keep(SDPA, variant, proof.Verdict("wrong", "", {}, False, None))
+
+
+def test_processes_lose_none_of_each_others_verdicts():
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(keep_some, (16, 32, 48)))
+    known = Verdicts("cpu")
+    kept = [known.known(replace(VARIANT, head_dim=n + i)) for n in (16, 32, 48) for i in range(8)]
+    assert all(kept)
+
+
+def test_a_crashed_kernel_is_not_run_again(monkeypatch):
+    runs = []
+
+    def crash(*args):
+        runs.append(args)
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    plant(monkeypatch, crash)
+    for _ in range(3):
+        assert select_proved_kernel(VARIANT)[0] is SDPA
+    assert len(runs) == 1
+
+
+def test_a_kernel_that_lacked_memory_is_tried_again(monkeypatch):
     tried = []
 
     def full_memory_at_first(*args):
         tried.append(args)
         if len(tried) == 1:
-            raise RuntimeError("out of memory")
+            raise torch.OutOfMemoryError("out of memory")
         return SDPA.run(*args)
 
     kernel = plant(monkeypatch, full_memory_at_first)
-    assert Verdicts("cpu").of(kernel, VARIANT).status == "failed"
+    assert Verdicts("cpu").of(kernel, VARIANT).status == "no memory"
     assert Verdicts("cpu").of(kernel, VARIANT).status == "ok"
 
 
@@ -157,17 +209,35 @@ def test_a_verdict_is_made_once_for_a_machine(monkeypatch, tmp_path):
     for _ in range(3):
         select_proved_kernel(VARIANT)
     assert len(made) == 1
-    (file,) = (tmp_path / "attention").iterdir()
+    (file,) = (tmp_path / "attention").glob("*.json")
     assert json.loads(file.read_text())[str(VARIANT)]["sdpa"]["status"] == "ok"
     monkeypatch.setattr(verdicts, "version", lambda package: "another")
     select_proved_kernel(VARIANT)
     assert len(made) == 2, "other packages, other verdicts"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"cpu float32 16 grouped alibi": {"sdpa": 3}}'])
+def damaged(**changes):
+    verdict = {"status": "ok", "reason": "", "errors": {}, "isolated": True, "milliseconds": 1.0}
+    return json.dumps({str(VARIANT): {"sdpa": verdict | changes}})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"cpu float32 16 grouped alibi": {"sdpa": 3}}',
+        damaged(milliseconds=None),
+        damaged(milliseconds="fast"),
+        damaged(status=7),
+        damaged(errors=3),
+        damaged(more=1),
+    ],
+)
 def test_a_damaged_cache_is_made_again(damage, tmp_path):
     select_proved_kernel(VARIANT)
-    (file,) = (tmp_path / "attention").iterdir()
+    (file,) = (tmp_path / "attention").glob("*.json")
     file.write_text(damage)
     assert select_proved_kernel(VARIANT)[0] is SDPA
     assert json.loads(file.read_text())[str(VARIANT)]["sdpa"]["status"] == "ok"
@@ -199,7 +269,8 @@ gpu = [
 ]
 ON_GPU = [
     (name, dtype, head_dim, features)
-    for name in ("flash4", "xformers", "flex", "sdpa")
+    for name in KERNELS
+    if name != "reference"
     for dtype, head_dim, features in (
         (torch.bfloat16, 64, {"grouped"}),
         (torch.bfloat16, 128, {"grouped", "alibi"}),

@@ -1,12 +1,15 @@
 """What arguments of packed attention must satisfy.
 
-The usual checks look at shapes and types alone, so that nothing waits for the device. Checks of
-values copy from it: they run with ``PACKFORMER_DEBUG=1`` in the environment.
+The usual checks look at shapes and types alone, so that nothing waits for the device; on CPU, where
+nothing has to be waited for, they look at the boundaries too. Checks of all values run with
+``PACKFORMER_DEBUG=1`` in the environment.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from packformer.attention.kernel import PUBLISHED, Scoring
 from packformer.attention.layout import PackedLayout
 
 DEBUG_VARIABLE = "PACKFORMER_DEBUG"
+_OFF = ("", "0", "false", "no", "off")
 
 
 def check_call(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scoring: Scoring) -> None:
@@ -23,76 +27,140 @@ def check_call(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scoring: S
     Raises:
         ValueError: naming the value, the rule and the remedy.
     """
-    if q.ndim != 4 or k.ndim != 4 or q.shape[0] != 1 or k.shape[0] != 1 or k.shape != v.shape:
+    _check_tensors(q, k, v)
+    _check_layout(layout, q)
+    _check_numbers(scoring)
+    _check_slopes(scoring, q)
+    _check_bias(scoring, q)
+    if not torch.compiler.is_compiling():
+        debug = os.environ.get(DEBUG_VARIABLE, "").lower() not in _OFF
+        if debug or q.device.type == "cpu":
+            _check_bounds(layout)
+        if debug:
+            _check_values(layout, scoring)
+
+
+def _check_tensors(q: Any, k: Any, v: Any) -> None:
+    for name, value in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} ({type(value).__name__}) must be a tensor")
+    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+    if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or q.shape[1] != k.shape[1]:
+        raise ValueError(f"{shapes} must be [1, M, H, K], [1, M, G, K] and [1, M, G, K]")
+    if q.shape[0] != 1 or k.shape[0] != 1:
+        raise ValueError(f"{shapes} must have a batch of 1: lay all documents in one row")
+    if 0 in (*q.shape, *k.shape):
+        raise ValueError(f"{shapes} must have no empty dimension")
+    if q.shape[3] != k.shape[3]:
+        raise ValueError(f"head sizes of q ({q.shape[3]}) and of k and v ({k.shape[3]}) must agree")
+    if q.shape[2] % k.shape[2]:
         raise ValueError(
-            f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)} must be [1, M, H, K], "
-            f"[1, M, G, K] and [1, M, G, K]"
-        )
-    if q.shape[1] != layout.num_tokens or k.shape[1] != layout.num_tokens:
-        raise ValueError(
-            f"q has {q.shape[1]} tokens and k {k.shape[1]}, the layout {layout.num_tokens}: "
-            "make the layout from the lengths of this row"
-        )
-    if q.shape[3] != k.shape[3] or k.shape[2] < 1 or q.shape[2] % k.shape[2]:
-        raise ValueError(
-            f"num_heads ({q.shape[2]}) must be divisible by num_kv_heads ({k.shape[2]}), "
-            f"and their head sizes ({q.shape[3]}, {k.shape[3]}) equal"
+            f"num_heads ({q.shape[2]}) must be divisible by num_kv_heads ({k.shape[2]}): each "
+            "key/value head serves equally many query heads"
         )
     if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"q, k, v must share a dtype, not {q.dtype}, {k.dtype}, {v.dtype}")
-    _check_layout(layout, q.device)
-    _check_scoring(scoring, q)
-    if not torch.compiler.is_compiling() and os.environ.get(DEBUG_VARIABLE):
-        _check_values(layout, scoring)
-
-
-def _check_layout(layout: PackedLayout, device: torch.device) -> None:
-    if layout.cu_seqlens.dtype != torch.int32:
         raise ValueError(
-            f"cu_seqlens ({layout.cu_seqlens.dtype}) must be int32: use .to(torch.int32)"
+            f"q, k, v must share a dtype, not {q.dtype}, {k.dtype}, {v.dtype}: convert with .to()"
         )
-    for name, value in (("cu_seqlens", layout.cu_seqlens), ("position_ids", layout.position_ids)):
+    if not q.device == k.device == v.device:
+        raise ValueError(
+            f"q, k, v must share a device, not {q.device}, {k.device}, {v.device}: move with .to()"
+        )
+
+
+def _check_layout(layout: Any, q: Tensor) -> None:
+    if not isinstance(layout, PackedLayout):
+        raise ValueError(
+            f"layout ({type(layout).__name__}) must be a PackedLayout: make one with "
+            "PackedLayout.from_lengths"
+        )
+    for name, value, dtype in (
+        ("cu_seqlens", layout.cu_seqlens, torch.int32),
+        ("position_ids", layout.position_ids, torch.int64),
+    ):
+        if value.dtype != dtype:
+            short = str(dtype).removeprefix("torch.")
+            raise ValueError(f"{name} ({value.dtype}) must be {short}: use .to({dtype})")
         if value.ndim != 1:
             raise ValueError(f"{name} {list(value.shape)} must have one dimension")
-        if value.device != device:
+        if value.device != q.device:
             raise ValueError(
-                f"{name} is on {value.device}, q on {device}: move it with layout.to(device)"
+                f"{name} is on {value.device}, q on {q.device}: move it with layout.to(device)"
             )
+    if layout.cu_seqlens.shape[0] < 2:
+        raise ValueError("cu_seqlens must have at least two entries, 0 and the row's tokens")
+    if not _is_whole(layout.max_seqlen) or layout.max_seqlen < 1:
+        raise ValueError(f"max_seqlen ({layout.max_seqlen}) must be a whole number from 1 up")
+    if q.shape[1] != layout.num_tokens:
+        raise ValueError(
+            f"q has {q.shape[1]} tokens, the layout {layout.num_tokens}: make the layout from the "
+            "lengths of this row"
+        )
 
 
-def _check_scoring(scoring: Scoring, q: Tensor) -> None:
+def _check_numbers(scoring: Scoring) -> None:
+    window = scoring.window
+    if window is not None and (not _is_whole(window) or window < 1):
+        raise ValueError(
+            f"window ({window}) must be a whole number from 1 up, or None for the whole document"
+        )
+    if not _is_positive(scoring.scale):
+        raise ValueError(
+            f"scale ({scoring.scale}) must be a positive finite number; for another sign, negate q"
+        )
+    if scoring.soft_cap is not None and not _is_positive(scoring.soft_cap):
+        raise ValueError(
+            f"soft_cap ({scoring.soft_cap}) must be a positive finite number, or None for no cap"
+        )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf
+
+
+def _check_slopes(scoring: Scoring, q: Tensor) -> None:
+    slopes: Any = scoring.alibi_slopes
+    if slopes is None or (isinstance(slopes, str) and slopes == PUBLISHED):
+        return
+    if not isinstance(slopes, Tensor):
+        raise ValueError(f"alibi_slopes ({slopes!r}) must be {PUBLISHED!r}, or a tensor")
+    if slopes.shape != (q.shape[2],):
+        raise ValueError(
+            f"alibi_slopes {list(slopes.shape)} must be [{q.shape[2]}], one per query head"
+        )
+    if slopes.dtype != torch.float32:
+        raise ValueError(f"alibi_slopes ({slopes.dtype}) must be float32: use .float()")
+    if slopes.device != q.device:
+        raise ValueError(f"alibi_slopes is on {slopes.device}, q on {q.device}: move it there")
+
+
+def _check_bias(scoring: Scoring, q: Tensor) -> None:
+    bias: Any = scoring.bias
+    if bias is None:
+        return
+    if not isinstance(bias, Tensor):
+        raise ValueError(f"bias ({type(bias).__name__}) must be a tensor")
     num_tokens, num_heads = q.shape[1:3]
-    window, cap, slopes, bias = (
-        scoring.window,
-        scoring.soft_cap,
-        scoring.alibi_slopes,
-        scoring.bias,
-    )
-    if window is not None and (not isinstance(window, int) or window < 1):
-        raise ValueError(f"window ({window}) must be a whole number from 1 up")
-    if cap is not None and not cap > 0:
-        raise ValueError(f"soft_cap ({cap}) must be positive, or None for no cap")
-    if isinstance(slopes, str):
-        if slopes != PUBLISHED:
-            raise ValueError(f"alibi_slopes ({slopes!r}) must be {PUBLISHED!r}, or one per head")
-    elif slopes is not None:
-        if slopes.shape != (num_heads,):
-            raise ValueError(
-                f"alibi_slopes {list(slopes.shape)} must be [{num_heads}], one per query head"
-            )
-        if slopes.device != q.device:
-            raise ValueError(f"alibi_slopes is on {slopes.device}, q on {q.device}: move it there")
-    if bias is not None:
-        wanted = [[n, num_tokens, num_tokens] for n in (num_heads, 1)]
-        if list(bias.shape) not in wanted:
-            raise ValueError(
-                f"bias {list(bias.shape)} must be [H or 1, M, M], here {wanted[0]} or {wanted[1]}"
-            )
-        if bias.device != q.device:
-            raise ValueError(f"bias is on {bias.device}, q on {q.device}: move it there")
+    wanted = [[n, num_tokens, num_tokens] for n in (num_heads, 1)]
+    if list(bias.shape) not in wanted:
+        raise ValueError(
+            f"bias {list(bias.shape)} must be [H or 1, M, M], here {wanted[0]} or {wanted[1]}"
+        )
+    if bias.dtype not in (q.dtype, torch.float32):
+        raise ValueError(
+            f"bias ({bias.dtype}) must be float32 or of q's dtype ({q.dtype}); it is added to the "
+            "scores: keys are hidden by documents and the window, not by a mask"
+        )
+    if bias.device != q.device:
+        raise ValueError(f"bias is on {bias.device}, q on {q.device}: move it there")
 
 
-def _check_values(layout: PackedLayout, scoring: Scoring) -> None:
+def _check_bounds(layout: PackedLayout) -> None:
     bounds = layout.cu_seqlens.tolist()
     lengths = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
     if bounds[0] != 0 or bounds[-1] != layout.num_tokens:
@@ -108,7 +176,11 @@ def _check_values(layout: PackedLayout, scoring: Scoring) -> None:
             f"max_seqlen ({layout.max_seqlen}) must be at least the longest document "
             f"({max(lengths)} tokens)"
         )
-    starts = torch.tensor(bounds[:-1]).repeat_interleave(torch.tensor(lengths))
+
+
+def _check_values(layout: PackedLayout, scoring: Scoring) -> None:
+    lengths = layout.cu_seqlens.cpu().diff()
+    starts = layout.cu_seqlens[:-1].cpu().repeat_interleave(lengths)
     if not torch.equal(layout.position_ids.cpu(), torch.arange(layout.num_tokens) - starts):
         raise ValueError("position_ids must restart at 0 with each document of cu_seqlens")
     for name, value in (("alibi_slopes", scoring.alibi_slopes), ("bias", scoring.bias)):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from packformer.attention.flash4 import flash4_kernel
 from packformer.attention.flex import flex_kernel
 from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.proof import Verdict
 from packformer.attention.reference import reference_kernel
 from packformer.attention.sdpa import sdpa_kernel
 from packformer.attention.verdicts import Verdicts
@@ -26,7 +27,7 @@ def kernel_named(name: str) -> Kernel:
     Raises:
         ValueError: if there is none; names those there are.
     """
-    if name not in KERNELS:
+    if not isinstance(name, str) or name not in KERNELS:
         raise ValueError(
             f"unknown attention kernel {name!r}: use auto or one of {', '.join(KERNELS)}"
         )
@@ -80,11 +81,18 @@ def _rank(name: str) -> int:
     return list(KERNELS).index(name)
 
 
-def select_proved_kernel(variant: Variant, requested: str = "auto") -> tuple[Kernel, str]:
+def select_proved_kernel(
+    variant: Variant, requested: str = "auto", proved: Mapping[str, Verdict] | None = None
+) -> tuple[Kernel, str]:
     """The fastest kernel that is proved right for ``variant`` on this machine, and why.
 
     Verdicts that are missing are made: seconds per kernel on a GPU, once. A kernel that is named is
     proved too, and used with a warning if it is wrong.
+
+    Args:
+        variant: what is asked of the kernel.
+        requested: a kernel's name, or ``"auto"``.
+        proved: verdicts that were just made, by kernel.
 
     Raises:
         ValueError: if no kernel, or not the one named, can run the variant.
@@ -99,10 +107,11 @@ def select_proved_kernel(variant: Variant, requested: str = "auto") -> tuple[Ker
             log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
         return kernel, why
     able, _ = candidates(variant)
-    if missing := [k for k in able if k.name not in verdicts.known(variant)]:
+    known = {**verdicts.known(variant), **(proved or {})}
+    if missing := [k for k in able if k.name not in known]:
         names = ", ".join(kernel.name for kernel in missing)
         log.info("proving  %s on %s, once", names, variant)
-    found = {kernel: verdicts.of(kernel, variant) for kernel in able}
+    found = {k: known[k.name] if k.name in known else verdicts.of(k, variant) for k in able}
     wrong = {
         kernel.name: verdict.reason for kernel, verdict in found.items() if verdict.status != "ok"
     }

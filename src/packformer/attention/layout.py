@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,8 @@ class PackedLayout:
         Raises:
             ValueError: if there is no token, a length is negative, or a bound is exceeded.
         """
+        if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in lengths):
+            raise ValueError(f"lengths ({list(lengths)}) must be whole numbers")
         num_slots = len(lengths) if num_slots is None else num_slots
         longest = max(lengths, default=0)
         max_seqlen = longest if max_seqlen is None else max_seqlen

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +15,8 @@ from packformer.attention.choice import select_kernel
 from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.verdicts import known_wrong
+
+log = logging.getLogger(__name__)
 
 
 def packed_attention(
@@ -51,7 +56,7 @@ def packed_attention(
             some kernels compute faster than they read, or float32 ``[H]``; None for no bias. A
             gradient is computed if it requires one.
         window: number of tokens a query sees, its own included; None for the whole document.
-        scale: factor on the scores; default ``K ** -0.5``.
+        scale: positive factor on the scores; default ``K ** -0.5``.
         soft_cap: c; None for no cap.
         bias: ``[H or 1, M, M]`` added to the scores: memory and time quadratic in the row, whatever
             the documents. A gradient is computed if it requires one.
@@ -85,7 +90,7 @@ def packed_attention(
             prepared=prepared,
         )
     scoring = Scoring(
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+        scale=max(1, q.shape[-1]) ** -0.5 if scale is None else scale,
         window=window,
         soft_cap=soft_cap,
         alibi_slopes=alibi_slopes,
@@ -93,11 +98,34 @@ def packed_attention(
         score_mod=score_mod,
     )
     check_call(q, k, v, layout, scoring)
-    if isinstance(kernel, str):
+    if bias is not None and not torch.compiler.is_compiling():
+        _announce_cost(tuple(bias.shape))
+    if not isinstance(kernel, Kernel):
         variant = variant_of(q, k, scoring)
-        wrong = None if torch.compiler.is_compiling() else known_wrong(variant)
-        kernel, _ = select_kernel(variant, kernel, wrong)
+        wrong = _known_wrong(
+            variant.device_type, variant.dtype, variant.head_dim, sorted(variant.features)
+        )
+        kernel, _ = select_kernel(variant, kernel, dict(wrong))
+    # Kernels read the numbers of a head one after another.
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     return kernel.run(q, k, v, layout, scoring, prepared)
+
+
+@torch.compiler.assume_constant_result
+def _known_wrong(
+    device_type: str, dtype: torch.dtype, head_dim: int, features: list[str]
+) -> list[tuple[str, str]]:
+    # Read from a file: nothing to trace, so in a compiled function the verdict of its compilation.
+    return list(known_wrong(Variant(device_type, dtype, head_dim, frozenset(features))).items())
+
+
+@cache
+def _announce_cost(shape: tuple[int, ...]) -> None:
+    log.warning(
+        "a bias of %s numbers: memory and time grow with the square of the row, whatever the "
+        "documents; alibi_slopes and score_mod do not",
+        f"{math.prod(shape):,}",
+    )
 
 
 def variant_of(q: Tensor, k: Tensor, scoring: Scoring) -> Variant:

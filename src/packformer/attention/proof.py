@@ -37,12 +37,16 @@ _CYCLES_PER_SECOND = 2e9  # of the clock that the GPU's wait counts; about that 
 _REPETITIONS = {"cpu": 3, "cuda": 20}
 
 
+STATUSES = ("ok", "wrong", "failed", "no memory")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What was seen of one kernel and variant.
 
     Attributes:
-        status: ``"ok"``, ``"wrong"``, or ``"failed"`` if it could not be run to the end.
+        status: ``"ok"``, ``"wrong"``, ``"failed"`` if it could not be run to the end, or
+            ``"no memory"`` if the device's memory did not suffice to find out.
         reason: what is wrong; empty if nothing.
         errors: relative Frobenius error against float64, largest over the packings, of ``out``,
             ``dq``, ``dk``, ``dv`` and, where they have one, of ``slopes`` and ``bias``.
@@ -97,8 +101,9 @@ def prove(kernel: Kernel, variant: Variant) -> Verdict:
 
 
 def _failed(error: Exception, errors: dict[str, float]) -> Verdict:
+    status = "no memory" if isinstance(error, torch.OutOfMemoryError) else "failed"
     reason = f"fails: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return Verdict("failed", reason, errors, False, None)
+    return Verdict(status, reason, errors, False, None)
 
 
 def _packings(device_type: str) -> list[list[int]]:
@@ -172,7 +177,8 @@ def _results(
 def _errors(kernel: Kernel, variant: Variant, lengths: list[int]) -> dict[str, float]:
     inputs, scoring, layout = _make_call(variant, lengths)
     found = _results(kernel.run, variant, inputs, scoring, layout)
-    wanted = _results(reference_attention, variant, inputs, scoring, layout)
+    exact = [x.double() for x in inputs]  # else its gradients would be rounded to half precision
+    wanted = _results(reference_attention, variant, exact, scoring, layout)
     return {
         name: (
             torch.linalg.norm(found[name].double() - wanted[name].double())

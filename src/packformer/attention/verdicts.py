@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 import packformer
 from packformer.attention.kernel import Kernel, Variant
-from packformer.attention.proof import Verdict, judge
+from packformer.attention.proof import STATUSES, Verdict, judge
 from packformer.cache import cache_folder, fingerprint
+from packformer.nn import position
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _PACKAGES = ("torch", "xformers", "flash-attn-4", "nvidia-cutlass-dsl", "triton"
 
 def machine(device_type: str) -> dict[str, str | None]:
     """What verdicts depend on: device, driver, packages with kernels, and the code around them."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(position.__file__)]
     code = fingerprint(file.read_bytes() for file in sources)
     found: dict[str, str | None] = {"packformer": f"{packformer.__version__} ({code[:8]})"}
     for package in _PACKAGES:
@@ -65,23 +67,37 @@ class Verdicts:
         return {name: Verdict(**v) for name, v in self._read().get(str(variant), {}).items()}
 
     def of(self, kernel: Kernel, variant: Variant) -> Verdict:
-        """The verdict of ``kernel`` on ``variant``; made now if there is none."""
+        """The verdict of ``kernel`` on ``variant``; made now if there is none.
+
+        Raises:
+            ValueError: if the kernel left a GPU that nothing can run on in this process.
+        """
         verdict = self.known(variant).get(kernel.name)
         if verdict is None:
             verdict = judge(kernel, variant)
             self.keep(kernel, variant, verdict)
+            if verdict.status == "failed" and variant.device_type == "cuda":
+                try:
+                    torch.cuda.synchronize()
+                except RuntimeError as error:
+                    raise ValueError(
+                        f"attention kernel {kernel.name} {verdict.reason}, and nothing runs on the "
+                        "GPU any more: start again, it will not be tried"
+                    ) from error
         return verdict
 
     def keep(self, kernel: Kernel, variant: Variant, verdict: Verdict) -> None:
-        """Adds a verdict, in place of a former one; of a failure none is left."""
-        everything = self._read()  # another process may have added some meanwhile
-        of_variant = everything.setdefault(str(variant), {})
-        if verdict.status == "failed":  # perhaps only now: the memory was full, say
-            of_variant.pop(kernel.name, None)
-        else:
-            of_variant[kernel.name] = asdict(verdict)
+        """Adds a verdict, in place of a former one; where memory was full none is left."""
+        key = str(variant)
         try:
-            self._write(everything)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._file.with_suffix(".lock")):  # another process may add some too
+                everything = self._read()
+                of_variant = everything.setdefault(key, {})
+                of_variant.pop(kernel.name, None)
+                if verdict.status != "no memory":
+                    of_variant[kernel.name] = asdict(verdict)
+                self._write(everything)
         except OSError as error:
             log.warning("the verdict on %s cannot be kept (%s)", kernel.name, error)
         known_wrong.cache_clear()
@@ -91,17 +107,32 @@ class Verdicts:
             found = json.loads(self._file.read_text(encoding="utf-8"))
             for verdicts in found.values():
                 for verdict in verdicts.values():
-                    Verdict(**verdict)
+                    _check(Verdict(**verdict))
         except (OSError, ValueError, TypeError, AttributeError):
             return {}  # not made yet, or damaged: it is made again
         return found
 
     def _write(self, everything: dict[str, Any]) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self._file.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(everything, file, indent=1)
-        Path(name).replace(self._file)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(everything, file, indent=1)
+            Path(name).replace(self._file)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _check(verdict: Verdict) -> None:
+    good = (
+        verdict.status in STATUSES
+        and isinstance(verdict.reason, str)
+        and isinstance(verdict.errors, dict)
+        and all(isinstance(error, float) for error in verdict.errors.values())
+        and isinstance(verdict.milliseconds, float) == (verdict.status == "ok")
+    )
+    if not good:
+        raise ValueError("a verdict is damaged")
 
 
 @cache

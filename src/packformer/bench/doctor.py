@@ -123,8 +123,9 @@ def examine(
     ]
     auto = {}
     for name, variant in variants.items():
+        proved = {kernel.name: v for (of, kernel), v in proofs.items() if of == variant}
         try:
-            chosen, why = select_proved_kernel(variant)
+            chosen, why = select_proved_kernel(variant, proved=proved)
             auto[name] = f"{chosen.name}: {why}"
         except ValueError:
             auto[name] = "none"
