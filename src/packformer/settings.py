@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -13,6 +15,19 @@ def check_whole(name: str, value: Any, *, at_least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name} ({value}) must be a whole number from {at_least} up")
+
+
+def check_known(names: Iterable[str], known: Collection[str]) -> None:
+    """Refuses a name that nothing reads.
+
+    Raises:
+        ValueError: naming it, and what may have been meant.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
+            raise ValueError(f"there is no setting {name}{meant}")
 
 
 def check_number(

@@ -183,3 +183,19 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoints(
 def test_help_and_config_need_no_training(train: Callable) -> None:
     assert "experiment: " in train("--help").out
     assert "num_kv_heads: 2" in train("--cfg", "job", "+experiment=gqa").out
+
+
+def test_a_misspelled_group_is_refused_with_what_was_meant(train: Callable, tmp_path: Path) -> None:
+    done = train("+atention=gqa")
+    assert done.code == 1
+    assert done.err.strip() == "error: there is no setting atention: did you mean attention?"
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_kernel_that_cannot_run_here_leaves_nothing_behind(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train("+experiment=gqa", *small, "attention.kernel=flex")
+    assert done.code == 1
+    assert "attention kernel flex cannot run this variant: it runs on cuda only" in done.err
+    assert not list(tmp_path.glob("runs/*"))

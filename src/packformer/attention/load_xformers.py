@@ -25,8 +25,11 @@ def load_fmha() -> ModuleType:
     Raises:
         ValueError: if xFormers is not installed, or it or CUDA 12's runtime cannot be loaded.
     """
-    if torch.version.cuda is not None and not torch.version.cuda.startswith("12."):
-        _load_cuda12_runtime()
+    if (runtime := _cuda12_runtime()) is not None:
+        try:
+            ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise ValueError(f"{runtime} cannot be loaded ({error})") from error
     logger = logging.getLogger("xformers")
     level = logger.level
     if torch.version.cuda is None:
@@ -46,13 +49,25 @@ def load_fmha() -> ModuleType:
     return fmha
 
 
-def _load_cuda12_runtime() -> None:
+def how_xformers_was_loaded() -> str:
+    """What was needed to load it, and which of its operators this machine has; or why none has."""
+    try:
+        fmha = load_fmha()
+    except ValueError as error:
+        return str(error)
+    operators = ", ".join(op.NAME for op in fmha.ALL_FW_OPS if op.is_available()) or "none"
+    runtime = _cuda12_runtime()
+    beside = f"; {runtime.name} loaded first, from {runtime.parent}" if runtime else ""
+    return f"operators here: {operators}{beside}"
+
+
+def _cuda12_runtime() -> Path | None:
+    """CUDA 12's runtime from its own package, where torch brings another one."""
+    if torch.version.cuda is None or torch.version.cuda.startswith("12."):
+        return None
     spec = importlib.util.find_spec("nvidia")
     for root in (spec.submodule_search_locations or []) if spec else []:
         library = Path(root) / "cuda_runtime" / "lib" / "libcudart.so.12"
         if library.exists():
-            try:
-                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-            except OSError as error:
-                raise ValueError(f"{library} cannot be loaded ({error})") from error
-            return
+            return library
+    return None

@@ -95,11 +95,18 @@ def run_bench(bench: Bench, folder: Path) -> None:
     """Measures, prints a table, and writes ``attention.csv``, ``time.png`` and ``memory.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for documents in bench.documents:
-        for variant in bench.variants:
-            for tokens in bench.tokens:
-                rows += _measure(bench, documents, variant, tokens)
-                _write(rows, folder / "attention.csv")
+    try:
+        for documents in bench.documents:
+            for variant in bench.variants:
+                for tokens in bench.tokens:
+                    rows += _measure(bench, documents, variant, tokens)
+                    _write(rows, folder / "attention.csv")
+    finally:  # what was measured before an interrupt is shown
+        if rows:
+            _show(rows, bench, folder)
+
+
+def _show(rows: list[dict[str, Any]], bench: Bench, folder: Path) -> None:
     console = Console(width=140)
     shape = f"{bench.num_heads}/{bench.num_kv_heads} heads x {bench.head_dim}"
     title = f"{shape}, {str(bench.dtype).removeprefix('torch.')}"
@@ -223,7 +230,7 @@ def _print(rows: list[dict[str, Any]], title: str, console: Console) -> None:
             for name, digits in (
                 ("forward_ms", 3),
                 ("forward_backward_ms", 3),
-                ("tflops", 0),
+                ("tflops", 0 if row["tflops"] and row["tflops"] >= 10 else 2),
                 ("extra_mib", 1),
             )
         ]

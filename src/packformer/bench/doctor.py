@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, select_proved_kernel
+from packformer.attention.load_xformers import how_xformers_was_loaded
 from packformer.attention.proof import TOLERANCE, clock, prove
 from packformer.attention.verdicts import machine
 
@@ -64,6 +65,7 @@ class Examination:
 
     Attributes:
         machine: device, driver and versions.
+        loaded: how the libraries with kernels were loaded, and what of them is there.
         variant: dtype and head size of all variants, as text.
         tolerance: largest relative Frobenius error that passes.
         findings: kernels by variants.
@@ -72,6 +74,7 @@ class Examination:
     """
 
     machine: dict[str, str | None]
+    loaded: dict[str, str]
     variant: str
     tolerance: float
     findings: list[Finding]
@@ -101,6 +104,9 @@ def examine(
         dtype: of queries, keys and values.
         head_dim: K.
         report: called with what is examined next.
+
+    Raises:
+        ValueError: if no kernel takes the dtype and head size.
     """
     start = time.perf_counter()
     variants = {
@@ -111,6 +117,8 @@ def examine(
     ]
     reasons = {(n, kernel): kernel.unsupported(variants[n]) for n, kernel in cells}
     able = [(variants[n], kernel) for n, kernel in cells if reasons[n, kernel] is None]
+    if not able:
+        raise ValueError(f"no kernel takes {Variant(device_type, dtype, head_dim)}")
     proofs = _prove_all(able, report)
     verdicts = Verdicts(device_type)
     for number, ((variant, kernel), verdict) in enumerate(proofs.items()):
@@ -131,12 +139,20 @@ def examine(
             auto[name] = "none"
     return Examination(
         machine=machine(device_type),
+        loaded=_loaded(device_type),
         variant=str(Variant(device_type, dtype, head_dim)),
         tolerance=TOLERANCE[dtype],
         findings=findings,
         auto=auto,
         seconds=time.perf_counter() - start,
     )
+
+
+def _loaded(device_type: str) -> dict[str, str]:
+    found = {"xformers": how_xformers_was_loaded()}
+    if device_type == "cuda":
+        found |= {name: KERNELS[name].lacks() or "loaded" for name in ("flash4", "flex")}
+    return found
 
 
 _Cell = tuple[Variant, Kernel]
@@ -191,6 +207,8 @@ def print_examination(examination: Examination, console: Console) -> None:
     """Prints what was found, wrong kernels last."""
     for name, value in examination.machine.items():
         console.print(f"{name:20} {value or 'not installed'}", highlight=False)
+    for name, text in examination.loaded.items():
+        console.print(f"{name:20} {text}", highlight=False)
     table = Table(
         title=f"{examination.variant}: relative error against float64, at most "
         f"{examination.tolerance:g}",
@@ -199,8 +217,10 @@ def print_examination(examination: Examination, console: Console) -> None:
     table.add_column("variant")
     table.add_column("kernel")
     table.add_column("verdict")
-    for column in ("out", "dq", "dk", "dv", "slopes", "bias", "ms"):
+    for column in ("out", "dq", "dk", "dv", "slopes", "bias"):
         table.add_column(column, justify="right")
+    table.add_column("isolated")
+    table.add_column("ms", justify="right")
     unsupported: dict[tuple[str, str], list[str]] = {}
     for finding in examination.findings:
         verdict = finding.verdict
@@ -213,19 +233,21 @@ def print_examination(examination: Examination, console: Console) -> None:
             for name in ("out", "dq", "dk", "dv", "slopes", "bias")
         ]
         time = "" if verdict.milliseconds is None else f"{verdict.milliseconds:.2f}"
-        table.add_row(finding.variant, finding.kernel, verdict.status, *errors, time)
+        isolated = "yes" if verdict.isolated else ""
+        table.add_row(finding.variant, finding.kernel, verdict.status, *errors, isolated, time)
     console.print(table)
-    console.print(f"examined in {examination.seconds:.0f} s; unsupported")
+    console.print(f"examined in {examination.seconds:.0f} s")
+    console.print("unsupported")
     for (kernel, reason), variants in unsupported.items():
         console.print(f"  {kernel} {reason}: {', '.join(variants)}", highlight=False)
     console.print("auto takes")
     for name, choice in examination.auto.items():
         console.print(f"  {name:20} {choice}", highlight=False)
     for finding in examination.wrong:
-        assert finding.verdict is not None
+        assert (verdict := finding.verdict) is not None
         console.print(
-            f"[bold red]wrong[/]: {finding.kernel} on {finding.variant} {finding.verdict.reason}; "
-            "auto will not take it"
+            f"[bold red]{verdict.status}[/]: {finding.kernel} on {finding.variant} "
+            f"{verdict.reason}; auto will not take it"
         )
     if not examination.wrong:
         console.print("every kernel computes what it claims, and no document sees another")

@@ -142,13 +142,16 @@ class GPT(nn.Module):
         Raises:
             ValueError: if no kernel, or not the one named, can run the layers there.
         """
-        first = self.layers[0]
-        variant = first.variant(device_type, dtype, self.position.alibi_slopes)
-        asked = first.kernel.name if isinstance(first.kernel, Kernel) else first.kernel
-        kernel, why = select(variant, asked)
+        asked = self.layers[0].kernel
+        name = asked.name if isinstance(asked, Kernel) else asked
+        kernel, why = select(self.variant(device_type, dtype), name)
         for layer in self.layers:
             layer.kernel = kernel
         return f"{kernel.name} ({kernel.description}): {why}"
+
+    def variant(self, device_type: str, dtype: torch.dtype) -> Variant:
+        """What the layers ask of their attention kernel."""
+        return self.layers[0].variant(device_type, dtype, self.position.alibi_slopes)
 
     def num_parameters(self) -> int:
         """Trained numbers, shared weights counted once."""

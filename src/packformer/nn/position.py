@@ -152,6 +152,8 @@ class ALiBi(Position):
         learnable: bool = False,
         slopes: Sequence[float] | None = None,
     ) -> None:
+        for slope in slopes or ():
+            check_number("position.slopes", slope, above=-math.inf)
         if slopes is not None and len(slopes) != num_heads:
             raise ValueError(
                 f"slopes ({len(slopes)}) must be as many as num_heads ({num_heads}), or null"

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from packformer.attention import select_kernel
 from packformer.data import PackedDataModule
 from packformer.run import wandb
 from packformer.run.build import (
@@ -41,12 +42,20 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.summary import print_summary, summarize, write_summary
-from packformer.settings import check_whole
+from packformer.settings import check_known, check_whole
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
+from packformer.training.module import DTYPES
 
 log = logging.getLogger(__name__)
 
+
+# All that is read of a configuration, at its top.
+_SETTINGS = (
+    *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
+    *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
+    *("loss_chunk", "max_grad_norm", "objective"),
+)
 
 # What Lightning advises without knowing that rows are made in memory and that data never end.
 _LIGHTNING_HINTS = (
@@ -74,6 +83,7 @@ def train(config: DictConfig) -> float:
     _log_to_console()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_name(config.name)
+    check_known(plain, _SETTINGS)
     overrides = HydraConfig.get().overrides
     refuse_secrets(plain, [*overrides.task, *overrides.hydra])
     accelerator = resolve_accelerator(config.trainer.accelerator)
@@ -88,6 +98,7 @@ def train(config: DictConfig) -> float:
     data = build_data(config)
     _check_objective(config.objective, data)
     model = build_model(config, data)
+    select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
     identity = identity_of(plain)
     resumed_step = None
     if checkpoint is not None:
