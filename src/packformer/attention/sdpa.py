@@ -2,6 +2,7 @@
 
 On CPU, with at most linear biases and a window, through torch's fused SDPA kernel for CPU. With the
 rest, and on other devices, by the formula, with one document's weights in memory at a time.
+Short documents of about the same length go through it together, padded by less than 8 tokens.
 The fused kernel keeps the log-sum-exp of the forward for its backward, so nothing is recomputed
 and no score matrix is kept. Grouped heads are passed as a batch of G with H/G query heads whose
 keys and values have stride 0: they are shared, not copied.
@@ -10,6 +11,7 @@ keys and values have stride 0: they are shared, not copied.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from packformer.attention.layout import PackedLayout
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_SHORT = 32  # tokens: documents up to this length are computed together
+_STEP = 8  # those whose lengths lie within a step of this many tokens
 
 
 def _run(
@@ -50,10 +54,70 @@ def _documents(cu_seqlens: Tensor) -> Iterator[slice]:
             yield slice(start, end)
 
 
-def _grouped(x_LHK: Tensor, num_kv_heads: int, queries_per_kv: int) -> Tensor:
-    """``[L, H or G, K]`` as the ``[G, H/G, L, K]`` the fused kernel reads; a view."""
-    x_LGRK = x_LHK.unflatten(1, (num_kv_heads, -1))
-    return x_LGRK.expand(-1, -1, queries_per_kv, -1).permute(1, 2, 0, 3)
+@dataclass(frozen=True)
+class _Equals:
+    """N documents that are computed together, padded to L tokens; a single one is not copied.
+
+    Padding stands behind a document, where causality hides it, and is zero.
+    """
+
+    where: slice | Tensor  # of the row, or of each token [N, L]
+    is_token: Tensor | None  # [N, L]; None if nothing is padding
+    length: int
+
+    def read(self, x_M: Tensor) -> Tensor:
+        """``[M, ...]`` to ``[N, L, ...]``."""
+        if isinstance(self.where, slice):
+            return x_M[self.where][None]
+        assert self.is_token is not None
+        is_token = self.is_token.view(*self.is_token.shape, *[1] * (x_M.ndim - 1))
+        return x_M[self.where].masked_fill_(~is_token, 0)
+
+    def write(self, x_M: Tensor, values_NL: Tensor) -> None:
+        """The inverse, into ``x_M``."""
+        if isinstance(self.where, slice):
+            x_M[self.where] = values_NL[0]
+        else:
+            x_M[self.where[self.is_token]] = values_NL[self.is_token]
+
+
+def _equals(cu_seqlens: Tensor) -> Iterator[_Equals]:
+    """All documents; short ones of about the same length together, as calls would outweigh them."""
+    short: dict[int, list[slice]] = {}
+    for d in _documents(cu_seqlens):
+        length = d.stop - d.start
+        if length > _SHORT:
+            yield _Equals(d, None, length)
+        else:
+            short.setdefault(-(-length // _STEP) * _STEP, []).append(d)
+    for longest, documents in short.items():
+        if len(documents) == 1:
+            yield _Equals(documents[0], None, documents[0].stop - documents[0].start)
+            continue
+        starts = torch.tensor([d.start for d in documents])[:, None]
+        ends = torch.tensor([d.stop for d in documents])[:, None]
+        index_NL = starts + torch.arange(longest)
+        is_token_NL = index_NL < ends
+        yield _Equals(index_NL.minimum(ends - 1), is_token_NL, longest)
+
+
+def _to_heads(x_NLHK: Tensor, num_kv_heads: int, queries_per_kv: int) -> Tensor:
+    """``[N, L, H or G, K]`` as ``[N G, H/G, L, K]``, as the kernel reads it; a view if N is 1."""
+    x_NLGRK = x_NLHK.unflatten(2, (num_kv_heads, -1))
+    return x_NLGRK.permute(0, 2, 3, 1, 4).flatten(0, 1).expand(-1, queries_per_kv, -1, -1)
+
+
+def _from_heads(x_BRL: Tensor, num_kv_heads: int) -> Tensor:
+    """``[N G, R, L, ...]`` as ``[N, L, G R, ...]``."""
+    return x_BRL.unflatten(0, (-1, num_kv_heads)).movedim(3, 1).flatten(2, 3)
+
+
+def _corner(bias: Tensor | None, documents: _Equals, num_batches: int) -> Tensor | None:
+    """The bias of documents of L tokens, for all ``num_batches`` = N G of them."""
+    if bias is None:
+        return None
+    corner = bias[..., : documents.length, : documents.length]
+    return corner if len(corner) == 1 else corner.repeat(num_batches // len(corner), 1, 1, 1)
 
 
 def _score_bias(
@@ -87,26 +151,20 @@ def _sdpa(
     window: int | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    num_heads, num_kv_heads = q_MHK.shape[1], k_MGK.shape[1]
-    group = num_heads // num_kv_heads
-    documents = list(_documents(cu_seqlens))
-    longest = max(d.stop - d.start for d in documents)
+    num_kv_heads = k_MGK.shape[1]
+    group = q_MHK.shape[1] // num_kv_heads
+    batches = list(_equals(cu_seqlens))
+    longest = max(documents.length for documents in batches)
     bias = _score_bias(longest, num_kv_heads, q_MHK.dtype, slopes, window)
     out_MHK = torch.empty(q_MHK.shape, dtype=q_MHK.dtype)
     lse_dtype = torch.float64 if q_MHK.dtype == torch.float64 else torch.float32
     lse_MH = torch.empty(q_MHK.shape[:2], dtype=lse_dtype)
-    for d in documents:
-        length = d.stop - d.start
-        out_GRLK, lse_GRL = _forward(
-            _grouped(q_MHK[d], num_kv_heads, group),
-            _grouped(k_MGK[d], num_kv_heads, group),
-            _grouped(v_MGK[d], num_kv_heads, group),
-            is_causal=bias is None,
-            attn_mask=None if bias is None else bias[..., :length, :length],
-            scale=scale,
-        )
-        out_MHK[d] = out_GRLK.permute(2, 0, 1, 3).flatten(1, 2)
-        lse_MH[d] = lse_GRL.permute(2, 0, 1).flatten(1, 2)
+    for documents in batches:
+        q, k, v = (_to_heads(documents.read(x), num_kv_heads, group) for x in (q_MHK, k_MGK, v_MGK))
+        mask = _corner(bias, documents, len(q))
+        out, lse = _forward(q, k, v, is_causal=bias is None, attn_mask=mask, scale=scale)
+        documents.write(out_MHK, _from_heads(out, num_kv_heads))
+        documents.write(lse_MH, _from_heads(lse, num_kv_heads))
     return out_MHK, lse_MH
 
 
@@ -129,30 +187,24 @@ def _sdpa_backward(
     window: int | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    num_heads, num_kv_heads = q_MHK.shape[1], k_MGK.shape[1]
-    group = num_heads // num_kv_heads
-    documents = list(_documents(cu_seqlens))
-    longest = max(d.stop - d.start for d in documents)
+    num_kv_heads = k_MGK.shape[1]
+    group = q_MHK.shape[1] // num_kv_heads
+    batches = list(_equals(cu_seqlens))
+    longest = max(documents.length for documents in batches)
     bias = _score_bias(longest, num_kv_heads, q_MHK.dtype, slopes, window)
     dq = torch.empty(q_MHK.shape, dtype=q_MHK.dtype)
     dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (k_MGK, v_MGK))
-    for d in documents:
-        length = d.stop - d.start
-        dq_GRLK, dk_GRLK, dv_GRLK = _backward(
-            _grouped(grad_MHK[d], num_kv_heads, group),
-            _grouped(q_MHK[d], num_kv_heads, group),
-            _grouped(k_MGK[d], num_kv_heads, group),
-            _grouped(v_MGK[d], num_kv_heads, group),
-            _grouped(out_MHK[d], num_kv_heads, group),
-            lse_MH[d].T.unflatten(0, (num_kv_heads, group)),
-            0.0,
-            bias is None,
-            attn_mask=None if bias is None else bias[..., :length, :length],
-            scale=scale,
+    for documents in batches:
+        grad, q, k, v, out = (
+            _to_heads(documents.read(x), num_kv_heads, group)
+            for x in (grad_MHK, q_MHK, k_MGK, v_MGK, out_MHK)
         )
-        dq[d] = dq_GRLK.permute(2, 0, 1, 3).flatten(1, 2)
-        dk[d] = dk_GRLK.sum(1).transpose(0, 1)
-        dv[d] = dv_GRLK.sum(1).transpose(0, 1)
+        lse = _to_heads(documents.read(lse_MH)[..., None], num_kv_heads, group)[..., 0]
+        mask = _corner(bias, documents, len(q))
+        grads = _backward(grad, q, k, v, out, lse, 0.0, bias is None, attn_mask=mask, scale=scale)
+        documents.write(dq, _from_heads(grads[0], num_kv_heads))
+        for target, gradient in zip((dk, dv), grads[1:], strict=True):
+            documents.write(target, _from_heads(gradient.sum(1, keepdim=True), num_kv_heads))
     return dq, dk, dv
 
 

@@ -1,6 +1,6 @@
 """Building blocks that know nothing of attention kernels, data or training."""
 
-from packformer.nn.position import ALiBi, Learned, NoPosition, Position, Rotary
+from packformer.nn.position import ALiBi, Learned, NoPosition, Position, Rotary, published_slopes
 from packformer.nn.swiglu import SwiGLU
 
-__all__ = ["ALiBi", "Learned", "NoPosition", "Position", "Rotary", "SwiGLU"]
+__all__ = ["ALiBi", "Learned", "NoPosition", "Position", "Rotary", "SwiGLU", "published_slopes"]

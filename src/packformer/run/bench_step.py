@@ -40,6 +40,7 @@ from packformer.data import PackedDataModule
 from packformer.model.flops import attended_pairs, training_flops
 from packformer.run.build import build_data, build_model, build_module, build_trainer, make
 from packformer.run.device import resolve_accelerator, resolve_precision
+from packformer.run.errors import USER_ERRORS, one_line
 from packformer.training import TrainingModule, peak_flops
 from packformer.training.module import DTYPES
 
@@ -119,9 +120,12 @@ def _compose(bench: StepBench) -> DictConfig:
     overrides = [f"+experiment={bench.preset}", *bench.overrides]
     if not any(o.lstrip("+").startswith("data=") for o in bench.overrides):
         overrides.insert(1, "data=random")
-    with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
-        config = hydra.compose("config", overrides)
-    OmegaConf.resolve(config)
+    try:
+        with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
+            config = hydra.compose("config", overrides)
+        OmegaConf.resolve(config)
+    except USER_ERRORS as error:
+        raise ValueError(one_line(error)) from error
     return config
 
 
