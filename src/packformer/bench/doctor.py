@@ -149,10 +149,10 @@ def examine(
 
 
 def _loaded(device_type: str) -> dict[str, str]:
-    found = {"xformers": how_xformers_was_loaded()}
-    if device_type == "cuda":
-        found |= {name: KERNELS[name].lacks() or "loaded" for name in ("flash4", "flex")}
-    return found
+    if device_type == "cpu":
+        return {"sdpa": f"torch's own kernels, {torch.get_num_threads()} threads"}
+    loaded = {name: KERNELS[name].lacks() or "loaded" for name in ("flash4", "flex")}
+    return loaded | {"xformers": how_xformers_was_loaded()}
 
 
 _Cell = tuple[Variant, Kernel]
@@ -239,7 +239,8 @@ def print_examination(examination: Examination, console: Console) -> None:
     console.print(f"examined in {examination.seconds:.0f} s")
     console.print("unsupported")
     for (kernel, reason), variants in unsupported.items():
-        console.print(f"  {kernel} {reason}: {', '.join(variants)}", highlight=False)
+        named = "everything" if len(variants) == len(VARIANTS) else ", ".join(variants)
+        console.print(f"  {kernel} {reason}: {named}", highlight=False)
     console.print("auto takes")
     for name, choice in examination.auto.items():
         console.print(f"  {name:20} {choice}", highlight=False)
