@@ -104,8 +104,8 @@ def test_custom_ops_keep_the_contract_of_torch_library(num_kv_heads, alibi, wind
     q, k, v, grad = (x[0] for x in make_inputs(layout, num_kv_heads, torch.float32))
     rest = (layout.cu_seqlens, torch.rand(4) if alibi else None, window, 0.25)
     differentiable = [x.clone().requires_grad_() for x in (q, k, v)]
-    torch.library.opcheck(torch.ops.packformer.sdpa.default, (*differentiable, *rest))
-    out, lse = torch.ops.packformer.sdpa(q, k, v, *rest)
+    torch.library.opcheck(torch.ops.packformer.sdpa_cpu.default, (*differentiable, *rest))
+    out, lse = torch.ops.packformer.sdpa_cpu(q, k, v, *rest)
     torch.library.opcheck(
-        torch.ops.packformer.sdpa_backward.default, (grad, q, k, v, out, lse, *rest)
+        torch.ops.packformer.sdpa_cpu_backward.default, (grad, q, k, v, out, lse, *rest)
     )

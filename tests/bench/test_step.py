@@ -11,17 +11,14 @@ from packformer.attention import PackedLayout
 from packformer.batch import PackedBatch
 from packformer.bench.step import (
     Clock,
-    KernelTime,
     Speed,
     Work,
     draw_speeds,
-    group_limits,
-    group_of,
-    matrix_weights,
     measure,
     write_csv,
 )
 from packformer.bench.step_peers import concatenated, padded
+from packformer.bench.step_profile import KernelTime, group_limits, group_of, matrix_weights
 
 LENGTHS = (5, 2, 9, 4)
 

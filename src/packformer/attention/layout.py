@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,3 +101,11 @@ class PackedLayout:
         return PackedLayout(
             self.cu_seqlens.pin_memory(), self.position_ids.pin_memory(), self.max_seqlen
         )
+
+
+def document_slices(cu_seqlens: Tensor) -> Iterator[slice]:
+    """Where each document lies, empty slots left out (copies from the device)."""
+    bounds = cu_seqlens.tolist()
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        if end > start:
+            yield slice(start, end)

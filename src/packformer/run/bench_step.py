@@ -21,21 +21,24 @@ from packformer.attention.verdicts import machine
 from packformer.batch import PackedBatch
 from packformer.bench.step import (
     Clock,
-    KernelTime,
     Speed,
     Work,
     draw_speeds,
     fresh,
-    group_limits,
-    matrix_weights,
     measure,
-    measured_rates,
-    print_profile,
     print_speeds,
     speed_of,
     write_csv,
 )
 from packformer.bench.step_peers import Shape, endless, huggingface_step, litgpt_step
+from packformer.bench.step_profile import (
+    KernelTime,
+    group_limits,
+    matrix_weights,
+    measured_rates,
+    print_profile,
+    profile_kernels,
+)
 from packformer.data import PackedDataModule
 from packformer.model.flops import attended_pairs, training_flops
 from packformer.run.build import build_data, build_model, build_module, build_trainer, make
@@ -94,10 +97,13 @@ def run_step_bench(bench: StepBench, folder: Path) -> None:
         "warmup": bench.warmup,
     }
     kernels: list[KernelTime] = []
+
+    def profile(step: Callable[[], Work]) -> None:
+        if accelerator == "cuda":
+            kernels.extend(profile_kernels(step))
+
     speeds = [
-        measure(
-            "packformer, bare loop", ours.bare_step, **options, peak_flops=peak, profile=kernels
-        ),
+        measure("packformer, bare loop", ours.bare_step, **options, peak_flops=peak, also=profile),
         ours.in_lightning(bench, folder, peak),
     ]
     if bench.peers:
