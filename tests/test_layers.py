@@ -20,7 +20,7 @@ BELOW = {
     "model": {"attention", "nn", "settings"},
     "data": {"attention", "batch", "cache", "settings"},
     "bench": {"attention", "batch", "nn"},
-    "cli": {"bench", "run"},
+    "cli": {"bench", "data", "run", "settings"},
     "training": {"attention", "batch", "model", "settings"},
     "run": {"attention", "batch", "bench", "data", "model", "settings", "training"},
 }
@@ -35,7 +35,7 @@ ONLY_IN = {
     "filelock": {"attention/verdicts.py", "run/lock.py", "run/train.py"},  # the latter for a type
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
-    "matplotlib": {"bench/attention.py", "bench/step.py", "run/curve.py"},
+    "matplotlib": {"bench/attention.py", "bench/step.py", "run/curve.py", "run/plan.py"},
 }
 
 

@@ -59,8 +59,9 @@ def test_a_training_command_of_the_readme_runs(
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("packformer ")])
-def test_a_tool_of_the_readme_runs(tmp_path: Path, command: str) -> None:
+def test_a_tool_of_the_readme_runs(tmp_path: Path, corpus: Path, command: str) -> None:
     small = {
+        "packformer plan": ["--vocab-size", "300", "--row-length", "256"],
         "packformer doctor": ["--device", "cpu", "--head-dim", "16"],
         "packformer bench attention": ["--device", "cpu", "--tokens", "64", "--documents", "20"],
         "packformer bench step": [
@@ -71,7 +72,8 @@ def test_a_tool_of_the_readme_runs(tmp_path: Path, command: str) -> None:
             "--no-peers",
         ],
     }
-    if "bench" in command:
+    command = command.replace("my_texts.jsonl", str(corpus))
+    if "doctor" not in command:
         command += f" --output {tmp_path}"
     (more,) = (more for start, more in small.items() if command.startswith(start))
     main([*shlex.split(command)[1:], *more])

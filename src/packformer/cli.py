@@ -44,6 +44,30 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
     doctor.set_defaults(run=_doctor)
 
+    plan = commands.add_parser(
+        "plan",
+        help="what packing saves on your documents",
+        description="Padding, concatenation and packing of the same documents side by side: fill, "
+        "what is cut or dropped, attention, and speed by flops.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    plan.add_argument(
+        "path", nargs="?", help="file, folder or .jsonl; without it Python's standard library"
+    )
+    plan.add_argument("--field", default="text", help="that holds the text in a .jsonl line")
+    plan.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
+    plan.add_argument("--tokenizer", help="a tokenizer.json to use instead")
+    plan.add_argument("--row-length", type=int, default=32_768, help="tokens of a row")
+    plan.add_argument("--max-document-length", type=int, default=4096, help="in tokens")
+    plan.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
+    plan.add_argument("--batch", type=int, default=8, help="documents of a padded batch")
+    plan.add_argument("--layers", type=int, default=12, help="of the model whose flops count")
+    plan.add_argument("--width", type=int, default=768, help="of that model")
+    plan.add_argument(
+        "--output", type=Path, default=Path("plan"), help="folder for the CSV and the picture"
+    )
+    plan.set_defaults(run=_plan)
+
     bench = commands.add_parser("bench", help="measure speed and memory")
     subjects = bench.add_subparsers(required=True, metavar="SUBJECT")
     attention = subjects.add_parser(
@@ -148,6 +172,27 @@ def _doctor(options: argparse.Namespace) -> None:
         print_examination(examination, Console(width=None if sys.stdout.isatty() else 130))
     if examination.wrong:
         sys.exit(1)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from packformer.data import PackingSettings, StandardLibrary, TextFiles
+    from packformer.run.plan import Sizes, run_plan
+    from packformer.settings import check_whole
+
+    check_whole("--layers", options.layers, at_least=1)
+    check_whole("--width", options.width, at_least=1)
+    text = {"vocab_size": options.vocab_size, "tokenizer": options.tokenizer}
+    run_plan(
+        StandardLibrary(**text)
+        if options.path is None
+        else TextFiles(path=options.path, field=options.field, **text),
+        PackingSettings(
+            options.row_length, options.max_document_length, lookahead=options.lookahead
+        ),
+        Sizes(options.layers, options.width),
+        options.batch,
+        options.output,
+    )
 
 
 def _bench_attention(options: argparse.Namespace) -> None:

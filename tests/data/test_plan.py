@@ -1,0 +1,69 @@
+"""The costs of batches, by hand."""
+
+import numpy as np
+import pytest
+
+from packformer.data import PackingSettings
+from packformer.data.plan import costs
+
+LENGTHS = [3, 10, 4, 7, 2]
+ROW, LONGEST = 8, 6
+
+
+def of(name, **options):
+    (cost,) = (
+        cost
+        for cost in costs(LENGTHS, PackingSettings(ROW, LONGEST), **options)
+        if cost.name.startswith(name)
+    )
+    return cost
+
+
+def test_padding_to_a_fixed_length_cuts_and_wastes():
+    cost = of("pad to 6 tokens")
+    assert cost.computed == 5 * 6
+    assert cost.useful == 3 + 6 + 4 + 6 + 2
+    assert cost.cut == 2
+    assert cost.dropped == 4 + 1
+    assert cost.pairs == 5 * 6 * 7 // 2
+    assert cost.fill == pytest.approx(21 / 30)
+
+
+def test_padding_to_the_longest_of_a_batch_wastes_less():
+    together, alone = of("pad to the longest", batch=5), of("pad to the longest", batch=1)
+    assert together.computed == 5 * 6
+    assert alone.computed == alone.useful == 21
+    assert alone.pairs == sum(n * (n + 1) // 2 for n in (3, 6, 4, 6, 2))
+
+
+def test_concatenation_wastes_nothing_and_looks_across_documents():
+    cost = of("concatenate")
+    assert cost.computed == cost.useful == 24
+    assert cost.dropped == 2
+    assert cost.pairs == 3 * (8 * 9 // 2)
+    assert 0 < cost.cut <= 3
+    assert all(sum(row) == ROW for row in cost.rows)
+
+
+@pytest.mark.parametrize("name", ["first fit", "best fit"])
+def test_packing_loses_nothing_and_looks_within_documents_alone(name):
+    cost = of(name)
+    assert cost.useful + cost.dropped == sum(LENGTHS)
+    assert cost.dropped <= 1, "the last token of 7, cut at 6, predicts nothing"
+    assert cost.computed % ROW == 0
+    assert all(sum(row) <= ROW for row in cost.rows)
+    pieces = sorted(piece for row in cost.rows for piece in row)
+    assert sum(pieces) == cost.useful
+    assert cost.pairs == sum(n * (n + 1) // 2 for n in pieces)
+
+
+def test_best_fit_is_fuller_than_first_fit_and_far_fuller_than_padding():
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(np.log(600) - 0.5, 1, 5000), 2, 10_000).astype(int).tolist()
+    found = {c.name: c for c in costs(lengths, PackingSettings(4096, 4096))}
+    best = found["best fit (packformer)"]
+    assert best.fill > 0.995
+    assert best.fill > found["first fit"].fill
+    assert found["pad to 4,096 tokens"].fill < 0.2
+    ours = best.flops_per_token(10**8, 768, 12)
+    assert all(ours < c.flops_per_token(10**8, 768, 12) for c in found.values() if c is not best)
