@@ -111,3 +111,13 @@ def test_plan_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, mess
         main(["plan", *arguments])
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["doctor", "more"], ["bench", "step", "gqa", "--stepz", "3"], ["plan", "a", "b"]]
+)
+def test_what_is_not_known_is_refused(capsys, arguments):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "unrecognized arguments: " in capsys.readouterr().err

@@ -13,7 +13,12 @@ _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 1 on an error, or if the doctor found one."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes no settings that follow an option
+        options.overrides += rest
     try:
         options.run(options)
     except (ValueError, OSError) as error:

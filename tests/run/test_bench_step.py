@@ -21,7 +21,8 @@ SMALL = [
 @pytest.mark.parametrize("more", [[], ["trainer.precision=bf16-true", "attention=mqa"]])
 def test_our_step_is_measured_bare_and_in_lightning(tmp_path, monkeypatch, capsys, more):
     monkeypatch.chdir(tmp_path)
-    main(["bench", "step", "gqa", *SMALL, *more, "--steps", "4", "--warmup", "1", "--no-peers"])
+    options = ["--steps", "4", "--warmup", "1", "--no-peers"]
+    main(["bench", "step", "gqa", *SMALL, *options, *more])
     out = capsys.readouterr().out
     assert "rows of 64 tokens, documents of at most 32" in out
     with (tmp_path / "step" / "step.csv").open() as file:
