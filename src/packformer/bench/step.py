@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import torch
@@ -200,7 +201,7 @@ def draw_speeds(speeds: Sequence[Speed], title: str, file: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [s for s in reversed(speeds) if s.tokens_per_second is not None]
-    figure = Figure(figsize=(8, 0.9 + 0.42 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(8, 1.3 + 0.42 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     rates = [s.tokens_per_second or 0.0 for s in shown]
@@ -212,5 +213,6 @@ def draw_speeds(speeds: Sequence[Speed], title: str, file: Path) -> None:
     axes.set_xlim(0, 1.15 * max(rates))
     axes.set_xlabel("counted tokens per second")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, fontsize=10)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    figure.suptitle("\n".join(wrap(title, 90)), fontsize=10)
     figure.savefig(file, dpi=150)
