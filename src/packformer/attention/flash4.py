@@ -9,6 +9,7 @@ Source: https://github.com/Dao-AILab/flash-attention, package ``flash_attn.cute`
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from functools import cache
 from types import ModuleType
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from packformer.attention.kernel import HALF, PUBLISHED, Kernel, Scoring, without_batch
 from packformer.attention.layout import PackedLayout
+from packformer.cache import cache_folder
 
 _MIN_CAPABILITY = (9, 0)
 _INSTALL = "pip install 'packformer[hopper]'"
@@ -31,6 +33,7 @@ def _interface() -> ModuleType:
     Raises:
         ValueError: if it is not installed or cannot be imported.
     """
+    _keep_compiled_kernels()
     # Said once per kernel compiled, of an argument that is not used.
     warnings.filterwarnings("ignore", message=r"Argument aux_data .* cannot be converted")
     try:
@@ -38,6 +41,17 @@ def _interface() -> ModuleType:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise ValueError(f"flash-attn-4 cannot be imported ({error}): {_INSTALL}") from error
     return interface
+
+
+def _keep_compiled_kernels() -> None:
+    """In the user's cache, so that they are compiled once for a machine; read at the import."""
+    folder = cache_folder() / "flash4"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # they are compiled in every process
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(folder))
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
 
 
 def _lacks() -> str | None:

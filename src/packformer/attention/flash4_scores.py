@@ -6,10 +6,15 @@
 import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cutlass
 from cutlass import cute
+
+from packformer.cache import fingerprint
+
+_SOURCE = Path(__file__).read_bytes()
 
 
 class ScoreFunctions(NamedTuple):
@@ -71,7 +76,13 @@ def score_functions(
             grad = grad * (1.0 - tanh * tanh)
         return grad
 
-    return ScoreFunctions(forward, recomputed, gradient)
+    functions = ScoreFunctions(forward, recomputed, gradient)
+    for name, function in functions._asdict().items():
+        # What compiled kernels are kept under, in memory and on disk: else the addresses of the
+        # functions that these call would be part of it, which another process gives to others.
+        settings = repr((name, slopes, num_heads, soft_cap, repacked))
+        function.__cute_hash__ = fingerprint([_SOURCE, settings])
+    return functions
 
 
 @cute.jit

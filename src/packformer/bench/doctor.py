@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, select_proved_kernel
 from packformer.attention.load_xformers import how_xformers_was_loaded
-from packformer.attention.proof import TOLERANCE, clock, prove
+from packformer.attention.proof import TOLERANCE, clock, prove, warm_up
 from packformer.attention.verdicts import machine
 
 VARIANTS: dict[str, frozenset[str]] = {
@@ -200,7 +201,11 @@ def _in_processes(cells: list[_Cell], workers: int) -> Iterator[tuple[_Cell, Ver
 def _prove_named(name: str, variant: Variant) -> Verdict:
     torch.set_num_threads(1)
     torch._inductor.config.compile_threads = 1  # else each process starts a dozen more
-    return prove(KERNELS[name], variant)
+    verdict = prove(KERNELS[name], variant)
+    if verdict.status == "ok":
+        with suppress(Exception):  # the clock will meet it again, and say so
+            warm_up(KERNELS[name], variant)
+    return verdict
 
 
 def print_examination(examination: Examination, console: Console) -> None:
