@@ -4,11 +4,12 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from packformer.attention import PackedLayout
 from packformer.attention.reference import visible
 from packformer.model import GPT, SelfAttention
-from packformer.model.flops import attended_pairs, training_flops
+from packformer.model.flops import attended_pairs, matrix_weights, training_flops
 from packformer.nn import Learned, Rotary
 
 
@@ -51,3 +52,8 @@ def test_training_flops_are_those_torch_counts():
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 16, dtype=torch.int64), PackedLayout.from_lengths([16]))
     assert training_flops(model, 16, 16 * 16) == 3 * counter.get_total_flops()
+
+
+def test_matrix_weights_are_those_of_linear_layers():
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 8), nn.RMSNorm(8), nn.Linear(8, 2))
+    assert matrix_weights(model) == 4 * 8 + 8 * 2

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from packformer.attention.proof import median_milliseconds
@@ -145,8 +144,3 @@ def print_profile(
         groups.add_row(group, f"{spent:.2f}", shown(limit, ".2f"), shown(ratio, ".2f"))
     groups.add_row("all", f"{sum(k.milliseconds for k in kernels):.2f}", "", "")
     console.print(groups)
-
-
-def matrix_weights(model: nn.Module) -> int:
-    """Weights of all linear layers, the head included."""
-    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))

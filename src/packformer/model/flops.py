@@ -18,6 +18,11 @@ def attended_pairs(lengths: Iterable[int], window: int | None = None) -> int:
     return pairs
 
 
+def matrix_weights(model: nn.Module) -> int:
+    """Weights of all linear layers, the head included and the embedding look-up not."""
+    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+
+
 def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
     """Flops of forward and backward: 6 per matrix weight and token, 12 D per layer and pair.
 
@@ -29,5 +34,4 @@ def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
         num_tokens: documents' tokens, padding left out.
         pairs: from ``attended_pairs``, the same for each layer.
     """
-    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-    return 6 * weights * num_tokens + 12 * model.width * len(model.blocks) * pairs
+    return 6 * matrix_weights(model) * num_tokens + 12 * model.width * len(model.blocks) * pairs

@@ -34,13 +34,12 @@ from packformer.bench.step_peers import Shape, endless, huggingface_step, litgpt
 from packformer.bench.step_profile import (
     KernelTime,
     group_limits,
-    matrix_weights,
     measured_rates,
     print_profile,
     profile_kernels,
 )
 from packformer.data import PackedDataModule
-from packformer.model.flops import attended_pairs, training_flops
+from packformer.model.flops import attended_pairs, matrix_weights, training_flops
 from packformer.run.build import build_data, build_model, build_module, build_trainer, make
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.errors import USER_ERRORS, one_line
