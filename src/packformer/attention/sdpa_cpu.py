@@ -23,7 +23,7 @@ _STEP = 8  # those whose lengths lie within a step of this many tokens
 
 
 @dataclass(frozen=True)
-class _Equals:
+class _Together:
     """N documents that are computed together, padded to L tokens; a single one is not copied.
 
     Padding stands behind a document, where causality hides it, and is zero.
@@ -49,24 +49,24 @@ class _Equals:
             x_M[self.where[self.is_token]] = values_NL[self.is_token]
 
 
-def _equals(cu_seqlens: Tensor) -> Iterator[_Equals]:
+def _together(cu_seqlens: Tensor) -> Iterator[_Together]:
     """All documents; short ones of about the same length together, as calls would outweigh them."""
     short: dict[int, list[slice]] = {}
     for d in document_slices(cu_seqlens):
         length = d.stop - d.start
         if length > _SHORT:
-            yield _Equals(d, None, length)
+            yield _Together(d, None, length)
         else:
             short.setdefault(-(-length // _STEP) * _STEP, []).append(d)
     for longest, documents in short.items():
         if len(documents) == 1:
-            yield _Equals(documents[0], None, documents[0].stop - documents[0].start)
+            yield _Together(documents[0], None, documents[0].stop - documents[0].start)
             continue
         starts = torch.tensor([d.start for d in documents])[:, None]
         ends = torch.tensor([d.stop for d in documents])[:, None]
         index_NL = starts + torch.arange(longest)
         is_token_NL = index_NL < ends
-        yield _Equals(index_NL.minimum(ends - 1), is_token_NL, longest)
+        yield _Together(index_NL.minimum(ends - 1), is_token_NL, longest)
 
 
 def _to_heads(x_NLHK: Tensor, num_kv_heads: int, queries_per_kv: int) -> Tensor:
@@ -80,7 +80,7 @@ def _from_heads(x_BRL: Tensor, num_kv_heads: int) -> Tensor:
     return x_BRL.unflatten(0, (-1, num_kv_heads)).movedim(3, 1).flatten(2, 3)
 
 
-def _corner(bias: Tensor | None, documents: _Equals, num_batches: int) -> Tensor | None:
+def _corner(bias: Tensor | None, documents: _Together, num_batches: int) -> Tensor | None:
     """The bias of documents of L tokens, for all ``num_batches`` = N G of them."""
     if bias is None:
         return None
@@ -121,7 +121,7 @@ def sdpa_cpu(
 ) -> tuple[Tensor, Tensor]:
     num_kv_heads = k_MGK.shape[1]
     group = q_MHK.shape[1] // num_kv_heads
-    batches = list(_equals(cu_seqlens))
+    batches = list(_together(cu_seqlens))
     longest = max(documents.length for documents in batches)
     bias = _score_bias(longest, num_kv_heads, q_MHK.dtype, slopes, window)
     out_MHK = torch.empty(q_MHK.shape, dtype=q_MHK.dtype)
@@ -157,7 +157,7 @@ def _sdpa_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_kv_heads = k_MGK.shape[1]
     group = q_MHK.shape[1] // num_kv_heads
-    batches = list(_equals(cu_seqlens))
+    batches = list(_together(cu_seqlens))
     longest = max(documents.length for documents in batches)
     bias = _score_bias(longest, num_kv_heads, q_MHK.dtype, slopes, window)
     dq = torch.empty(q_MHK.shape, dtype=q_MHK.dtype)

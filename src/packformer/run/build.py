@@ -69,7 +69,7 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
     Raises:
         ValueError: if the vocabulary chosen is smaller than the data's, or sizes do not fit.
     """
-    is_text = data.splits.byte_lengths is not None
+    is_text = data.splits.tokenizer is not None
     multiple = _VOCABULARY_MULTIPLE if is_text else 1
     rounded = -(-data.splits.vocab_size // multiple) * multiple
     vocab_size = config.model.vocab_size or rounded
