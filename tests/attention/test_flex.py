@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from packformer.attention import PackedLayout, Scoring, flex
-from packformer.attention.flex import block_mask
+from packformer.attention.flex import block_mask, mean_distances
 from packformer.attention.reference import reference_attention, visible
 
 BLOCK = 128
@@ -105,6 +105,8 @@ def compare_forward(alibi, window, num_kv_heads):
     layout = PackedLayout.from_lengths([1, 130, 60, 7, 102], num_slots=7)
     q, k, v = (torch.randn(1, 300, heads, 16) for heads in (4, num_kv_heads, num_kv_heads))
     slopes = torch.tensor([0.5, 0.25, 0.125, 0.00390625]) if alibi else None
+    if alibi == "learned":
+        slopes.requires_grad_()
     scoring = Scoring(0.25, window, alibi_slopes=slopes)
     with torch.no_grad():
         found = flex._run(q, k, v, layout, scoring)
@@ -117,7 +119,7 @@ def compare_forward(alibi, window, num_kv_heads):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1], ids=["mha", "gqa", "mqa"])
 @pytest.mark.parametrize("window", [None, 40])
-@pytest.mark.parametrize("alibi", [False, True], ids=["plain", "alibi"])
+@pytest.mark.parametrize("alibi", ["", "alibi", "learned"])
 def test_eager_forward_agrees_with_the_reference(monkeypatch, alibi, window, num_kv_heads):
     monkeypatch.setattr(flex, "_compiled_flex_attention", lambda: flex_attention)
     compare_forward(alibi, window, num_kv_heads)
@@ -125,6 +127,17 @@ def test_eager_forward_agrees_with_the_reference(monkeypatch, alibi, window, num
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 40])
-@pytest.mark.parametrize("alibi", [False, True], ids=["plain", "alibi"])
+@pytest.mark.parametrize("alibi", ["", "alibi", "learned"])
 def test_compiled_forward_agrees_with_the_reference(alibi, window):
     compare_forward(alibi, window, num_kv_heads=2)
+
+
+def test_mean_distances_are_those_of_the_weights():
+    slopes = torch.tensor([8.0, 0.5, 0.0039, 1e-5, 0.0, -1e-5, -0.5, -8.0])
+    seen = torch.tensor([1, 2, 3, 17, 100, 4096])
+    found = mean_distances(slopes, seen)
+    for head, slope in enumerate(slopes.double()):
+        for query, count in enumerate(seen.tolist()):
+            distance = torch.arange(count, dtype=torch.float64)
+            wanted = (torch.softmax(-slope * distance, 0) * distance).sum()
+            assert abs(found[head, query] - wanted) <= 2e-3 * count

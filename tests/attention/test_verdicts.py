@@ -279,7 +279,13 @@ ON_GPU = [
         (torch.bfloat16, 64, {"soft_cap", "alibi", "grouped", "window"}),
         (torch.bfloat16, 64, {"alibi", "learned_alibi"}),
         (torch.bfloat16, 64, {"alibi", "given_alibi", "grouped"}),
+        (torch.bfloat16, 64, {"alibi", "learned_alibi", "grouped"}),
+        (torch.bfloat16, 64, {"alibi", "learned_alibi", "grouped", "window"}),
         (torch.bfloat16, 16, {"bias", "learned_bias", "grouped"}),
+        (torch.bfloat16, 64, {"bias"}),
+        (torch.bfloat16, 64, {"bias", "learned_bias", "grouped"}),
+        (torch.bfloat16, 128, {"bias", "learned_bias"}),
+        (torch.float32, 128, {"bias"}),
         (torch.bfloat16, 256, set()),
     )
 ]
