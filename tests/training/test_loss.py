@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from packformer.batch import IGNORE_INDEX
-from packformer.training.loss import chunk_that_fits, next_token_loss
+from packformer.training.loss import _nats_and_gradient, chunk_that_fits, next_token_loss
 
 M, D, V = 50, 16, 37
 
@@ -94,3 +94,47 @@ def test_all_logits_are_made_at_once_where_they_fit():
     assert chunk_that_fits(32_768, 50_304, 2, 24 * gib) % 128 == 0
     assert chunk_that_fits(1024, 4096, 4, 8 * gib) == 1024
     assert chunk_that_fits(32_768, 10**9, 4, gib) == 128
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+class TestOnGPU:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+    @pytest.mark.parametrize("vocab_size", [37, 4096, 50_304, 130_001])
+    def test_the_kernel_turns_logits_into_their_gradient(self, vocab_size, dtype):
+        torch.manual_seed(0)
+        logits = (4 * torch.randn(200, vocab_size, device="cuda")).to(dtype)
+        targets = torch.randint(vocab_size, (200,), device="cuda")
+        targets[::7] = IGNORE_INDEX
+        exact = logits.double().requires_grad_()
+        wanted = F.cross_entropy(exact, targets, ignore_index=IGNORE_INDEX, reduction="none")
+        (gradient,) = torch.autograd.grad(wanted.sum(), exact)
+        nats, found = _nats_and_gradient(logits, targets)
+        assert found.data_ptr() == logits.data_ptr()
+        assert nats.item() == pytest.approx(wanted.sum().item(), rel=1e-6)
+        error = torch.linalg.norm(found - gradient) / torch.linalg.norm(gradient)
+        assert error <= {torch.bfloat16: 3e-3, torch.float16: 4e-4, torch.float32: 1e-6}[dtype]
+
+    @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("chunk", [128, 1000])
+    def test_loss_and_gradients_are_those_of_float64(self, chunk, dtype, compiled):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        x = torch.randn(1000, 64, device="cuda", requires_grad=True)
+        head = (0.3 * torch.randn(5000, 64, device="cuda")).requires_grad_()
+        targets = torch.randint(5000, (1000,), device="cuda")
+        targets[::7] = IGNORE_INDEX
+        function = torch.compile(next_token_loss, fullgraph=True) if compiled else next_token_loss
+        exact = [leaf.detach().double().requires_grad_() for leaf in (x, head)]
+        wanted = plain(*exact, targets, None)
+        with torch.autocast("cuda", dtype):
+            found = function(x, head, targets, chunk)
+        assert found.dtype == torch.float32
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-3)
+        gradients = torch.autograd.grad(found * 1e-3, (x, head))
+        for gradient, expected in zip(
+            gradients, torch.autograd.grad(wanted * 1e-3, exact), strict=True
+        ):
+            assert gradient.dtype == torch.float32
+            assert torch.linalg.norm(gradient - expected) <= 5e-3 * torch.linalg.norm(expected)

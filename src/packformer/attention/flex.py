@@ -90,7 +90,7 @@ def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
 
 
 def mean_distances(slopes_H: Tensor, seen_M: Tensor) -> Tensor:
-    r"""Where each query would look on average if linear biases alone decided: ``[H, M]``, in tokens.
+    r"""How far each query would look on average if linear biases alone decided: ``[H, M]``.
 
     The mean of d = 0..n-1 with weights :math:`e^{-s d}`: :math:`1/(e^s - 1) - n/(e^{sn} - 1)`.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,9 +17,10 @@ _BLOCK = 128
 def next_token_loss(x_MD: Tensor, head_VD: Tensor, targets_M: Tensor, chunk: int) -> Tensor:
     r"""Summed nats of the counted targets: :math:`-\sum_m \log softmax(W x_m)_{t_m}`.
 
-    With fewer than M tokens at a time the gradients are computed together with the loss, as in
-    Liger Kernel (Hsu et al. 2024): logits never exist for more than ``chunk`` tokens, at the price
-    of adding up the head's gradient in float32.
+    With fewer than M tokens at a time, and on a CUDA GPU always, the gradients are computed with
+    the loss, as in Liger Kernel (Hsu et al. 2024): logits never exist for more than ``chunk``
+    tokens, at the price of adding up the head's gradient in float32, and on a GPU a kernel turns
+    them into their gradient in place.
 
     Args:
         x_MD: ``[M, D]`` activations after the last norm.
@@ -28,15 +31,16 @@ def next_token_loss(x_MD: Tensor, head_VD: Tensor, targets_M: Tensor, chunk: int
     Returns:
         float32 scalar (float64 for float64).
     """
-    if chunk >= len(targets_M):
-        return summed_nats(F.linear(x_MD, head_VD), targets_M)
     device_type = x_MD.device.type
     dtype = x_MD.dtype
     if torch.is_autocast_enabled(device_type):
         dtype = torch.get_autocast_dtype(device_type)
+    whole = chunk >= len(targets_M)
+    if whole and not (torch.is_grad_enabled() and _has_kernel(device_type, dtype)):
+        return summed_nats(F.linear(x_MD, head_VD), targets_M)
     x_MD, head_VD = x_MD.to(dtype), head_VD.to(dtype)
     if torch.is_grad_enabled():
-        return _ChunkedLoss.apply(x_MD, head_VD, targets_M, chunk)
+        return _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk)
     pairs = zip(x_MD.split(chunk), targets_M.split(chunk), strict=True)
     return torch.stack([summed_nats(F.linear(x, head_VD), t) for x, t in pairs]).sum()
 
@@ -47,28 +51,67 @@ def summed_nats(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
     return F.cross_entropy(exact, targets_M, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
-class _ChunkedLoss(torch.autograd.Function):
+class _LossWithGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_MD, head_VD, targets_M, chunk):  # type: ignore[no-untyped-def]
-        exact = torch.float64 if x_MD.dtype == torch.float64 else torch.float32
-        grad_head_VD = torch.zeros_like(head_VD, dtype=exact)
-        nats, grads_x = [], []
+        # Sums of float16 products overflow where the loss is not scaled down yet.
+        summing = torch.float32 if x_MD.dtype == torch.float16 else x_MD.dtype
+        grad_head_VD, nats, grads_x = None, [], []
         for x, targets in zip(x_MD.split(chunk), targets_M.split(chunk), strict=True):
-            logits = F.linear(x, head_VD).to(exact)
-            log_sums = logits.logsumexp(-1, keepdim=True)
-            counted = (targets != IGNORE_INDEX)[:, None]
-            right = targets.clamp(min=0)[:, None]
-            nats.append(((log_sums - logits.gather(1, right)) * counted).sum())
-            is_right = torch.arange(len(head_VD), device=x.device) == right
-            grad_logits = (((logits - log_sums).exp() - is_right.to(exact)) * counted).to(x.dtype)
+            nats_here, grad_logits = _nats_and_gradient(F.linear(x, head_VD), targets)
+            nats.append(nats_here)
             grads_x.append(grad_logits @ head_VD)
-            grad_head_VD += grad_logits.mT @ x
-        ctx.save_for_backward(torch.cat(grads_x), grad_head_VD.to(head_VD.dtype))
+            grad_head = grad_logits.to(summing).mT @ x.to(summing)
+            if chunk >= len(targets_M):
+                grad_head_VD = grad_head
+            elif grad_head_VD is None:
+                grad_head_VD = grad_head.to(_exact(x.dtype))
+            else:
+                grad_head_VD = grad_head_VD + grad_head
+        ctx.save_for_backward(torch.cat(grads_x), grad_head_VD)
+        ctx.dtype = head_VD.dtype
         return torch.stack(nats).sum()
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        return *((grad * saved).to(saved.dtype) for saved in ctx.saved_tensors), None, None
+        return *((grad * saved).to(ctx.dtype) for saved in ctx.saved_tensors), None, None
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _nats_and_gradient(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed nats, and their gradient for the logits, which may be overwritten."""
+    if _has_kernel(logits_MV.device.type, logits_MV.dtype):
+        return _nats_of_each(logits_MV, targets_M).sum(), logits_MV
+    logits = logits_MV.to(_exact(logits_MV.dtype))
+    log_sums = logits.logsumexp(-1, keepdim=True)
+    counted = (targets_M != IGNORE_INDEX)[:, None]
+    right = targets_M.clamp(min=0)[:, None]
+    nats = ((log_sums - logits.gather(1, right)) * counted).sum()
+    is_right = torch.arange(logits.shape[1], device=logits.device) == right
+    gradient = ((logits - log_sums).exp() - is_right.to(logits.dtype)) * counted
+    return nats, gradient.to(logits_MV.dtype)
+
+
+def _has_kernel(device_type: str, dtype: torch.dtype) -> bool:
+    return device_type == "cuda" and dtype != torch.float64 and _HAS_TRITON
+
+
+_HAS_TRITON = find_spec("triton") is not None
+
+
+@torch.library.custom_op("packformer::nats_of_each", mutates_args=("logits",), device_types="cuda")
+def _nats_of_each(logits: Tensor, targets: Tensor) -> Tensor:
+    from packformer.training.loss_triton import nats_of_each
+
+    return nats_of_each(logits, targets)
+
+
+@_nats_of_each.register_fake
+def _(logits: Tensor, targets: Tensor) -> Tensor:
+    return torch.empty_like(targets, dtype=torch.float32)
 
 
 def chunk_that_fits(
