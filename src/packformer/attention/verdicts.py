@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import re
 import tempfile
 from dataclasses import asdict
 from functools import cache
@@ -48,7 +49,8 @@ def machine(device_type: str) -> dict[str, str | None]:
 
 def _driver() -> str | None:
     file = Path("/proc/driver/nvidia/version")  # Linux; elsewhere the driver's part stays unknown
-    return file.read_text().splitlines()[0] if file.is_file() else None
+    found = re.search(r"\d+(\.\d+)+", file.read_text()) if file.is_file() else None
+    return found and found[0]
 
 
 class Verdicts:

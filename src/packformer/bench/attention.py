@@ -214,7 +214,9 @@ def _write(rows: list[dict[str, Any]], file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
 
 
 def _print(rows: list[dict[str, Any]], title: str, console: Console) -> None:

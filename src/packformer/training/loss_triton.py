@@ -9,7 +9,7 @@ from torch import Tensor
 
 from packformer.batch import IGNORE_INDEX
 
-_BLOCK = 8192  # logits that a program holds at a time; with its warps the fastest of eight on an H200
+_BLOCK = 8192  # logits that a program holds at a time; with 8 warps the fastest on an H200
 _WARPS = 8
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
