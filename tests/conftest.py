@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("packformer", database=None, deadline=None, derandomize=True)
+settings.load_profile("packformer")
 
 # Tensors in tests are small: a second thread costs more than it brings. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packformer.corpus import Preparation
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
@@ -57,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     plan.add_argument(
-        "path", nargs="?", help="file, folder or .jsonl; without it Python's standard library"
+        "path",
+        nargs="?",
+        help="file, folder, .jsonl or prepared corpus; without it Python's standard library",
     )
     plan.add_argument("--field", default="text", help="that holds the text in a .jsonl line")
     plan.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
@@ -72,6 +79,38 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("plan"), help="folder for the CSV and the picture"
     )
     plan.set_defaults(run=_plan)
+
+    prepare = commands.add_parser(
+        "prepare",
+        help="turn text into token shards",
+        description="Text files, folders of them, .jsonl, .csv, .tsv (also .gz and .zst), "
+        ".parquet, the standard input (-) or a data set of the Hugging Face hub "
+        "(hf:NAME[@CONFIG][:SPLIT]) to token shards for data=shards. Stopped, the same command "
+        "goes on after the last finished shard.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_preparation(prepare)
+    prepare.add_argument("--output", type=Path, required=True, help="folder of the corpus")
+    prepare.set_defaults(run=_prepare)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="show the documents of token shards, or a packed row of them",
+        description="Documents of a corpus decoded; with --row a packed row, its boundaries, and "
+        "what is predicted.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    inspect.add_argument("path", help="folder or URL of a corpus made by `packformer prepare`")
+    inspect.add_argument("--split", choices=("train", "validation"), default="train")
+    inspect.add_argument("--document", type=int, default=0, help="number of the first")
+    inspect.add_argument("--count", type=int, default=3, help="documents to show")
+    inspect.add_argument("--characters", type=int, default=300, help="of each document, at most")
+    inspect.add_argument("--row", type=int, help="number of a packed row to show instead")
+    inspect.add_argument("--row-length", type=int, default=1024, help="tokens of a row")
+    inspect.add_argument("--max-document-length", type=int, help="in tokens")
+    inspect.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
+    inspect.add_argument("--seed", type=int, default=0, help="of the order of documents")
+    inspect.set_defaults(run=_inspect)
 
     bench = commands.add_parser("bench", help="measure speed and memory")
     subjects = bench.add_subparsers(required=True, metavar="SUBJECT")
@@ -130,7 +169,40 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("step"), help="folder for the CSV and the picture"
     )
     step.set_defaults(run=_bench_step)
+
+    preparing = subjects.add_parser(
+        "prepare",
+        help="`packformer prepare` beside the bare tokenizer",
+        description="MB of text per second of the tokenizers library alone and of the whole "
+        "preparation, on the same cores.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_preparation(preparing)
+    preparing.add_argument("--rounds", type=int, default=3, help="of each")
+    preparing.set_defaults(run=_bench_prepare)
     return parser
+
+
+def _add_preparation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="INPUT", help="file, folder, - or hf:NAME")
+    parser.add_argument("--field", default="text", help="that holds the text in a record")
+    parser.add_argument(
+        "--format",
+        choices=("auto", "text", "jsonl", "csv", "parquet"),
+        default="auto",
+        help="of the files; auto: by their suffixes, lines of JSON from the standard input",
+    )
+    parser.add_argument("--vocab-size", type=int, default=32_768, help="of the BPE trained on it")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to use instead")
+    parser.add_argument("--sample-mib", type=int, default=256, help="of text to train the BPE on")
+    parser.add_argument(
+        "--validation-fraction", type=float, default=0.01, help="of documents, held out"
+    )
+    parser.add_argument("--shard-mib", type=int, default=256, help="of text in a shard")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument(
+        "--skip-invalid", action="store_true", help="leave out what is not UTF-8, and count it"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -179,18 +251,75 @@ def _doctor(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _preparation(options: argparse.Namespace, output: Path) -> Preparation:
+    from packformer.corpus import Input, Preparation
+
+    return Preparation(
+        Input(tuple(options.paths), options.field, options.format),
+        output,
+        tokenizer=options.tokenizer,
+        vocab_size=options.vocab_size,
+        sample_mib=options.sample_mib,
+        validation_fraction=options.validation_fraction,
+        shard_mib=options.shard_mib,
+        skip_invalid=options.skip_invalid,
+        workers=options.workers,
+    )
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from packformer.run.prepare import run_prepare
+
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"--output ({options.output}) must be a folder")
+    run_prepare(_preparation(options, options.output))
+
+
+def _bench_prepare(options: argparse.Namespace) -> None:
+    from packformer.bench.prepare import bench_prepare
+
+    bench_prepare(_preparation(options, Path()), options.rounds)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from packformer.data import PackingSettings
+    from packformer.run.inspect import inspect_documents, inspect_row
+    from packformer.settings import check_whole
+
+    for name in ("count", "characters"):
+        check_whole(f"--{name}", getattr(options, name), at_least=1)
+    if options.row is None:
+        inspect_documents(
+            options.path, options.split, options.document, options.count, options.characters
+        )
+        return
+    settings = PackingSettings(
+        options.row_length, options.max_document_length, lookahead=options.lookahead
+    )
+    inspect_row(
+        options.path, options.split, settings, options.row, options.seed, options.characters
+    )
+
+
 def _plan(options: argparse.Namespace) -> None:
-    from packformer.data import PackingSettings, StandardLibrary, TextFiles
+    from packformer.corpus.shards import MANIFEST
+    from packformer.data import PackingSettings, StandardLibrary, TextFiles, TokenShards
+    from packformer.data.source import DataSet
     from packformer.run.plan import Sizes, run_plan
     from packformer.settings import check_whole
 
     check_whole("--layers", options.layers, at_least=1)
     check_whole("--width", options.width, at_least=1)
     text = {"vocab_size": options.vocab_size, "tokenizer": options.tokenizer}
+    data: DataSet
+    if options.path is None:
+        data = StandardLibrary(**text)
+    elif "://" in options.path or (Path(options.path).expanduser() / MANIFEST).exists():
+        data = TokenShards(options.path)
+    else:
+        data = TextFiles(path=options.path, field=options.field, **text)
     run_plan(
-        StandardLibrary(**text)
-        if options.path is None
-        else TextFiles(path=options.path, field=options.field, **text),
+        data,
         PackingSettings(
             options.row_length, options.max_document_length, lookahead=options.lookahead
         ),

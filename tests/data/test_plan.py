@@ -67,3 +67,10 @@ def test_best_fit_is_fuller_than_first_fit_and_far_fuller_than_padding():
     assert found["pad to 4,096 tokens"].fill < 0.2
     ours = best.flops_per_token(10**8, 768, 12)
     assert all(ours < c.flops_per_token(10**8, 768, 12) for c in found.values() if c is not best)
+
+
+def test_fewer_tokens_than_a_row_are_all_lost_by_concatenation():
+    ways = costs([5, 9, 30], PackingSettings(100))
+    concatenated, packed = ways[2], ways[-1]
+    assert (concatenated.fill, concatenated.dropped, packed.dropped) == (0.0, 44, 0)
+    assert concatenated.flops_per_token(10, 2, 1) == float("inf")

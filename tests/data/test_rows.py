@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from packformer.batch import IGNORE_INDEX
-from packformer.data.packing import PackingSettings, Piece
+from packformer.data.packing import Piece
 from packformer.data.rows import PackedRows, collate_row
+from packformer.data.settings import PackingSettings
 from packformer.data.tasks import Copying
 
 SETTINGS = PackingSettings(64, 40, lookahead=16)

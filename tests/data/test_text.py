@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX
+from packformer.corpus.tokenizer import BOS, EOS, train_bpe
 from packformer.data import StandardLibrary, TextFiles, text
-from packformer.data.tokenizer import BOS, EOS, train_bpe
 
 VOCAB = 270
 

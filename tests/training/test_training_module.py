@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from packformer.attention import PackedLayout
 from packformer.batch import IGNORE_INDEX, PackedBatch
-from packformer.data.packing import PackingSettings
 from packformer.data.rows import PackedRows
+from packformer.data.settings import PackingSettings
 from packformer.data.tasks import Copying
 from packformer.model import GPT
 from packformer.nn import Rotary

@@ -1,10 +1,11 @@
 """Documents in, packed rows out."""
 
 from packformer.data.module import PackedDataModule
-from packformer.data.packing import PackingSettings
 from packformer.data.random_documents import RandomDocuments
+from packformer.data.settings import PackingSettings
 from packformer.data.tasks import AssociativeRecall, Copying, Sorting
 from packformer.data.text import StandardLibrary, TextFiles
+from packformer.data.token_shards import TokenShards
 
 __all__ = [
     "AssociativeRecall",
@@ -15,4 +16,5 @@ __all__ = [
     "Sorting",
     "StandardLibrary",
     "TextFiles",
+    "TokenShards",
 ]

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from packformer.batch import PackedBatch
-from packformer.data.packing import PackingSettings
 from packformer.data.rows import PackedRows
+from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet
 from packformer.settings import check_whole
 

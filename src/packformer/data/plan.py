@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packformer.batch import IGNORE_INDEX
-from packformer.data.packing import BestFitPacker, PackerState, PackingSettings
+from packformer.data.packing import BestFitPacker, PackerState
+from packformer.data.settings import PackingSettings
 from packformer.data.source import Tokens
 
 _OPEN_ROWS = 64  # of first-fit
@@ -39,8 +41,8 @@ class Cost:
 
     @property
     def fill(self) -> float:
-        """Share of the computed tokens that are useful."""
-        return self.useful / self.computed
+        """Share of the computed tokens that are useful; 0 if there are none."""
+        return self.useful / self.computed if self.computed else 0.0
 
     def flops_per_token(self, weights: int, width: int, num_layers: int) -> float:
         """Training flops per useful token, padding's included: 6 a weight, 12 D L a pair.
@@ -50,6 +52,8 @@ class Cost:
             width: D.
             num_layers: L.
         """
+        if not self.useful:
+            return math.inf
         return (6 * weights * self.computed + 12 * width * num_layers * self.pairs) / self.useful
 
 

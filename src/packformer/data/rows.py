@@ -13,7 +13,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from packformer.attention import PackedLayout
 from packformer.batch import IGNORE_INDEX, PackedBatch
-from packformer.data.packing import BestFitPacker, PackerState, PackingSettings, Piece
+from packformer.data.packing import BestFitPacker, PackerState, Piece
+from packformer.data.settings import PackingSettings
 from packformer.data.source import DocumentSource
 
 

@@ -17,8 +17,7 @@ from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import cached_folder, fingerprint
-from packformer.data.source import DataSplits, Tokens
-from packformer.data.tokenizer import (
+from packformer.corpus.tokenizer import (
     MIN_VOCAB,
     encode_documents,
     load_tokenizer,
@@ -26,6 +25,7 @@ from packformer.data.tokenizer import (
     token_byte_lengths,
     train_bpe,
 )
+from packformer.data.source import DataSplits, Tokens
 from packformer.settings import check_whole
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from packformer.data import PackingSettings, StandardLibrary, TextFiles
+from packformer.data import PackingSettings
+from packformer.data.order import all_lengths
 from packformer.data.plan import Cost, costs
+from packformer.data.source import DataSet
 from packformer.settings import check_whole
 
 _BINS = 16
@@ -40,7 +42,7 @@ class Sizes:
 
 
 def run_plan(
-    data: StandardLibrary | TextFiles,
+    data: DataSet,
     settings: PackingSettings,
     sizes: Sizes,
     batch: int,
@@ -53,11 +55,7 @@ def run_plan(
     """
     check_whole("batch", batch, at_least=1)
     splits = data.prepare()
-    lengths = [
-        source.length(i)
-        for source in (splits.train, splits.validation)
-        for i in range(source.num_documents or 0)
-    ]
+    lengths = [n for source in (splits.train, splits.validation) for n in all_lengths(source)]
     found = costs(lengths, settings, batch=batch)
     console = Console(width=130)
     console.print(splits.description, highlight=False)

@@ -128,7 +128,7 @@ class StepRecords(L.Callback):
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
-            "data/epoch": batch.position["epoch"],
+            "data/epoch": max(cursor["epoch"] for cursor in batch.position["cursors"]),
             **{f"data/{name}": value for name, value in counts.items()},
         }
         if module.grad_norm is not None:

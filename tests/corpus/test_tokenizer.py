@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from packformer.data.tokenizer import (
+from packformer.corpus.tokenizer import (
     BOS,
     EOS,
     encode_documents,

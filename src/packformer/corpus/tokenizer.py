@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from packformer.data.source import Tokens
+Tokens = NDArray[np.int64]
 
 BOS = "<|bos|>"
 """Begins every document, so that its first real token is predicted too."""

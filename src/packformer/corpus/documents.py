@@ -1,0 +1,283 @@
+"""Documents as they lie in files: read one after another, not decoded yet."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+PIECE = 8 * 2**20
+"""Bytes of a text file that are read at once; longer ones come in pieces."""
+FORMATS = ("auto", "text", "jsonl", "csv", "parquet")
+HUGGING_FACE = "hf:"
+STANDARD_INPUT = "-"
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+
+
+class Raw(NamedTuple):
+    """A document, or a piece of a long one.
+
+    Attributes:
+        data: UTF-8 text, or a line of JSON.
+        place: where it comes from, for messages.
+        is_json: ``data`` is a line of JSON.
+        offset: of ``data`` in its file, in bytes, where it is a piece of a file; else 0.
+        first: begins its document.
+        last: ends its document.
+        read: bytes of the input that are done with, for the progress.
+    """
+
+    data: bytes
+    place: str
+    is_json: bool
+    offset: int
+    first: bool
+    last: bool
+    read: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is to be prepared.
+
+    Attributes:
+        paths: files, folders, ``-`` for the standard input, or ``hf:NAME[@CONFIG][:SPLIT]`` for a
+            data set of the Hugging Face hub.
+        field: that holds the text in a line of JSON, a CSV or Parquet column, a data set.
+        format: from ``FORMATS``; ``auto`` goes by each file's suffix, and takes the standard input
+            for lines of JSON.
+        standard_input: file that holds what came in through ``-``.
+    """
+
+    paths: tuple[str, ...]
+    field: str = "text"
+    format: str = "auto"
+    standard_input: Path | None = None
+
+    def sources(self) -> list[str]:
+        """Every file of ``paths``, folders' in the order of their names, hidden ones left out.
+
+        Raises:
+            ValueError: if a path does not exist, a folder is empty or an option is unknown.
+        """
+        if self.format not in FORMATS:
+            raise ValueError(f"format ({self.format}) must be one of {', '.join(FORMATS)}")
+        found: list[str] = []
+        for path in self.paths:
+            root = Path(path).expanduser()
+            if path == STANDARD_INPUT or path.startswith(HUGGING_FACE):
+                found.append(path)
+            elif not root.exists():
+                raise ValueError(f"{path} does not exist: give files, folders, - or hf:NAME")
+            elif root.is_dir():
+                files = [
+                    str(file)
+                    for file in sorted(root.rglob("*"))
+                    if file.is_file()
+                    and not any(part.startswith(".") for part in file.relative_to(root).parts)
+                ]
+                if not files:
+                    raise ValueError(f"{path} holds no file")
+                found += files
+            else:
+                found.append(str(root))
+        return found
+
+    def file_of(self, source: str) -> Path | None:
+        """The file behind one of ``sources()``; None for a data set of the hub."""
+        if source == STANDARD_INPUT:
+            return self.standard_input
+        return None if source.startswith(HUGGING_FACE) else Path(source)
+
+    def read(self, source: str) -> Iterator[Raw]:
+        """The documents of one of ``sources()``.
+
+        Raises:
+            ValueError: if it cannot be read as what it is.
+        """
+        if source.startswith(HUGGING_FACE):
+            yield from _of_hugging_face(source, self.field)
+            return
+        kind = self.format if self.format != "auto" else _kind(source)
+        if kind == "parquet":
+            yield from _of_parquet(source, self.field)
+            return
+        file = self.file_of(source)
+        assert file is not None, "the standard input is kept in a file first"
+        shown = "standard input" if source == STANDARD_INPUT else source
+        with ExitStack() as stack:
+            position, stream = _open(file, stack)
+            try:
+                if kind == "jsonl":
+                    yield from _of_lines(shown, stream, position)
+                elif kind == "csv":
+                    yield from _of_csv(shown, stream, position, self.field)
+                else:
+                    yield from _of_text(shown, stream, position)
+            except (EOFError, gzip.BadGzipFile) as error:
+                raise ValueError(f"{source} is damaged or cut short: {error}") from error
+            except Exception as error:
+                if type(error).__name__ != "ZstdError":
+                    raise
+                raise ValueError(f"{source} is damaged or cut short: {error}") from error
+
+
+def _kind(source: str) -> str:
+    if source == STANDARD_INPUT:
+        return "jsonl"
+    name = re.sub(r"\.(gz|zst)$", "", source.lower())
+    return _SUFFIXES.get(Path(name).suffix, "text")
+
+
+def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
+    """The file as it lies there, which tells how far it was read, and its decompressed content."""
+    raw = stack.enter_context(file.open("rb"))
+    if file.suffix.lower() == ".gz":
+        return raw, stack.enter_context(cast(IO[bytes], gzip.open(raw)))
+    if file.suffix.lower() == ".zst":
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return raw, stack.enter_context(io.BufferedReader(reader))
+    return raw, raw
+
+
+def _of_lines(source: str, stream: IO[bytes], position: IO[bytes]) -> Iterator[Raw]:
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            place = f"{source}, line {number},"
+            yield Raw(line, place, True, 0, True, True, position.tell())
+
+
+def _of_text(source: str, stream: IO[bytes], position: IO[bytes]) -> Iterator[Raw]:
+    """The file as one document, cut after a newline where there is one, never in a character."""
+    offset, rest = 0, b""
+    while True:
+        read = stream.read(PIECE - len(rest))
+        data = rest + read
+        if not read:
+            break
+        if len(data) < PIECE:
+            rest = data
+            continue
+        end = data.rfind(b"\n") + 1 or _last_character(data)
+        yield Raw(data[:end], source, False, offset, offset == 0, False, position.tell())
+        offset, rest = offset + end, data[end:]
+    yield Raw(data, source, False, offset, offset == 0, True, position.tell())
+
+
+def _last_character(data: bytes) -> int:
+    """Where the last character begins; the end, if that is no UTF-8."""
+    for back in range(1, 5):
+        if data[-back] & 0xC0 != 0x80:
+            return len(data) - back
+    return len(data)
+
+
+def _of_csv(source: str, stream: IO[bytes], position: IO[bytes], field: str) -> Iterator[Raw]:
+    csv.field_size_limit(2**31 - 1)
+    name = re.sub(r"\.(gz|zst)$", "", source.lower())
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    rows = csv.DictReader(text, delimiter="\t" if name.endswith(".tsv") else ",")
+    try:
+        if field not in (rows.fieldnames or ()):
+            columns = ", ".join(rows.fieldnames or ())
+            raise ValueError(f"{source} has no column {field!r}, but {columns}: set the field")
+        for row in rows:
+            place = f"{source}, line {rows.line_num},"
+            if row[field] is None:
+                raise ValueError(f"{place} has no column {field!r}")
+            yield Raw(row[field].encode(), place, False, 0, True, True, position.tell())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 (after line {rows.line_num})") from error
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {rows.line_num} is no CSV: {error}") from error
+
+
+def _of_parquet(source: str, field: str) -> Iterator[Raw]:
+    try:
+        from pyarrow import parquet
+        from pyarrow.lib import ArrowException
+    except ImportError as error:
+        raise ValueError(f"{source} needs pyarrow: pip install 'packformer[parquet]'") from error
+    try:
+        file = parquet.ParquetFile(source)
+        if field not in file.schema_arrow.names:
+            columns = ", ".join(file.schema_arrow.names)
+            raise ValueError(f"{source} has no column {field!r}, but {columns}: set the field")
+        size, rows, number = Path(source).stat().st_size, max(1, file.metadata.num_rows), 0
+        for batch in file.iter_batches(batch_size=1024, columns=[field]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                place = f"{source}, row {number},"
+                if not isinstance(value, str):
+                    raise ValueError(f"{place} has no text in the column {field!r}")
+                yield Raw(value.encode(), place, False, 0, True, True, size * number // rows)
+    except ArrowException as error:
+        raise ValueError(f"{source} is no Parquet file, or damaged: {error}") from error
+
+
+def _of_hugging_face(source: str, field: str) -> Iterator[Raw]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(f"{source} needs datasets: pip install 'packformer[hf]'") from error
+    name, _, split = source.removeprefix(HUGGING_FACE).partition(":")
+    name, _, config = name.partition("@")
+    try:
+        rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+    except Exception as error:  # network, name, configuration: each of its own type
+        raise ValueError(f"{source} cannot be loaded: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        place = f"{source}, row {number},"
+        if not isinstance(row.get(field), str):
+            raise ValueError(f"{place} has no text in the field {field!r}, but {', '.join(row)}")
+        yield Raw(row[field].encode("utf-8", "surrogatepass"), place, False, 0, True, True, 0)
+
+
+def text_of(raw: Raw, field: str) -> str:
+    """The text of a document or piece.
+
+    Raises:
+        UndecodableError: if it is not UTF-8.
+        ValueError: if a line is no JSON or lacks the field.
+    """
+    try:
+        text = raw.data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"byte {raw.offset + error.start}"
+        raise UndecodableError(f"{raw.place} is not UTF-8 ({where})") from error
+    if raw.first:
+        text = text.removeprefix("\ufeff")  # Windows marks the beginning of its files
+    if not raw.is_json:
+        return text
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{raw.place} is no JSON: {error}") from error
+    if not isinstance(record, dict) or not isinstance(record.get(field), str):
+        raise ValueError(f"{raw.place} has no text in the field {field!r}: set the field")
+    found: str = record[field]
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can spell
+        where = f"character {error.start} of its text"
+        raise UndecodableError(f"{raw.place} is not UTF-8 ({where})") from error
+    return found
+
+
+class UndecodableError(ValueError):
+    """A document that is not UTF-8."""

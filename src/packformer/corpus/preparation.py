@@ -1,0 +1,455 @@
+"""From text to token shards: in parallel, in bounded memory, restartable, always the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tokenizers import Tokenizer
+
+from packformer.corpus.documents import STANDARD_INPUT, Input, Raw, text_of
+from packformer.corpus.encode import (
+    EMPTY,
+    SKIPPED,
+    Encoded,
+    encode,
+    is_held_out,
+    start_process,
+)
+from packformer.corpus.shards import (
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    TOKENIZER,
+    Manifest,
+    Shard,
+    ShardWriter,
+    hash_file,
+    load_manifest,
+)
+from packformer.corpus.tokenizer import MIN_VOCAB, load_tokenizer, num_ids, train_bpe
+from packformer.settings import check_whole
+
+JOURNAL = ".progress.jsonl"
+_STANDARD_INPUT = ".standard-input"
+_BATCH_BYTES, _BATCH_DOCUMENTS = 2**20, 4096
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to prepare, and how.
+
+    Attributes:
+        input: the documents.
+        output: folder of the corpus.
+        tokenizer: a ``tokenizer.json``; None to train a BPE.
+        vocab_size: of the BPE.
+        sample_mib: of text that the BPE is trained on at most: of each file its beginning, in
+            proportion to its size.
+        validation_fraction: share of the documents held out, by a hash of their text: copies of a
+            document are on one side, and more documents move none.
+        shard_mib: of text that makes a shard.
+        skip_invalid: leave out, and count, documents that are not UTF-8.
+        workers: processes that tokenize.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    input: Input
+    output: Path
+    tokenizer: Path | None = None
+    vocab_size: int = 32_768
+    sample_mib: int = 256
+    validation_fraction: float = 0.01
+    shard_mib: int = 256
+    skip_invalid: bool = False
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("vocab-size", self.vocab_size, at_least=MIN_VOCAB)
+        for name in ("sample_mib", "shard_mib", "workers"):
+            check_whole(name.replace("_", "-"), getattr(self, name), at_least=1)
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                f"validation-fraction ({self.validation_fraction}) must be from 0 up and below 1"
+            )
+
+
+class Progress(NamedTuple):
+    """How far a preparation is.
+
+    Attributes:
+        doing: in words.
+        read: bytes of the input, compressed as it is.
+        size: of the input; None if unknown.
+        text: bytes that were tokenized in this call.
+    """
+
+    doing: str
+    read: int
+    size: int | None
+    text: int
+
+
+class _Place(NamedTuple):
+    """A place in the input: number of the source, and of the pieces read of it."""
+
+    source: int
+    pieces: int
+
+
+def prepare(
+    preparation: Preparation, report: Callable[[Progress], None] = lambda progress: None
+) -> Manifest:
+    """Prepares a corpus, or goes on where a preparation of the same input was stopped.
+
+    Documents are read in order, tokenized in batches by several processes, and written in order;
+    a shard ends with the document that fills it. So neither the number of processes nor an
+    interruption changes a byte. Finished shards are kept whatever happens.
+
+    Raises:
+        ValueError: if the input cannot be read, the folder holds something else, or another process
+            is preparing into it.
+    """
+    folder = preparation.output
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _Run(preparation, report).run()
+    except Timeout as error:
+        raise ValueError(f"another process is preparing into {folder}: wait for it") from error
+
+
+class _Run:
+    def __init__(self, preparation: Preparation, report: Callable[[Progress], None]) -> None:
+        self._preparation = preparation
+        self._folder = preparation.output
+        self._report = report
+        self._input = preparation.input
+        self._journal: list[dict[str, Any]] = []
+
+    def run(self) -> Manifest:
+        if STANDARD_INPUT in self._input.paths:
+            self._keep_standard_input()
+        identity = self._identity()
+        if (self._folder / MANIFEST).exists():
+            return self._finished(identity)
+        self._load_journal(identity)
+        tokenizer = self._tokenizer(resumed=bool(self._journal))
+        if not self._journal:
+            self._note({"identity": identity})
+        try:
+            self._write_shards(tokenizer)
+        except (OSError, ValueError) as error:
+            kept = len(self._journal) - 1
+            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            if isinstance(error, OSError):
+                reason = f"{error.filename or self._folder}: {reason}"
+            raise ValueError(
+                f"{reason} ({kept} finished parts are kept: the same command goes on after them)"
+            ) from error
+        return self._finish(tokenizer, identity)
+
+    def _keep_standard_input(self) -> None:
+        """In a file: it is read twice, and again after an interruption."""
+        file = self._folder / _STANDARD_INPUT
+        with file.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+        self._input = replace(self._input, standard_input=file)
+
+    def _identity(self) -> str:
+        """All that the bytes of the shards depend on."""
+        p = self._preparation
+        inputs: list[list[str | int]] = []
+        for source in self._input.sources():
+            file = self._input.file_of(source)
+            if source == STANDARD_INPUT:
+                assert file is not None
+                inputs.append([source, hash_file(file)])
+            elif file is None:
+                inputs.append([source])
+            else:
+                stat = file.stat()
+                inputs.append([source, stat.st_size, stat.st_mtime_ns])
+        tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
+        if p.tokenizer is not None:
+            tokenizer = [load_tokenizer(p.tokenizer).to_str()]
+        settings = [self._input.field, self._input.format, p.validation_fraction, p.shard_mib]
+        everything = [FORMAT, version("tokenizers"), inputs, tokenizer, settings, p.skip_invalid]
+        return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+
+    def _finished(self, identity: str) -> Manifest:
+        file = self._folder / MANIFEST
+        journal = self._folder / JOURNAL
+        if not journal.exists() or json.loads(journal.read_text())["identity"] != identity:
+            raise ValueError(
+                f"{self._folder} holds a corpus made from other files or with other settings: "
+                "choose another folder, or remove it"
+            )
+        return load_manifest(file.read_text(), str(file))
+
+    def _load_journal(self, identity: str) -> None:
+        file = self._folder / JOURNAL
+        if not file.exists():
+            return
+        for line in file.read_text().splitlines():
+            try:
+                self._journal.append(json.loads(line))
+            except json.JSONDecodeError:  # cut off by a kill: its part was not finished
+                break
+        if not self._journal:
+            return
+        if self._journal[0].get("identity") != identity:
+            raise ValueError(
+                f"{self._folder} holds the beginning of a corpus from other files or with other "
+                "settings: choose another folder, or remove it"
+            )
+        file.write_text("".join(json.dumps(entry) + "\n" for entry in self._journal))
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        self._journal.append(entry)
+        with (self._folder / JOURNAL).open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _tokenizer(self, resumed: bool) -> Tokenizer:
+        file, given = self._folder / TOKENIZER, self._preparation.tokenizer
+        if resumed and file.exists():
+            return Tokenizer.from_file(str(file))
+        if given is not None:
+            tokenizer = load_tokenizer(given)
+        else:
+            self._report(Progress("training the tokenizer", 0, None, 0))
+            tokenizer = train_bpe(self._sample(), self._preparation.vocab_size)
+        unfinished = file.with_name(f".{file.name}")
+        tokenizer.save(str(unfinished))
+        os.replace(unfinished, file)
+        return tokenizer
+
+    def _sample(self) -> Iterator[str]:
+        """Texts to train the tokenizer on."""
+        sources = self._input.sources()
+        most = self._preparation.sample_mib * _MIB
+        sizes = [file.stat().st_size if (file := self._input.file_of(s)) else 1 for s in sources]
+        for source, size in zip(sources, sizes, strict=True):
+            left = most * size / max(1, sum(sizes))
+            for raw in self._input.read(source):
+                try:
+                    yield text_of(raw, self._input.field)
+                except ValueError:
+                    if not self._preparation.skip_invalid:
+                        raise
+                left -= len(raw.data)
+                if left <= 0:
+                    break
+
+    def _write_shards(self, tokenizer: Tokenizer) -> None:
+        place = _Place(*self._journal[-1].get("place", (0, 0)))
+        p = self._preparation
+        with ExitStack() as stack:
+            part = stack.enter_context(self._part(tokenizer))
+            pool = stack.enter_context(_pool(p.workers, tokenizer, self._input, p.skip_invalid))
+            waiting: deque[tuple[Future[Encoded], _Batch]] = deque()
+
+            def take() -> None:
+                future, batch = waiting.popleft()
+                part.add(future.result(), batch)
+                if batch.ends_part:
+                    self._note({"place": batch.place, **part.finish()})
+
+            for batch in self._batches(place):
+                waiting.append((pool.submit(encode, batch.pieces), batch))
+                if len(waiting) > 2 * p.workers:
+                    take()
+            while waiting:
+                take()
+
+    @contextmanager
+    def _part(self, tokenizer: Tokenizer) -> Iterator[_Part]:
+        def report(read: int, text: int) -> None:
+            self._report(Progress("tokenizing", read, size, text))
+
+        files = [self._input.file_of(source) for source in self._input.sources()]
+        size = sum(f.stat().st_size for f in files if f) if all(files) else None
+        dtype = "uint16" if num_ids(tokenizer) <= 2**16 else "uint32"
+        number = len(self._journal) - 1
+        part = _Part(self._folder, number, dtype, self._preparation.validation_fraction, report)
+        try:
+            yield part
+        finally:
+            part.discard()
+
+    def _batches(self, place: _Place) -> Iterator[_Batch]:
+        """Pieces from ``place`` on; a batch ends where its part does."""
+        most = self._preparation.shard_mib * _MIB
+        pieces: list[Raw] = []
+        in_batch = in_part = before = 0
+        sources = self._input.sources()
+        for number, source in enumerate(sources):
+            count = 0
+            if number >= place.source:
+                for raw in self._input.read(source):
+                    count += 1
+                    if number == place.source and count <= place.pieces:
+                        continue
+                    pieces.append(raw)
+                    in_batch += len(raw.data)
+                    in_part += len(raw.data)
+                    full = raw.last and in_part >= most
+                    if full or in_batch >= _BATCH_BYTES or len(pieces) >= _BATCH_DOCUMENTS:
+                        yield _Batch(pieces, full, _Place(number, count), before + raw.read)
+                        pieces, in_batch = [], 0
+                        in_part = 0 if full else in_part
+            file = self._input.file_of(source)
+            before += file.stat().st_size if file else 0
+        if pieces or in_part:
+            yield _Batch(pieces, True, _Place(len(sources), 0), before)
+
+    def _finish(self, tokenizer: Tokenizer, identity: str) -> Manifest:
+        parts = self._journal[1:]
+        train, validation = (
+            [Shard(**part[split]) for part in parts if part[split]] for split in SPLITS
+        )
+        empty, skipped = (sum(part[name] for part in parts) for name in ("empty", "skipped"))
+        if not train and not validation:
+            (self._folder / JOURNAL).unlink()
+            raise ValueError(
+                f"{', '.join(self._input.paths)} holds no document: {empty} are empty, {skipped} "
+                "not UTF-8"
+            )
+        manifest = Manifest(
+            tokenizer_sha256=hash_file(self._folder / TOKENIZER),
+            vocab_size=num_ids(tokenizer),
+            dtype="uint16" if num_ids(tokenizer) <= 2**16 else "uint32",
+            validation_fraction=self._preparation.validation_fraction,
+            empty=empty,
+            skipped=skipped,
+            train=train,
+            validation=validation,
+        )
+        manifest.save(self._folder)
+        (self._folder / JOURNAL).write_text(json.dumps({"identity": identity}) + "\n")
+        (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
+        return manifest
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Pieces to tokenize together.
+
+    Attributes:
+        pieces: in the order of the input.
+        ends_part: the part is complete with them.
+        place: after them.
+        read: bytes of the input up to there.
+    """
+
+    pieces: list[Raw]
+    ends_part: bool
+    place: _Place
+    read: int
+
+
+class _Part:
+    """The shards that are being written, one per split."""
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        dtype: str,
+        fraction: float,
+        report: Callable[[int, int], None],
+    ) -> None:
+        self._folder = folder
+        self._number = number
+        self._dtype = dtype
+        self._fraction = fraction
+        self._report = report
+        self._held_out = False  # the document whose pieces are coming
+        self._text = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._writers = {
+            split: ShardWriter(self._folder / f"{split}-{self._number:05}.tokens", self._dtype)
+            for split in SPLITS
+        }
+        self._left_out = {"empty": 0, "skipped": 0}
+
+    def add(self, encoded: Encoded, batch: _Batch) -> None:
+        sizes = np.diff(encoded.ends, prepend=0)
+        last = np.array([raw.last for raw in batch.pieces], dtype=bool)
+        held_out = np.array([is_held_out(m, self._fraction) for m in encoded.hashes.tolist()], bool)
+        for number, raw in enumerate(batch.pieces):
+            if raw.first:
+                self._held_out = bool(held_out[number])
+            held_out[number] = self._held_out
+        self._left_out["empty"] += int((encoded.hashes == EMPTY).sum())
+        self._left_out["skipped"] += int((encoded.hashes == SKIPPED).sum())
+        whole = np.array([raw.first and raw.last for raw in batch.pieces], dtype=bool)
+        kept = (encoded.hashes >= 0) | ~whole
+        for split, side in zip(SPLITS, (~held_out, held_out), strict=True):
+            here = side & kept
+            if here.any():
+                ends = np.cumsum(sizes[here])[last[here]]
+                self._writers[split].add(
+                    encoded.ids[np.repeat(here, sizes)],
+                    ends,
+                    int(encoded.text_bytes[here].sum()),
+                    int(encoded.spelled_bytes[here].sum()),
+                )
+        self._text += int(encoded.text_bytes.sum())
+        self._report(batch.read, self._text)
+
+    def finish(self) -> dict[str, Any]:
+        """The shards on disk, and what was left out; then the next part begins."""
+        shards = {split: writer.finish() for split, writer in self._writers.items()}
+        found: dict[str, Any] = {split: s and asdict(s) for split, s in shards.items()}
+        found |= self._left_out
+        self._number += 1
+        self._begin()
+        return found
+
+    def discard(self) -> None:
+        """Removes what was not finished."""
+        for writer in self._writers.values():
+            writer.discard()
+
+
+@contextmanager
+def _pool(
+    workers: int, tokenizer: Tokenizer, input: Input, skip_invalid: bool
+) -> Iterator[ProcessPoolExecutor]:
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of the processes started here
+    pool = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        start_process,
+        (tokenizer.to_str(), input.field, skip_invalid),
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        os.environ.pop("TOKENIZERS_PARALLELISM")
+        if before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before

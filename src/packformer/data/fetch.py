@@ -1,0 +1,159 @@
+"""Files behind URLs, fetched into a local cache of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from packformer.cache import cache_folder
+
+_BLOCK = 4 * 2**20
+_ATTEMPTS = 3
+_STALL_SECONDS = 60.0
+_ABANDONED_SECONDS = 3600.0
+_FINISHED, _UNFINISHED = ".tokens", ".unfinished"
+
+
+def is_url(path: str) -> bool:
+    """Whether fsspec has to read it."""
+    return "://" in path
+
+
+def read_url(url: str) -> bytes:
+    """All of a small file.
+
+    Raises:
+        ValueError: if it cannot be read, or nothing comes for a minute, three times.
+    """
+    return b"".join(_blocks(url))
+
+
+class ShardCache:
+    """Shards by their SHA-256, in the user's cache; the longest unused go first.
+
+    Several processes may share it. What one has mapped into memory stays readable there even if
+    another removes the file.
+
+    Args:
+        most_bytes: that all files may take.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._folder = cache_folder() / "shards"
+
+    def get(self, url: str, sha256: str, size: int) -> Path:
+        """The local file of a shard, fetched if it is not there.
+
+        Raises:
+            ValueError: if it cannot be fetched, or is not what its hash says.
+        """
+        file = self._folder / f"{sha256}{_FINISHED}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                self._fetch(url, sha256, file, size)
+            os.utime(file)
+        return file
+
+    def _fetch(self, url: str, sha256: str, file: Path, size: int) -> None:
+        digest = hashlib.sha256()
+        unfinished = self._reserve(size)
+        try:
+            with unfinished.open("r+b") as stream:
+                for block in _blocks(url):
+                    stream.write(block)
+                    digest.update(block)
+            if digest.hexdigest() != sha256:
+                raise ValueError(
+                    f"{url}: its SHA-256 is {digest.hexdigest()[:12]}..., its manifest says "
+                    f"{sha256[:12]}...: it changed, or was damaged on its way"
+                )
+            os.replace(unfinished, file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _reserve(self, size: int) -> Path:
+        """A file of this size to be filled, within the bound together with all others."""
+        with FileLock(self._folder / "room.lock"):
+            found: list[tuple[float, int, Path]] = []
+            for file in self._folder.iterdir():
+                with suppress(FileNotFoundError):  # another process was faster
+                    if file.suffix in (_FINISHED, _UNFINISHED):
+                        stat = file.stat()
+                        found.append((stat.st_mtime, stat.st_size, file))
+            used = sum(entry[1] for entry in found)
+            for used_last, freed, file in sorted(found):
+                if used + size <= self._most_bytes:
+                    break
+                if file.suffix == _FINISHED or time.time() - used_last > _ABANDONED_SECONDS:
+                    file.unlink(missing_ok=True)
+                    used -= freed
+            handle, name = tempfile.mkstemp(_UNFINISHED, dir=self._folder)
+            os.truncate(handle, size)
+            os.close(handle)
+        return Path(name)
+
+
+def _blocks(url: str) -> Iterator[bytes]:
+    """The file's content; begun anew, where it stopped, if it breaks off."""
+    done, failures = 0, 0
+    while True:
+        try:
+            for block in _stream(url, done):
+                done += len(block)
+                yield block
+            return
+        except Exception as error:  # each file system has exceptions of its own
+            failures += 1
+            if failures == _ATTEMPTS:
+                what = str(error) or type(error).__name__
+                raise ValueError(f"{url} cannot be read, tried {failures} times: {what}") from error
+            time.sleep(failures)
+
+
+def _stream(url: str, start: int) -> Iterator[bytes]:
+    """Blocks from byte ``start`` on; gives up when none comes for a minute.
+
+    A read that never returns cannot be ended: it stays behind in a thread of its own.
+    """
+    found: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=2)
+    gone = threading.Event()
+
+    def read() -> None:
+        try:
+            import fsspec
+
+            with fsspec.open(url, "rb") as stream:
+                stream.seek(start)
+                while not gone.is_set() and (block := stream.read(_BLOCK)):
+                    found.put(block)
+            found.put(None)
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            try:
+                block = found.get(timeout=_STALL_SECONDS)
+            except queue.Empty:
+                raise TimeoutError(f"nothing came for {_STALL_SECONDS:g} seconds") from None
+            if isinstance(block, Exception):
+                raise block
+            if block is None:
+                return
+            yield block
+    finally:
+        gone.set()
+        with suppress(queue.Empty):
+            found.get_nowait()  # lets a waiting thread see that nobody listens

@@ -1,0 +1,318 @@
+"""Corpora of token shards, made by ``packformer prepare``: on disk or behind a URL."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from packformer.batch import IGNORE_INDEX
+from packformer.cache import cache_folder, fingerprint
+from packformer.corpus import Shard, load_manifest, open_shard, verify_shard
+from packformer.corpus.shards import MANIFEST, TOKENIZER, check_tokenizer, totals
+from packformer.corpus.tokenizer import token_byte_lengths
+from packformer.data.fetch import ShardCache, is_url, read_url
+from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
+from packformer.settings import check_number, check_whole
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE_LOCAL, _AT_ONCE_FETCHED = 256, 8
+_LOSS = 0.01  # share of the text that a tokenizer may lose unnoticed
+_SPARE_MAPS = 16
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class TokenShards:
+    """One or several corpora that ``packformer prepare`` made.
+
+    Args:
+        path: the folder of a corpus, or its URL, of any kind that fsspec reads; or several.
+        weights: share of the training tokens that each of several gives, of any sum; None for their
+            sizes, so that all are read equally often.
+        shards_at_once: shards that are shuffled together: 8 bytes of memory per document of them.
+            By default 256, of URLs 8, because they must be there before the first of their tokens.
+        cache_gib: that shards fetched from URLs may take on the local disk.
+        verify: read all of a corpus once and hold it against its hashes; what is fetched always is.
+
+    Raises:
+        ValueError: if a corpus is missing, damaged, or not made with the others' tokenizer.
+    """
+
+    path: str | Sequence[str]
+    weights: Sequence[float] | None = None
+    shards_at_once: int | None = None
+    cache_gib: float = 64
+    verify: bool = True
+
+    def prepare(self) -> DataSplits:
+        paths = [self.path] if isinstance(self.path, str) else list(self.path or ())
+        if not paths or not all(isinstance(path, str) and path.strip() for path in paths):
+            raise ValueError(
+                f"data.path ({self.path}) must be a corpus's folder or URL, or several"
+            )
+        weights = self._weights(len(paths))
+        check_number("data.cache_gib", self.cache_gib, above=0)
+        if self.shards_at_once is not None:
+            check_whole("data.shards_at_once", self.shards_at_once, at_least=1)
+        corpora = [_Corpus(path) for path in paths]
+        first = corpora[0]
+        for corpus in corpora[1:]:
+            if corpus.manifest.tokenizer_sha256 != first.manifest.tokenizer_sha256:
+                raise ValueError(
+                    f"{corpus.path} was made with another tokenizer than {first.path}: prepare it "
+                    f"again with --tokenizer {first.path}/{TOKENIZER}"
+                )
+        if self.verify:
+            for corpus in corpora:
+                corpus.verify()
+        sources = [self._source([corpus], "train") for corpus in corpora]
+        for corpus, source in zip(corpora, sources, strict=True):
+            if not source.num_documents:
+                raise ValueError(f"{corpus.path} holds no document to train on")
+        validation = self._source(corpora, "validation")
+        if not validation.num_documents:
+            raise ValueError(
+                f"{', '.join(paths)} holds no document out: prepare with a larger "
+                "--validation-fraction"
+            )
+        if weights is None:
+            weights = [totals(corpus.manifest.train)["tokens"] for corpus in corpora]
+        train: DocumentSource = sources[0] if len(sources) == 1 else Mixture(sources, weights)
+        tokenizer = Tokenizer.from_file(str(first.tokenizer))
+        shards = [s for c in corpora for s in (*c.manifest.train, *c.manifest.validation)]
+        found = totals(shards)
+        identity = [[asdict(corpus.manifest) for corpus in corpora], list(weights)]
+        return DataSplits(
+            train=train,
+            validation=validation,
+            vocab_size=first.manifest.vocab_size,
+            byte_lengths=_byte_lengths(tokenizer, found),
+            scores_answers=False,
+            tokenizer=first.tokenizer,
+            fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
+            description=f"{', '.join(paths)}: {found['documents']:,} documents, "
+            f"{found['tokens']:,} tokens, {validation.num_documents:,} held out",
+        )
+
+    def _weights(self, count: int) -> list[float] | None:
+        if self.weights is None:
+            return None
+        for weight in self.weights:
+            check_number("data.weights", weight, above=0)
+        if len(self.weights) != count:
+            raise ValueError(
+                f"data.weights ({len(self.weights)}) must be as many as data.path ({count})"
+            )
+        return list(self.weights)
+
+    def _source(self, corpora: list[_Corpus], split: str) -> ShardedDocuments:
+        fetched = any(corpus.is_url for corpus in corpora)
+        at_once = self.shards_at_once or (_AT_ONCE_FETCHED if fetched else _AT_ONCE_LOCAL)
+        places = [
+            (corpus.path, shard, corpus.manifest.dtype)
+            for corpus in corpora
+            for shard in getattr(corpus.manifest, split)
+        ]
+        return ShardedDocuments(places, at_once, int(self.cache_gib * 2**30))
+
+
+def _byte_lengths(tokenizer: Tokenizer, found: dict[str, Any]) -> Tokens | None:
+    """Bytes that each id stands for, if the tokens spell (nearly) all of the texts."""
+    lengths = token_byte_lengths(tokenizer)
+    if lengths is None:
+        return None
+    size, spelled = found["text_bytes"], found["spelled_bytes"]
+    if abs(spelled - size) <= _LOSS * size:
+        return lengths
+    log.warning(
+        "the tokenizer's tokens spell %s of the text's %s bytes: no bits per byte are reported",
+        f"{spelled:,}",
+        f"{size:,}",
+    )
+    return None
+
+
+class _Corpus:
+    """A folder of shards, or its URL.
+
+    Attributes:
+        path: as it was given, without a slash at the end.
+        manifest: what it holds.
+        tokenizer: a local file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path.rstrip("/")
+        self.is_url = is_url(path)
+        if self.is_url:
+            self.manifest = load_manifest(
+                read_url(f"{self.path}/{MANIFEST}").decode(errors="replace"), self.path
+            )
+            folder = cache_folder() / "tokenizers" / self.manifest.tokenizer_sha256
+            self.tokenizer = folder / TOKENIZER
+            if not self.tokenizer.exists():
+                content = read_url(f"{self.path}/{TOKENIZER}")
+                folder.mkdir(parents=True, exist_ok=True)
+                self.tokenizer.write_bytes(content)
+        else:
+            folder = Path(path).expanduser()
+            file = folder / MANIFEST
+            if not file.is_file():
+                raise ValueError(
+                    f"{path} is no corpus of token shards, it has no {MANIFEST}: make one with "
+                    "`packformer prepare`, or go on with it if it was interrupted"
+                )
+            self.manifest = load_manifest(file.read_text(errors="replace"), str(file))
+            self.path = str(folder)
+            self.tokenizer = folder / TOKENIZER
+        check_tokenizer(self.manifest, self.tokenizer)
+
+    def verify(self) -> None:
+        """Reads all shards on disk and holds them against the manifest; once, if they are right."""
+        if self.is_url:
+            return
+        m = self.manifest
+        files = [(Path(self.path) / shard.file, shard) for shard in (*m.train, *m.validation)]
+        for file, shard in files:
+            open_shard(file, shard, m.dtype)
+        stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file, _ in files]
+        key = fingerprint([self.path, json.dumps([asdict(m), stats])])
+        marker = cache_folder() / "verified" / key
+        if marker.exists():
+            return
+        size = sum(size for size, _ in stats)
+        log.info("checking %s of shards in %s, once", f"{size / 2**20:,.0f} MiB", self.path)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for done in [
+                pool.submit(verify_shard, file, shard, m.dtype, m.vocab_size)
+                for file, shard in files
+            ]:
+                done.result()
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+_Maps = tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]
+
+
+class ShardedDocuments:
+    """Documents of some shards, mapped into memory when they are read; a ``Sectioned`` source.
+
+    A section is a shard. Those that come next are fetched while these are read.
+
+    Args:
+        shards: folder or URL, shard, and dtype of the ids.
+        at_once: shards that are shuffled together.
+        cache_bytes: that fetched shards may take on disk.
+    """
+
+    def __init__(
+        self, shards: Sequence[tuple[str, Shard, str]], at_once: int, cache_bytes: int
+    ) -> None:
+        self._shards = list(shards)
+        self._cache_bytes = cache_bytes
+        self.sections_at_once = at_once
+        self.sections = [shard.documents for _, shard, _ in shards]
+        self.num_documents = sum(self.sections)
+        self._ends = np.cumsum(self.sections)
+        self._start()
+
+    def _start(self) -> None:
+        self._maps: OrderedDict[int, _Maps] = OrderedDict()
+        self._cache = ShardCache(self._cache_bytes)
+        self._coming: dict[int, Future[Path]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For the loader's processes: each maps and fetches for itself.
+        hidden = ("_maps", "_cache", "_coming", "_pool")
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def open(self, sections: list[int], following: list[int]) -> None:
+        """Fetches ``sections``, and ``following`` in the background as far as the cache has room.
+
+        Raises:
+            ValueError: if the cache cannot hold ``sections``.
+        """
+        sizes = {s: self._fetched_bytes(s) for s in dict.fromkeys([*sections, *following])}
+        needed = sum(sizes[section] for section in sections)
+        if needed > self._cache_bytes:
+            raise ValueError(
+                f"data.shards_at_once ({len(sections)}) shards take {needed / 2**30:.2f} GiB, more "
+                f"than data.cache_gib ({self._cache_bytes / 2**30:g}): lower it, or raise the cache"
+            )
+        for section in [*sections, *following]:
+            if not sizes[section] or section in self._coming:
+                continue
+            if section not in sections:
+                needed += sizes[section]
+                if needed > self._cache_bytes:
+                    break
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_THREADS)
+            self._coming[section] = self._pool.submit(self._fetch, section)
+        for section in sections:
+            self._open(section)
+
+    def _fetched_bytes(self, section: int) -> int:
+        path, shard, dtype = self._shards[section]
+        return shard.num_bytes(dtype) if is_url(path) else 0
+
+    def _fetch(self, section: int) -> Path:
+        path, shard, dtype = self._shards[section]
+        return self._cache.get(f"{path}/{shard.file}", shard.sha256, shard.num_bytes(dtype))
+
+    def _open(self, section: int) -> _Maps:
+        if section in self._maps:
+            self._maps.move_to_end(section)
+            return self._maps[section]
+        path, shard, dtype = self._shards[section]
+        file = Path(path) / shard.file
+        if is_url(path):
+            coming = self._coming.pop(section, None)
+            file = coming.result() if coming is not None else self._fetch(section)
+            if not file.is_file():  # fetched, and removed again to make room
+                file = self._fetch(section)
+        self._maps[section] = open_shard(file, shard, dtype)
+        while len(self._maps) > self.sections_at_once + _SPARE_MAPS:
+            self._maps.popitem(last=False)
+        return self._maps[section]
+
+    def lengths(self, section: int, which: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Tokens of each document of a section, or of some, by their number in it."""
+        _, ends = self._open(section)
+        if which is None:
+            return np.diff(ends, prepend=0)
+        return np.asarray(ends[which] - np.where(which > 0, ends[which - 1], 0), dtype=np.int64)
+
+    def _range(self, index: int) -> tuple[NDArray[np.unsignedinteger], int, int]:
+        section = int(np.searchsorted(self._ends, index, side="right"))
+        ids, ends = self._open(section)
+        number = index - (int(self._ends[section - 1]) if section else 0)
+        return ids, int(ends[number - 1]) if number else 0, int(ends[number])
+
+    def length(self, index: int) -> int:
+        """Tokens of document ``index``."""
+        _, start, end = self._range(index)
+        return end - start
+
+    def document(self, index: int) -> tuple[Tokens, Tokens]:
+        """Tokens, and each token's successor as its target."""
+        ids, start, end = self._range(index)
+        tokens = ids[start:end].astype(np.int64)
+        return tokens, np.append(tokens[1:], IGNORE_INDEX)

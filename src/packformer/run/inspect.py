@@ -1,0 +1,140 @@
+"""``packformer inspect``: what is in a corpus of token shards, and in the rows made of it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+from tokenizers import Tokenizer
+
+from packformer.batch import IGNORE_INDEX, PackedBatch
+from packformer.corpus import load_manifest
+from packformer.corpus.shards import MANIFEST, totals
+from packformer.data import PackingSettings, TokenShards
+from packformer.data.rows import PackedRows
+from packformer.data.source import DataSplits, DocumentSource
+from packformer.settings import check_whole
+
+_COLORS = ("cyan", "yellow", "green", "magenta", "blue")
+_TOKENS_SHOWN = 12
+
+
+def inspect_documents(path: str, split: str, first: int, count: int, characters: int) -> None:
+    """Prints the corpus's manifest, then documents, decoded.
+
+    Args:
+        path: folder or URL of the corpus.
+        split: ``train`` or ``validation``.
+        first: number of the first document.
+        count: of documents.
+        characters: of each, at most.
+
+    Raises:
+        ValueError: if the corpus cannot be read or there is no such document.
+    """
+    console = Console()
+    splits, source = _open(path, split)
+    _print_manifest(path, console)
+    total = source.num_documents or 0
+    if not 0 <= first < total:
+        raise ValueError(f"document {first} does not exist: {split} has 0 to {total - 1}")
+    tokenizer = Tokenizer.from_file(str(splits.tokenizer))
+    for index in range(first, min(total, first + count)):
+        tokens, _ = source.document(index)
+        text = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
+        console.rule(f"{split} document {index:,}: {len(tokens):,} tokens", align="left")
+        shown = text if len(text) <= characters else f"{text[:characters]} ..."
+        console.print(Text(shown), soft_wrap=True)
+
+
+def inspect_row(
+    path: str, split: str, settings: PackingSettings, number: int, seed: int, characters: int
+) -> None:
+    """Prints a packed row: its documents, where they lie, and what is predicted of them.
+
+    Args:
+        path: folder or URL of the corpus.
+        split: ``train`` or ``validation``.
+        settings: how rows are packed.
+        number: of the row, from 0 on.
+        seed: of the order.
+        characters: of each document, at most.
+
+    Raises:
+        ValueError: if the corpus cannot be read or has no such row.
+    """
+    check_whole("--row", number, at_least=0)
+    console = Console()
+    splits, source = _open(path, split)
+    rows = PackedRows(
+        source,
+        settings,
+        max_documents=settings.row_length,
+        seed=seed,
+        epochs=1,
+    )
+    batch = next(islice(rows, number, None), None)
+    if batch is None:
+        raise ValueError(f"row {number} does not exist: one pass over {split} has fewer")
+    _print_row(batch, Tokenizer.from_file(str(splits.tokenizer)), number, characters, console)
+
+
+def _open(path: str, split: str) -> tuple[DataSplits, DocumentSource]:
+    splits = TokenShards(path).prepare()
+    return splits, splits.train if split == "train" else splits.validation
+
+
+def _print_manifest(path: str, console: Console) -> None:
+    file = Path(path).expanduser() / MANIFEST
+    if not file.is_file():
+        return
+    manifest = load_manifest(file.read_text(), str(file))
+    for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
+        found = totals(shards)
+        console.print(
+            f"{name:10} {found['documents']:,} documents, {found['tokens']:,} tokens, "
+            f"{found['text_bytes']:,} bytes of text, {len(shards)} shards",
+            highlight=False,
+        )
+    console.print(
+        f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}, "
+        f"left out: {manifest.empty:,} empty, {manifest.skipped:,} not UTF-8",
+        highlight=False,
+    )
+
+
+def _print_row(
+    batch: PackedBatch, tokenizer: Tokenizer, number: int, characters: int, console: Console
+) -> None:
+    length = batch.tokens.shape[1]
+    console.print(
+        f"row {number}: {length:,} tokens, {len(batch.lengths)} documents, "
+        f"{batch.num_tokens / length:.2%} full, {batch.num_targets:,} targets",
+        highlight=False,
+    )
+    start = 0
+    tokens, targets = batch.tokens[0].tolist(), batch.targets[0].tolist()
+    for place, size in enumerate(batch.lengths):
+        part = slice(start, start + size)
+        color = _COLORS[place % len(_COLORS)]
+        predicted = sum(target != IGNORE_INDEX for target in targets[part])
+        console.rule(
+            f"tokens {start:,} to {start + size - 1:,}: {size:,}, of which {predicted:,} predict",
+            align="left",
+            style=color,
+        )
+        text = tokenizer.decode(tokens[part], skip_special_tokens=False)
+        shown = text if len(text) <= characters else f"{text[:characters]} ..."
+        console.print(Text(shown, style=color), soft_wrap=True)
+        pairs = [
+            f"{tokenizer.decode([a], skip_special_tokens=False)!r} → "
+            + ("nothing" if b == IGNORE_INDEX else repr(tokenizer.decode([b], False)))
+            for a, b in list(zip(tokens[part], targets[part], strict=True))
+        ]
+        if len(pairs) > _TOKENS_SHOWN:
+            half = _TOKENS_SHOWN // 2
+            pairs = [*pairs[:half], "...", *pairs[-half:]]
+        console.print(Text("  ".join(pairs), style="dim"), soft_wrap=True)
+        start += size

@@ -1,0 +1,101 @@
+"""``packformer prepare``: text to token shards, with progress on the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from packformer.corpus import Manifest, Preparation, prepare
+from packformer.corpus.preparation import Progress as Done
+from packformer.corpus.shards import totals
+
+_SECONDS_PER_LINE = 5.0
+
+
+def run_prepare(preparation: Preparation) -> None:
+    """Prepares, and prints what came of it.
+
+    Raises:
+        ValueError: if the input cannot be read or the folder not be used.
+    """
+    start = time.perf_counter()
+    texts = [0]
+    with _shown(Console(stderr=True)) as show:
+
+        def report(done: Done) -> None:
+            texts[0] = done.text
+            show(done)
+
+        manifest = prepare(preparation, report)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    _print(manifest, preparation, texts[0], time.perf_counter() - start, console)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Callable[[Done], None]]:
+    """A bar on a terminal; a line from time to time elsewhere."""
+    start = last = time.perf_counter()
+
+    def rate(done: Done) -> str:
+        return f"{done.text / 1e6 / max(1e-9, time.perf_counter() - start):,.1f} MB/s of text"
+
+    if not console.is_terminal:
+
+        def line(done: Done) -> None:
+            nonlocal last
+            if time.perf_counter() - last >= _SECONDS_PER_LINE:
+                last = time.perf_counter()
+                share = f" {done.read / done.size:.0%}" if done.size else ""
+                console.print(f"{done.doing}{share}, {rate(done)}", highlight=False)
+
+        yield line
+        return
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=None, rate="")
+
+        def update(done: Done) -> None:
+            bar.update(
+                task,
+                description=done.doing,
+                completed=done.read,
+                total=done.size,
+                rate=rate(done) if done.text else "",
+            )
+
+        yield update
+
+
+def _print(
+    manifest: Manifest, preparation: Preparation, text: int, seconds: float, console: Console
+) -> None:
+    for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
+        found = totals(shards)
+        console.print(
+            f"{name:10} {found['documents']:>13,} documents {found['tokens']:>16,} tokens "
+            f"{found['text_bytes'] / 1e6:>12,.1f} MB of text in {len(shards):,} shards",
+            highlight=False,
+        )
+    if manifest.empty or manifest.skipped:
+        console.print(
+            f"left out   {manifest.empty:,} empty, {manifest.skipped:,} not UTF-8", highlight=False
+        )
+    rate = f", {text / 1e6 / seconds:,.1f} MB/s" if text else ", nothing was left to do"
+    console.print(
+        f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}; {seconds:,.1f} s{rate}",
+        highlight=False,
+    )
+    console.print(f"train on it with  data=shards data.path={preparation.output}", soft_wrap=True)

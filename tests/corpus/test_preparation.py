@@ -1,0 +1,395 @@
+"""Text to shards: the same bytes whatever happens on the way."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from tokenizers import Tokenizer
+
+from packformer.corpus import (
+    Input,
+    Preparation,
+    documents,
+    encode,
+    load_manifest,
+    open_shard,
+    prepare,
+    shards,
+    verify_shard,
+)
+from packformer.corpus.encode import Encoder, hash_of, is_held_out
+from packformer.corpus.preparation import JOURNAL
+from packformer.corpus.shards import ShardWriter, check_tokenizer
+from packformer.corpus.tokenizer import BOS, EOS, train_bpe
+
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "packed",
+    "row",
+    "document",
+    "token",
+    "model",
+    "loss",
+    "Größe",
+    "naïve",
+    "東京",
+    "\n",
+]
+
+
+def make_texts(count=300, seed=0):
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(0, 80))) for _ in range(count)]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    texts = make_texts()
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return file, texts
+
+
+def preparation(file, output, **options):
+    defaults = {"vocab_size": 300, "validation_fraction": 0.2, "shard_mib": 1}
+    return Preparation(Input((str(file),)), output, **(defaults | options))
+
+
+def small_parts(monkeypatch, size=4000):
+    monkeypatch.setattr("packformer.corpus.preparation._MIB", size)
+    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 700)
+
+
+def content(folder):
+    return {
+        file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name[0] != "."
+    }
+
+
+def decoded(folder):
+    """Documents of both splits, as tokens."""
+    manifest = load_manifest((folder / "manifest.json").read_text(), "manifest.json")
+    found = {}
+    for split in ("train", "validation"):
+        found[split] = []
+        for shard in getattr(manifest, split):
+            ids, ends = open_shard(folder / shard.file, shard, manifest.dtype)
+            found[split] += [part.tolist() for part in np.split(ids, ends[:-1])]
+    return manifest, found
+
+
+def test_every_document_is_on_its_side_between_its_marks(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    file, texts = corpus
+    prepare(preparation(file, tmp_path / "c"))
+    manifest, found = decoded(tmp_path / "c")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "c" / "tokenizer.json"))
+    marks = [tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)]
+    wanted = {"train": [], "validation": []}
+    for text in filter(None, texts):
+        side = "validation" if is_held_out(hash_of(text), 0.2) else "train"
+        wanted[side].append(text)
+    assert len(wanted["train"]) > len(wanted["validation"]) > 20
+    for split, documents_found in found.items():
+        assert [[ids[0], ids[-1]] for ids in documents_found] == [marks] * len(wanted[split])
+        assert [tokenizer.decode(ids[1:-1]) for ids in documents_found] == wanted[split]
+    assert len(manifest.train) > 3
+    assert manifest.empty == texts.count("")
+    for split in ("train", "validation"):
+        for shard in getattr(manifest, split):
+            verify_shard(tmp_path / "c" / shard.file, shard, "uint16", manifest.vocab_size)
+        size = sum(shard.text_bytes for shard in getattr(manifest, split))
+        assert size == sum(len(text.encode()) for text in wanted[split])
+        assert size == sum(shard.spelled_bytes for shard in getattr(manifest, split))
+
+
+def test_workers_change_no_byte(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    for workers in (1, 3):
+        prepare(preparation(corpus[0], tmp_path / str(workers), workers=workers))
+    assert content(tmp_path / "1") == content(tmp_path / "3")
+
+
+def test_an_interruption_changes_no_byte_and_redoes_no_part(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+    made = None
+    for number in range(1, 8):
+
+        def stop(progress, number=number):
+            if not progress.text:
+                return
+            if (tmp_path / "cut" / JOURNAL).read_text().count("place") >= number:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare(preparation(corpus[0], tmp_path / "cut"), stop)
+        assert not (tmp_path / "cut" / "manifest.json").exists()
+        first = tmp_path / "cut" / "train-00000.tokens"
+        made = made or first.stat().st_mtime_ns
+        assert first.stat().st_mtime_ns == made
+    prepare(preparation(corpus[0], tmp_path / "cut"))
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_line_of_the_journal_that_was_cut_off_is_forgotten(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+
+    def stop(progress):
+        if progress.text > 15_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(preparation(corpus[0], tmp_path / "cut"), stop)
+    journal = tmp_path / "cut" / JOURNAL
+    journal.write_text(journal.read_text()[:-20])
+    prepare(preparation(corpus[0], tmp_path / "cut"))
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3))
+def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
+    texts = make_texts(8000, seed=number)
+    file = tmp_path / "b.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    arguments = [str(file), "--vocab-size", "300", "--shard-mib", "1", "--workers", "2"]
+    command = [sys.executable, "-m", "packformer.cli", "prepare", *arguments, "--output"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "cut")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.time() + 60
+    while time.time() < deadline and process.poll() is None:
+        if len(list((tmp_path / "cut").glob("train-*.tokens"))) > number // 2:
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_finished_corpus_is_left_alone(corpus, tmp_path):
+    prepare(preparation(corpus[0], tmp_path / "c"))
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "c").glob("*.*")}
+    prepare(preparation(corpus[0], tmp_path / "c"))
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "c").glob("*.*")}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_folder_with_something_else_is_refused(corpus, tmp_path, monkeypatch, finished):
+    small_parts(monkeypatch)
+
+    def stop(progress):
+        if not finished and progress.text > 10_000:
+            raise KeyboardInterrupt
+
+    if finished:
+        prepare(preparation(corpus[0], tmp_path / "c"))
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            prepare(preparation(corpus[0], tmp_path / "c"), stop)
+    with pytest.raises(ValueError, match=r"other files or with other settings: choose another"):
+        prepare(preparation(corpus[0], tmp_path / "c", validation_fraction=0.3))
+
+
+def test_two_processes_do_not_share_a_folder(corpus, tmp_path):
+    (tmp_path / "c").mkdir()
+    with (
+        FileLock(tmp_path / "c" / ".lock"),
+        pytest.raises(ValueError, match=r"another process is preparing into .*c: wait for it"),
+    ):
+        prepare(preparation(corpus[0], tmp_path / "c"))
+
+
+def test_a_full_disk_keeps_what_is_finished(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+    write = ShardWriter._write
+
+    def full(self, data):
+        if "00003" in self._file.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self._file))
+        write(self, data)
+
+    monkeypatch.setattr(ShardWriter, "_write", full)
+    message = r"00003.tokens: No space left on device \(3 finished parts are kept: the same command"
+    with pytest.raises(ValueError, match=message):
+        prepare(preparation(corpus[0], tmp_path / "c"))
+    assert not list((tmp_path / "c").glob(".*tokens"))
+    monkeypatch.setattr(ShardWriter, "_write", write)
+    prepare(preparation(corpus[0], tmp_path / "c"))
+    assert content(tmp_path / "c") == content(tmp_path / "whole")
+
+
+def test_a_bad_line_stops_and_finished_parts_are_kept(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    file, _ = corpus
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:200], "{oops\n", *lines[200:]]))
+    with pytest.raises(ValueError, match=r"a.jsonl, line 201, is no JSON.*finished parts are kept"):
+        prepare(preparation(file, tmp_path / "c", sample_mib=1))
+    assert (tmp_path / "c" / "train-00000.tokens").exists()
+
+
+def test_what_is_not_utf8_is_left_out_and_counted_if_asked(tmp_path):
+    for number, text in enumerate(make_texts(20)):
+        (tmp_path / f"{number}.txt").write_text(text)
+    (tmp_path / "bad.txt").write_bytes(b"abc\xff")
+    with pytest.raises(ValueError, match=r"bad.txt is not UTF-8 \(byte 3\)"):
+        prepare(preparation(tmp_path, tmp_path.parent / "strict"))
+    manifest = prepare(preparation(tmp_path, tmp_path.parent / "lax", skip_invalid=True))
+    assert manifest.skipped == 1
+
+
+def test_nothing_but_empty_documents_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 3)
+    with pytest.raises(ValueError, match=r"holds no document: 3 are empty, 0 not UTF-8"):
+        prepare(preparation(tmp_path / "a.jsonl", tmp_path / "c"))
+
+
+def test_long_documents_are_whole(tmp_path, monkeypatch):
+    for module in (documents, encode):
+        monkeypatch.setattr(module, "PIECE", 64)
+    text = "packed rows of documents\n" * 40
+    (tmp_path / "long.txt").write_text(text)
+    (tmp_path / "short.txt").write_text("short")
+    encoder = Encoder(train_bpe([text], 300).to_str(), "text", False)
+    source = Input((str(tmp_path),))
+    raws = [raw for name in source.sources() for raw in source.read(name)]
+    ids = encoder(raws).ids.tolist()
+    assert ids.count(encoder._bos[0]) == ids.count(encoder._eos[0]) == 2
+    prepare(preparation(tmp_path, tmp_path.parent / "c", validation_fraction=0.0, workers=2))
+    _, found = decoded(tmp_path.parent / "c")
+    tokenizer = Tokenizer.from_file(str(tmp_path.parent / "c" / "tokenizer.json"))
+    assert [tokenizer.decode(ids) for ids in found["train"]] == [text, "short"]
+
+
+def test_a_given_tokenizer_is_used_and_kept(corpus, tmp_path):
+    tokenizer = train_bpe(corpus[1], 280)
+    tokenizer.save(str(tmp_path / "t.json"))
+    manifest = prepare(preparation(corpus[0], tmp_path / "c", tokenizer=tmp_path / "t.json"))
+    assert manifest.vocab_size == 280
+    check_tokenizer(manifest, tmp_path / "c" / "tokenizer.json")
+
+
+def test_large_vocabularies_take_four_bytes(corpus, tmp_path):
+    tokenizer = train_bpe(corpus[1], 280)
+    tokenizer.add_tokens([f"<{n}>" for n in range(70_000)])
+    tokenizer.save(str(tmp_path / "t.json"))
+    prepare(preparation(corpus[0], tmp_path / "c", tokenizer=tmp_path / "t.json"))
+    manifest, found = decoded(tmp_path / "c")
+    assert manifest.dtype == "uint32"
+    small, found_small = (prepare(preparation(corpus[0], tmp_path / "d")), decoded(tmp_path / "d"))
+    assert small.dtype == "uint16"
+    assert len(found["train"]) == len(found_small[1]["train"])
+
+
+def test_standard_input_is_lines_of_json(corpus, tmp_path, monkeypatch):
+    prepare(preparation(corpus[0], tmp_path / "file"))
+    with corpus[0].open() as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        prepare(preparation("-", tmp_path / "pipe"))
+    assert content(tmp_path / "pipe") == content(tmp_path / "file")
+    assert not (tmp_path / "pipe" / ".standard-input").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 10}, r"vocab-size \(10\) must be a whole number from 258 up"),
+        ({"workers": 0}, r"workers \(0\) must be a whole number from 1 up"),
+        ({"shard_mib": 0}, r"shard-mib \(0\)"),
+        (
+            {"validation_fraction": 1.0},
+            r"validation-fraction \(1.0\) must be from 0 up",
+        ),
+    ],
+)
+def test_impossible_settings_are_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        preparation("x", tmp_path, **options)
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, corpus, tmp_path):
+        self.manifest = prepare(preparation(corpus[0], tmp_path / "c"))
+        return tmp_path / "c"
+
+    def verify(self, folder, **changes):
+        shard = self.manifest.train[0]
+        verify_shard(folder / shard.file, shard, "uint16", changes.get("vocab_size", 300))
+
+    def test_a_shard_cut_short(self, folder):
+        file = folder / "train-00000.tokens"
+        data = file.read_bytes()
+        file.write_bytes(data[:-5])
+        with pytest.raises(ValueError, match=rf"ends at byte {len(data) - 5:,}, its manifest"):
+            self.verify(folder)
+
+    def test_a_flipped_byte(self, folder):
+        file = folder / "train-00000.tokens"
+        data = bytearray(file.read_bytes())
+        data[100] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=r"train-00000.tokens: its SHA-256 is"):
+            self.verify(folder)
+
+    def test_damaged_ends(self, folder):
+        file = folder / "train-00000.tokens"
+        data = bytearray(file.read_bytes())
+        data[-16:-8] = (2**40).to_bytes(8, "little")
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=r"its document ends do not ascend"):
+            self.verify(folder)
+
+    def test_a_missing_shard(self, folder):
+        (folder / "train-00000.tokens").unlink()
+        with pytest.raises(ValueError, match=r"train-00000.tokens is missing: its manifest"):
+            self.verify(folder)
+
+    def test_ids_beyond_the_vocabulary(self, folder):
+        with pytest.raises(ValueError, match=r"byte [\d,]+: token id \d+ lies outside the voc"):
+            self.verify(folder, vocab_size=200)
+
+    def test_another_tokenizer(self, folder):
+        train_bpe(["x y z"], 270).save(str(folder / "tokenizer.json"))
+        with pytest.raises(ValueError, match=r"is not the tokenizer its shards were made with"):
+            check_tokenizer(self.manifest, folder / "tokenizer.json")
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "train": 3}'])
+    def test_no_manifest(self, text):
+        with pytest.raises(ValueError, match=r"m.json is no manifest of token shards"):
+            load_manifest(text, "m.json")
+
+
+def test_the_shards_do_not_depend_on_the_machine(tmp_path):
+    writer = ShardWriter(tmp_path / "a.tokens", "uint16")
+    writer.add(np.array([1, 2, 3, 258], dtype=np.uint16), np.array([3]), 9, 8)
+    writer.add(np.array([5], dtype=np.uint16), np.array([1]), 1, 1)
+    shard = writer.finish()
+    ids = bytes([1, 0, 2, 0, 3, 0, 2, 1, 5, 0]) + bytes(6)
+    ends = (3).to_bytes(8, "little") + (5).to_bytes(8, "little")
+    assert (tmp_path / "a.tokens").read_bytes() == ids + ends
+    assert shard == shards.Shard("a.tokens", shards.hash_file(tmp_path / "a.tokens"), 2, 5, 10, 9)
+
+
+def test_processes_start_without_torch():
+    code = "import sys, packformer.corpus; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

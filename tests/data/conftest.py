@@ -1,0 +1,65 @@
+"""A server of files for the tests that fetch."""
+
+import http.server
+import threading
+import time
+
+import pytest
+
+
+class Server:
+    """Serves bytes by path; can break off, be silent, or refuse."""
+
+    def __init__(self):
+        self.files, self.requests, self.cut, self.silent = {}, [], {}, set()
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                self.answer(body=False)
+
+            def do_GET(self):
+                self.answer(body=True)
+
+            def answer(self, body):
+                if body:
+                    outer.requests.append(self.path)
+                while self.path in outer.silent:
+                    time.sleep(0.05)
+                data = outer.files.get(self.path)
+                if data is None:
+                    self.send_error(404)
+                    return
+                start, end, status = 0, len(data), 200
+                if wanted := self.headers.get("Range"):
+                    first, last = wanted.removeprefix("bytes=").split("-")
+                    start, end, status = int(first), min(end, int(last or end) + 1), 206
+                self.send_response(status)
+                self.send_header("Accept-Ranges", "bytes")
+                self.send_header("Content-Length", str(end - start))
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+                self.end_headers()
+                if body:
+                    stop = outer.cut.pop(self.path, end)
+                    self.wfile.write(data[start:stop])
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.silent.clear()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()

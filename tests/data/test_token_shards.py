@@ -1,0 +1,240 @@
+"""Training data from token shards: local or fetched, single or mixed, damaged or sound."""
+
+import json
+import random
+import shutil
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from packformer.corpus import Input, Preparation, load_manifest, prepare
+from packformer.data import PackedDataModule, PackingSettings, TokenShards
+from packformer.data.rows import PackedRows
+
+PACKING = PackingSettings(256, 64, lookahead=16)
+WORDS = ["the", "of", "packed", "row", "document", "token", "model", "loss"]
+
+
+def make(tmp_path, name, seed=0, count=400, tokenizer=None, parts=6000):
+    rng = random.Random(seed)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 60))) for _ in range(count)]
+    file = tmp_path / f"{name}.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("packformer.corpus.preparation._MIB", parts)
+        prepare(
+            Preparation(
+                Input((str(file),)),
+                tmp_path / name,
+                vocab_size=300,
+                tokenizer=tokenizer,
+                validation_fraction=0.2,
+                shard_mib=1,
+            )
+        )
+    return tmp_path / name
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return make(tmp_path, "a")
+
+
+def serve(server, folder):
+    for file in folder.iterdir():
+        server.files[f"/{folder.name}/{file.name}"] = file.read_bytes()
+    return f"{server.url}/{folder.name}"
+
+
+def manifest_of(folder):
+    return load_manifest((folder / "manifest.json").read_text(), "manifest.json")
+
+
+def rows(source, count=None, **options):
+    packed = PackedRows(source, PACKING, max_documents=64, seed=1, **options)
+    return [batch.tokens.tolist() for batch in islice(packed, count)]
+
+
+def test_one_epoch_holds_every_document_once(corpus):
+    splits = TokenShards(str(corpus)).prepare()
+    manifest = manifest_of(corpus)
+    assert len(manifest.train) > 5
+    assert splits.train.num_documents == sum(shard.documents for shard in manifest.train)
+    assert splits.vocab_size == manifest.vocab_size
+    assert splits.byte_lengths is not None
+    found = sum(
+        batch.num_tokens
+        for batch in PackedRows(splits.train, PACKING, max_documents=64, seed=1, epochs=1)
+    )
+    assert found >= sum(shard.tokens for shard in manifest.train) - splits.train.num_documents
+
+
+@pytest.mark.parametrize("at_once", [1, 3, None])
+def test_documents_are_those_of_the_shards(corpus, at_once):
+    source = TokenShards(str(corpus), shards_at_once=at_once).prepare().train
+    total = sum(len(source.document(i)[0]) for i in range(source.num_documents))
+    assert total == sum(shard.tokens for shard in manifest_of(corpus).train)
+    assert [source.length(i) for i in range(9)] == [len(source.document(i)[0]) for i in range(9)]
+    tokens, targets = source.document(5)
+    assert np.array_equal(tokens[1:], targets[:-1])
+
+
+def test_fetched_shards_give_the_same_rows_as_those_on_disk(corpus, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    url = serve(server, corpus)
+    local = TokenShards(str(corpus), shards_at_once=2).prepare()
+    largest = max(shard.num_bytes("uint16") for shard in manifest_of(corpus).train)
+    cache = 4.5 * largest / 2**30  # two groups of two, less than all shards
+    remote = TokenShards(url, shards_at_once=2, cache_gib=cache).prepare()
+    assert rows(remote.train, 300) == rows(local.train, 300)
+    used = sum(file.stat().st_size for file in (tmp_path / "cache/shards").glob("*.tokens"))
+    assert used <= cache * 2**30
+    assert rows(remote.validation, epochs=1) == rows(local.validation, epochs=1)
+
+
+def test_a_cache_too_small_for_a_group_is_named(corpus, server):
+    splits = TokenShards(serve(server, corpus), shards_at_once=4, cache_gib=1e-6).prepare()
+    with pytest.raises(ValueError, match=r"shards_at_once \(4\) shards take .* GiB, more than"):
+        rows(splits.train, 1)
+
+
+def test_a_damaged_shard_behind_a_url_stops_the_run(corpus, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    url = serve(server, corpus)
+    server.files["/a/train-00001.tokens"] = server.files["/a/train-00001.tokens"][:-1] + b"x"
+    with pytest.raises(ValueError, match=r"train-00001.tokens: its SHA-256 is"):
+        rows(TokenShards(url).prepare().train)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
+def test_resuming_anywhere_goes_on_with_the_same_rows(corpus, num_workers):
+    """Across epochs, with any number of workers, before and after."""
+
+    def module(workers):
+        return PackedDataModule(
+            TokenShards(str(corpus), shards_at_once=3), PACKING, num_workers=workers, seed=4
+        )
+
+    whole = list(islice(module(0).train_dataloader(), 260))
+    epochs = [batch.position["cursors"][0]["epoch"] for batch in whole]
+    assert max(epochs) >= 2
+    for number in (0, 57, epochs.index(1), 199):
+        resumed = module(num_workers)
+        resumed.load_state_dict({"position": whole[number].position, "stream": {}})
+        following = islice(resumed.train_dataloader(), 40)
+        for batch, wanted in zip(following, whole[number + 1 :], strict=False):
+            assert batch.tokens.equal(wanted.tokens)
+            assert batch.position == wanted.position
+
+
+def test_mixtures_keep_their_weights(corpus, tmp_path):
+    second = make(tmp_path, "b", seed=1, count=60, tokenizer=corpus / "tokenizer.json")
+    splits = TokenShards([str(corpus), str(second)], weights=[1, 3]).prepare()
+    first_documents = manifest_documents(corpus)
+    tokens = np.zeros(2)
+    packed = PackedRows(splits.train, PACKING, max_documents=64, seed=0)
+    for batch in islice(packed, 200):
+        last = batch.position["cursors"]
+        tokens = np.array([cursor["tokens"] for cursor in last])
+    assert tokens[1] / tokens.sum() == pytest.approx(0.75, abs=0.01)
+    assert last[1]["epoch"] > last[0]["epoch"]
+    assert splits.train.num_documents > first_documents
+
+
+def manifest_documents(folder):
+    return sum(shard.documents for shard in manifest_of(folder).train)
+
+
+def test_the_stream_depends_on_all_that_decides_its_order(corpus, tmp_path):
+    other = make(tmp_path, "b", seed=1, tokenizer=corpus / "tokenizer.json")
+    both = [str(corpus), str(other)]
+    made = [
+        TokenShards(str(corpus)),
+        TokenShards(str(other)),
+        TokenShards(str(corpus), shards_at_once=2),
+        TokenShards(both),
+        TokenShards(both, weights=[1, 2]),
+        TokenShards(both[::-1]),
+    ]
+    assert len({data.prepare().fingerprint for data in made}) == len(made)
+
+
+def test_a_corpus_is_verified_once_and_again_when_it_changed(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    TokenShards(str(corpus)).prepare()
+    called = []
+    monkeypatch.setattr(
+        "packformer.data.token_shards.verify_shard", lambda *args: called.append(args)
+    )
+    TokenShards(str(corpus)).prepare()
+    assert not called
+    (corpus / "train-00000.tokens").touch()
+    TokenShards(str(corpus)).prepare()
+    assert called
+
+
+def flip(folder):
+    data = bytearray((folder / "train-00002.tokens").read_bytes())
+    data[50] ^= 1
+    (folder / "train-00002.tokens").write_bytes(data)
+
+
+def cut(folder):
+    data = (folder / "train-00002.tokens").read_bytes()
+    (folder / "train-00002.tokens").write_bytes(data[:-1])
+
+
+def hold_nothing_out(folder):
+    replace(manifest_of(folder), validation=[]).save(folder)
+
+
+def shrink_the_vocabulary(folder):
+    replace(manifest_of(folder), vocab_size=100).save(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip, r"train-00002.tokens: its SHA-256 is"),
+        (cut, r"train-00002.tokens ends at byte"),
+        (lambda c: (c / "train-00002.tokens").unlink(), r"train-00002.tokens is missing"),
+        (lambda c: (c / "manifest.json").unlink(), r"is no corpus of token shards, it has no man"),
+        (lambda c: (c / "manifest.json").write_text("{"), r"manifest.json is no manifest of token"),
+        (lambda c: (c / "tokenizer.json").unlink(), r"tokenizer.json is missing"),
+        (
+            lambda c: (c / "tokenizer.json").write_text("{}"),
+            r"is not the tokenizer its shards",
+        ),
+        (shrink_the_vocabulary, r"train-00000.tokens, byte [\d,]+: token id \d+ lies outside the"),
+        (hold_nothing_out, r"holds no document out: prepare with a larger --validation-fraction"),
+        (shutil.rmtree, r"is no corpus of token shards"),
+    ],
+)
+def test_damage_is_named(corpus, damage, message):
+    damage(corpus)
+    with pytest.raises(ValueError, match=message):
+        TokenShards(str(corpus)).prepare()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": ""}, r"data.path \(\) must be a corpus's folder or URL"),
+        ({"path": []}, r"data.path"),
+        ({"weights": [1, 2]}, r"data.weights \(2\) must be as many as data.path \(1\)"),
+        ({"weights": [0]}, r"data.weights \(0\)"),
+        ({"shards_at_once": 0}, r"data.shards_at_once \(0\) must be a whole number from 1 up"),
+        ({"cache_gib": -1}, r"data.cache_gib \(-1\)"),
+    ],
+)
+def test_impossible_settings_are_named(corpus, options, message):
+    with pytest.raises(ValueError, match=message):
+        TokenShards(**({"path": str(corpus)} | options)).prepare()
+
+
+def test_corpora_of_different_tokenizers_do_not_mix(corpus, tmp_path):
+    other = make(tmp_path, "b", seed=1)
+    with pytest.raises(ValueError, match=r"b was made with another tokenizer than .*a: prepare it"):
+        TokenShards([str(corpus), str(other)]).prepare()
