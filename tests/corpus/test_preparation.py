@@ -273,7 +273,7 @@ def test_long_documents_are_whole(tmp_path, monkeypatch):
     source = Input((str(tmp_path),))
     raws = [raw for name in source.sources() for raw in source.read(name)]
     ids = encoder(raws).ids.tolist()
-    assert ids.count(encoder._bos[0]) == ids.count(encoder._eos[0]) == 2
+    assert ids.count(encoder._bos) == ids.count(encoder._eos) == 2
     prepare(preparation(tmp_path, tmp_path.parent / "c", validation_fraction=0.0, workers=2))
     _, found = decoded(tmp_path.parent / "c")
     tokenizer = Tokenizer.from_file(str(tmp_path.parent / "c" / "tokenizer.json"))

@@ -18,6 +18,7 @@ PIECE = 8 * 2**20
 FORMATS = ("auto", "text", "jsonl", "csv", "parquet")
 HUGGING_FACE = "hf:"
 STANDARD_INPUT = "-"
+_LINES_PER_TELL = 256
 _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -156,10 +157,12 @@ def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _of_lines(source: str, stream: IO[bytes], position: IO[bytes]) -> Iterator[Raw]:
+    read = 0
     for number, line in enumerate(stream, start=1):
+        if number % _LINES_PER_TELL == 0:
+            read = position.tell()
         if line.strip():
-            place = f"{source}, line {number},"
-            yield Raw(line, place, True, 0, True, True, position.tell())
+            yield Raw(line, f"{source}, line {number},", True, 0, True, True, read)
 
 
 def _of_text(source: str, stream: IO[bytes], position: IO[bytes]) -> Iterator[Raw]:

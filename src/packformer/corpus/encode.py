@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 from packformer.corpus.documents import PIECE, Raw, UndecodableError, text_of
 from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
 
+_TEXTS = 128  # at once: the library's own form of more falls out of the caches
+
 EMPTY, SKIPPED = -1, -2
 """Instead of a hash: documents that are left out."""
 
@@ -50,7 +52,7 @@ class Encoder:
         self._tokenizer.encode_special_tokens = True  # spelled out in a text they are text
         vocabulary = self._tokenizer.get_vocab()
         self.dtype = np.dtype(np.uint16 if num_ids(self._tokenizer) <= 2**16 else np.uint32)
-        self._bos, self._eos = ([vocabulary[token]] for token in (BOS, EOS))
+        self._bos, self._eos = vocabulary[BOS], vocabulary[EOS]
         self._byte_lengths = token_byte_lengths(self._tokenizer)
         self._field = field
         self._skip_invalid = skip_invalid
@@ -61,51 +63,64 @@ class Encoder:
         Raises:
             ValueError: if a text cannot be read.
         """
-        texts, hashes = [], []
+        texts, hashes, sizes = [], [], []
         for raw in batch:
-            text, mark = self._text(raw)
+            text, mark, size = self._text(raw)
             texts.append(text)
             hashes.append(mark)
-        parts, ends, spelled, total = [], [], [], 0
+            sizes.append(size)
+        flat: list[int] = []
+        ends = []
         for raw, pieces, mark in zip(batch, self._encode(texts), hashes, strict=True):
-            count = total
             if mark >= 0:
-                marked = [self._bos] * raw.first + pieces + [self._eos] * raw.last
-                parts += [np.array(ids, dtype=self.dtype) for ids in marked]
-                count += sum(map(len, marked))
-            ends.append(count)
-            total = count
-        ids = np.concatenate(parts) if parts else np.empty(0, self.dtype)
+                if raw.first:
+                    flat.append(self._bos)
+                for ids in pieces:
+                    flat += ids
+                if raw.last:
+                    flat.append(self._eos)
+            ends.append(len(flat))
+        found = np.array(flat, dtype=self.dtype)
         if self._byte_lengths is None:
-            spelled = [-1] * len(batch)
+            spelled = np.full(len(batch), -1)
         else:
-            sums = np.concatenate([[0], np.cumsum(self._byte_lengths[ids])])
-            spelled = (sums[ends] - sums[[0, *ends[:-1]]]).tolist()
-        sizes = [len(text.encode()) for text in texts]
-        return Encoded(ids, *(np.array(x, dtype=np.int64) for x in (ends, hashes, sizes, spelled)))
+            sums = np.concatenate([[0], np.cumsum(self._byte_lengths[found])])
+            spelled = np.diff(sums[ends], prepend=0)
+        return Encoded(found, *(np.array(x, np.int64) for x in (ends, hashes, sizes, spelled)))
 
-    def _text(self, raw: Raw) -> tuple[str, int]:
+    def _text(self, raw: Raw) -> tuple[str, int, int]:
+        """Text, hash and size."""
         try:
             text = text_of(raw, self._field)
         except UndecodableError:
             if not self._skip_invalid:
                 raise
-            return "", SKIPPED
+            return "", SKIPPED, 0
         if not text and raw.first and raw.last:
-            return "", EMPTY
-        return text, hash_of(text)
+            return "", EMPTY, 0
+        data = text.encode()
+        return text, _hash(data), len(data)
 
     def _encode(self, texts: list[str]) -> list[list[list[int]]]:
         """Ids of the pieces of each text: a longer one would take its size in memory many times."""
         pieces = [_pieces(text) for text in texts]
         flat = [piece for some in pieces for piece in some]
-        encodings = iter(self._tokenizer.encode_batch_fast(flat, add_special_tokens=False))
-        return [[next(encodings).ids for _ in some] for some in pieces]
+        found: list[list[int]] = []
+        for start in range(0, len(flat), _TEXTS):
+            part = flat[start : start + _TEXTS]
+            encodings = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
+            found += [encoding.ids for encoding in encodings]
+        ids = iter(found)
+        return [[next(ids) for _ in some] for some in pieces]
 
 
 def hash_of(text: str) -> int:
     """31 bits of the text's SHA-256: which side of the split it is on."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+    return _hash(text.encode())
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:4]) >> 1
 
 
 def is_held_out(mark: int, fraction: float) -> bool:
