@@ -36,6 +36,11 @@ def test_the_readme_is_short_and_its_commands_are_known() -> None:
 def test_a_training_command_of_the_readme_runs(
     train: Callable, small: list[str], tmp_path: Path, corpus: Path, command: str
 ) -> None:
+    if "data=shards" in command:
+        shards = tmp_path / "shards"
+        small_corpus = ["--vocab-size", "300", "--validation-fraction", "0.2"]
+        main(["prepare", str(corpus), "--output", str(shards), *small_corpus])
+        corpus = shards
     arguments = [
         # The user's own text, standing for the paths the README names.
         re.sub(r"data\.path=\S+", f"data.path={corpus}", argument)
@@ -62,6 +67,7 @@ def test_a_training_command_of_the_readme_runs(
 def test_a_tool_of_the_readme_runs(tmp_path: Path, corpus: Path, command: str) -> None:
     small = {
         "packformer plan": ["--vocab-size", "300", "--row-length", "256"],
+        "packformer prepare": ["--vocab-size", "300"],
         "packformer doctor": ["--device", "cpu", "--head-dim", "16"],
         "packformer bench attention": ["--device", "cpu", "--tokens", "64", "--documents", "20"],
         "packformer bench step": [
