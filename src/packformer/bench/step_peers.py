@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.bench.step import Work
 
-_MOST_PADDED_TOKENS = 65_536
+_MOST_PADDED_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def concatenated(batches: Iterator[PackedBatch], longest: int) -> Iterator[Tenso
 def padded(batches: Iterator[PackedBatch]) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """The row's documents in random order, in micro-batches padded to their longest.
 
-    Each micro-batch is tokens and attention mask ``[N, L]``, of at most 65,536 tokens.
+    Each micro-batch is tokens and attention mask ``[N, L]``, of at most 32,768 tokens.
     """
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
