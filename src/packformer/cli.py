@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from packformer.corpus import Preparation
+    from packformer.data import PackingSettings
+    from packformer.data.source import DataSet
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
@@ -61,17 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "what is cut or dropped, attention, and speed by flops.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    plan.add_argument(
-        "path",
-        nargs="?",
-        help="file, folder, .jsonl or prepared corpus; without it Python's standard library",
-    )
-    plan.add_argument("--field", default="text", help="that holds the text in a .jsonl line")
-    plan.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
-    plan.add_argument("--tokenizer", help="a tokenizer.json to use instead")
-    plan.add_argument("--row-length", type=int, default=32_768, help="tokens of a row")
-    plan.add_argument("--max-document-length", type=int, default=4096, help="in tokens")
-    plan.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
+    _add_documents(plan, "Python's standard library")
     plan.add_argument("--batch", type=int, default=8, help="documents of a padded batch")
     plan.add_argument("--layers", type=int, default=12, help="of the model whose flops count")
     plan.add_argument("--width", type=int, default=768, help="of that model")
@@ -180,7 +172,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_preparation(preparing)
     preparing.add_argument("--rounds", type=int, default=3, help="of each")
     preparing.set_defaults(run=_bench_prepare)
+
+    loader = subjects.add_parser(
+        "loader",
+        help="packing and loading",
+        description="Tokens per second of the packer alone and of the loader with some numbers of "
+        "workers, and how full the rows are.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_documents(loader, "log-normal documents of 600 tokens on average")
+    loader.add_argument("--rows", type=int, default=1000, help="measured")
+    loader.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 4], help="numbers of loader processes"
+    )
+    loader.set_defaults(run=_bench_loader)
     return parser
+
+
+def _add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    parser.add_argument(
+        "path", nargs="?", help=f"file, folder, .jsonl or prepared corpus; without it {otherwise}"
+    )
+    parser.add_argument("--field", default="text", help="that holds the text in a .jsonl line")
+    parser.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
+    parser.add_argument("--tokenizer", help="a tokenizer.json to use instead")
+    parser.add_argument("--row-length", type=int, default=32_768, help="tokens of a row")
+    parser.add_argument("--max-document-length", type=int, default=4096, help="in tokens")
+    parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
 
 
 def _add_preparation(parser: argparse.ArgumentParser) -> None:
@@ -282,7 +300,6 @@ def _bench_prepare(options: argparse.Namespace) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from packformer.data import PackingSettings
     from packformer.run.inspect import inspect_documents, inspect_row
     from packformer.settings import check_whole
 
@@ -293,39 +310,66 @@ def _inspect(options: argparse.Namespace) -> None:
             options.path, options.split, options.document, options.count, options.characters
         )
         return
-    settings = PackingSettings(
-        options.row_length, options.max_document_length, lookahead=options.lookahead
-    )
     inspect_row(
-        options.path, options.split, settings, options.row, options.seed, options.characters
+        options.path,
+        options.split,
+        _packing(options),
+        options.row,
+        options.seed,
+        options.characters,
+    )
+
+
+def _documents(options: argparse.Namespace) -> DataSet | None:
+    from packformer.corpus.shards import MANIFEST
+    from packformer.data import TextFiles, TokenShards
+
+    if options.path is None:
+        return None
+    if "://" in options.path or (Path(options.path).expanduser() / MANIFEST).exists():
+        return TokenShards(options.path)
+    return TextFiles(
+        path=options.path,
+        field=options.field,
+        vocab_size=options.vocab_size,
+        tokenizer=options.tokenizer,
+    )
+
+
+def _packing(options: argparse.Namespace) -> PackingSettings:
+    from packformer.data import PackingSettings
+
+    return PackingSettings(
+        options.row_length, options.max_document_length, lookahead=options.lookahead
     )
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from packformer.corpus.shards import MANIFEST
-    from packformer.data import PackingSettings, StandardLibrary, TextFiles, TokenShards
-    from packformer.data.source import DataSet
+    from packformer.data import StandardLibrary
     from packformer.run.plan import Sizes, run_plan
     from packformer.settings import check_whole
 
     check_whole("--layers", options.layers, at_least=1)
     check_whole("--width", options.width, at_least=1)
-    text = {"vocab_size": options.vocab_size, "tokenizer": options.tokenizer}
-    data: DataSet
-    if options.path is None:
-        data = StandardLibrary(**text)
-    elif "://" in options.path or (Path(options.path).expanduser() / MANIFEST).exists():
-        data = TokenShards(options.path)
-    else:
-        data = TextFiles(path=options.path, field=options.field, **text)
     run_plan(
-        data,
-        PackingSettings(
-            options.row_length, options.max_document_length, lookahead=options.lookahead
-        ),
+        _documents(options)
+        or StandardLibrary(vocab_size=options.vocab_size, tokenizer=options.tokenizer),
+        _packing(options),
         Sizes(options.layers, options.width),
         options.batch,
         options.output,
+    )
+
+
+def _bench_loader(options: argparse.Namespace) -> None:
+    from packformer.data import RandomDocuments
+    from packformer.run.bench_loader import bench_loader
+
+    bench_loader(
+        _documents(options) or RandomDocuments(longest=options.max_document_length),
+        _packing(options),
+        options.rows,
+        options.workers,
     )
 
 

@@ -1,5 +1,6 @@
 """PackedLayout: where documents lie in a row."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +61,10 @@ def test_to_moves_both_tensors_and_keeps_the_bound():
     copy = layout.to("cpu")
     assert torch.equal(copy.cu_seqlens, layout.cu_seqlens)
     assert torch.equal(copy.position_ids, layout.position_ids)
+
+
+def test_lengths_may_be_numpys():
+    layout = PackedLayout.from_lengths(np.array([2, 4]))
+    assert layout.max_seqlen == 4
+    assert type(layout.max_seqlen) is int
+    assert layout.lengths() == [2, 4]

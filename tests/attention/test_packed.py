@@ -157,6 +157,35 @@ def test_numbers_of_a_head_need_not_lie_side_by_side(way, which, window):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("soft_cap", [None, 3.0])
+def test_permuted_queries_compile(soft_cap):
+    """A fake kernel that promises another layout than the real one breaks compiled code."""
+    generator = torch.Generator().manual_seed(0)
+    layout = PackedLayout.from_lengths([20, 20])
+
+    def step(x, k):
+        q = x.transpose(1, 2) * 1.0
+        out = packed_attention(q, k * 1.0, k * 1.0, layout, soft_cap=soft_cap, kernel="sdpa")
+        return (out.square()).sum()
+
+    x = torch.randn(1, 4, 40, 16, generator=generator, requires_grad=True)
+    k = torch.randn(1, 40, 4, 16, generator=generator, requires_grad=True)
+    wanted = torch.autograd.grad(step(x, k), (x, k))
+    found = torch.autograd.grad(torch.compile(step, fullgraph=True)(x, k), (x, k))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [None, [1.0]])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("ndim", [4, 5])
+def test_what_is_no_tensor_is_named(place, value, ndim):
+    q = heads(1, 8, 4, 16) if ndim == 4 else heads(1, 8, 4, 16)[..., None, :]
+    inputs = [q, q, q]
+    inputs[place] = value
+    with pytest.raises(ValueError, match=rf"{'qkv'[place]} \(\w+\) must be a tensor"):
+        packed_attention(*inputs, PackedLayout.from_lengths([8]))
+
+
 def test_mixed_dtypes_are_named():
     q, k = heads(1, 8, 4, 16), heads(1, 8, 4, 16, dtype=torch.bfloat16)
     with pytest.raises(

@@ -62,6 +62,15 @@ def crashing(q, k, v, layout, scoring, prepared=None):
     raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
 
+def deaf_to_scale(q, k, v, layout, scoring, prepared=None):
+    return SDPA.run(q, k, v, layout, scoring._replace(scale=q.shape[-1] ** -0.5))
+
+
+def slopes_of_powers_of_two(q, k, v, layout, scoring, prepared=None):
+    slopes = 2.0 ** (-8 * torch.arange(1, q.shape[2] + 1) / q.shape[2])
+    return SDPA.run(q, k, v, layout, scoring._replace(alibi_slopes=slopes))
+
+
 def not_a_number(q, k, v, layout, scoring, prepared=None):
     return SDPA.run(q, k, v, layout, scoring) * float("nan")
 
@@ -71,6 +80,8 @@ PLANTED = {
     wrong_gradient: "errs by dk 1.0e-02",
     leaking: "lets documents see each other",
     crashing: "fails: RuntimeError: CUDA error: an illegal memory access",
+    deaf_to_scale: "errs by out ",
+    slopes_of_powers_of_two: "errs by out ",
     not_a_number: "errs by out nan",
 }
 

@@ -55,6 +55,28 @@ def test_chunks_are_as_exact_as_the_whole_in_half_precision():
             assert error <= 5e-3
 
 
+def test_a_sum_beyond_float16_is_kept_in_float32():
+    """Gradients of the head are summed over tokens before a loss is scaled down."""
+    num_tokens = 20_000
+    x = torch.full((num_tokens, 8), 6.0, requires_grad=True)
+    head = torch.zeros(3, 8, requires_grad=True)
+    targets = torch.zeros(num_tokens, dtype=torch.int64)
+    with torch.autocast("cpu", torch.float16):
+        loss = next_token_loss(x, head, targets, num_tokens - 1)
+    (gradient,) = torch.autograd.grad(loss / num_tokens, head)
+    wanted = torch.tensor([[-4.0], [2.0], [2.0]]).expand(3, 8)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("target", [-5, V])
+@pytest.mark.parametrize("chunk", [7, M])
+def test_a_target_outside_the_vocabulary_is_no_target(target, chunk):
+    x, head, targets = make()
+    targets[3] = target
+    with pytest.raises((IndexError, RuntimeError), match="out of (bounds|range)"):
+        next_token_loss(x, head, targets, chunk)
+
+
 def test_chunks_hold_fewer_logits_at_a_time():
     sizes = []
 
@@ -114,6 +136,22 @@ class TestOnGPU:
         assert nats.item() == pytest.approx(wanted.sum().item(), rel=1e-6)
         error = torch.linalg.norm(found - gradient) / torch.linalg.norm(gradient)
         assert error <= {torch.bfloat16: 3e-3, torch.float16: 4e-4, torch.float32: 1e-6}[dtype]
+
+    def test_a_target_outside_the_vocabulary_costs_infinitely_much(self):
+        logits = torch.randn(3, 37, device="cuda")
+        nats, _ = _nats_and_gradient(logits, torch.tensor([3, 37, 1], device="cuda"))
+        assert nats.item() == float("inf")
+
+    @pytest.mark.parametrize("chunk", [19_999, 20_000])
+    def test_a_sum_beyond_float16_is_kept_in_float32(self, chunk):
+        x = torch.full((20_000, 8), 6.0, device="cuda", requires_grad=True)
+        head = torch.zeros(3, 8, device="cuda", requires_grad=True)
+        targets = torch.zeros(20_000, dtype=torch.int64, device="cuda")
+        with torch.autocast("cuda", torch.float16):
+            loss = next_token_loss(x, head, targets, chunk)
+        (gradient,) = torch.autograd.grad(loss / 20_000, head)
+        wanted = torch.tensor([[-4.0], [2.0], [2.0]], device="cuda").expand(3, 8)
+        torch.testing.assert_close(gradient, wanted, rtol=1e-2, atol=0)
 
     @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -244,3 +244,10 @@ def test_one_large_micro_batch_is_two_is_eight():
         for found, expected in zip(gradients_of(rows), wanted, strict=True):
             error = torch.linalg.norm(found - expected) / torch.linalg.norm(expected)
             assert error <= 1e-6
+
+
+def test_checks_of_values_are_not_compiled_away(monkeypatch, caplog):
+    monkeypatch.setenv("PACKFORMER_DEBUG", "1")
+    module = make_module(compile=True)
+    assert module._training_loss == module._eager_loss
+    assert "PACKFORMER_DEBUG looks at values" in caplog.text

@@ -15,6 +15,7 @@ Shape legend, used as name suffixes throughout:
     N  blocks of 128 tokens
 """
 
+from packformer.attention.checks import debugging
 from packformer.attention.choice import KERNELS, select_kernel, select_proved_kernel
 from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
@@ -33,6 +34,7 @@ __all__ = [
     "Variant",
     "Verdict",
     "Verdicts",
+    "debugging",
     "packed_attention",
     "select_kernel",
     "select_proved_kernel",

@@ -19,6 +19,7 @@ from packformer.attention.layout import PackedLayout
 
 DEBUG_VARIABLE = "PACKFORMER_DEBUG"
 _OFF = ("", "0", "false", "no", "off")
+_REMEDY = "make the layout with PackedLayout.from_lengths"
 
 
 def check_call(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scoring: Scoring) -> None:
@@ -33,26 +34,39 @@ def check_call(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scoring: S
     _check_slopes(scoring, q)
     _check_bias(scoring, q)
     if not torch.compiler.is_compiling():
-        debug = os.environ.get(DEBUG_VARIABLE, "").lower() not in _OFF
-        if debug or q.device.type == "cpu":
+        if debugging() or q.device.type == "cpu":
             _check_bounds(layout)
-        if debug:
+        if debugging():
             _check_values(layout, scoring)
 
 
-def _check_tensors(q: Any, k: Any, v: Any) -> None:
+def debugging() -> bool:
+    """Whether the user asked for checks of values, which no compiled function can make."""
+    return os.environ.get(DEBUG_VARIABLE, "").lower() not in _OFF
+
+
+def check_are_tensors(q: Any, k: Any, v: Any) -> None:
+    """Before anything asks for a shape."""
     for name, value in (("q", q), ("k", k), ("v", v)):
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} ({type(value).__name__}) must be a tensor")
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
     shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
     if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or q.shape[1] != k.shape[1]:
-        raise ValueError(f"{shapes} must be [1, M, H, K], [1, M, G, K] and [1, M, G, K]")
+        raise ValueError(
+            f"{shapes} must be [1, M, H, K], [1, M, G, K] and [1, M, G, K]: reshape or permute them"
+        )
     if q.shape[0] != 1 or k.shape[0] != 1:
         raise ValueError(f"{shapes} must have a batch of 1: lay all documents in one row")
     if 0 in (*q.shape, *k.shape):
         raise ValueError(f"{shapes} must have no empty dimension")
     if q.shape[3] != k.shape[3]:
-        raise ValueError(f"head sizes of q ({q.shape[3]}) and of k and v ({k.shape[3]}) must agree")
+        raise ValueError(
+            f"head sizes of q ({q.shape[3]}) and of k and v ({k.shape[3]}) must agree: project "
+            "them to one size"
+        )
     if q.shape[2] % k.shape[2]:
         raise ValueError(
             f"num_heads ({q.shape[2]}) must be divisible by num_kv_heads ({k.shape[2]}): each "
@@ -78,6 +92,8 @@ def _check_layout(layout: Any, q: Tensor) -> None:
         ("cu_seqlens", layout.cu_seqlens, torch.int32),
         ("position_ids", layout.position_ids, torch.int64),
     ):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} ({type(value).__name__}) must be a tensor: {_REMEDY}")
         if value.dtype != dtype:
             short = str(dtype).removeprefix("torch.")
             raise ValueError(f"{name} ({value.dtype}) must be {short}: use .to({dtype})")
@@ -88,7 +104,9 @@ def _check_layout(layout: Any, q: Tensor) -> None:
                 f"{name} is on {value.device}, q on {q.device}: move it with layout.to(device)"
             )
     if layout.cu_seqlens.shape[0] < 2:
-        raise ValueError("cu_seqlens must have at least two entries, 0 and the row's tokens")
+        raise ValueError(
+            f"cu_seqlens must have at least two entries, 0 and the row's tokens: {_REMEDY}"
+        )
     if not _is_whole(layout.max_seqlen) or layout.max_seqlen < 1:
         raise ValueError(f"max_seqlen ({layout.max_seqlen}) must be a whole number from 1 up")
     if q.shape[1] != layout.num_tokens:
@@ -131,7 +149,8 @@ def _check_slopes(scoring: Scoring, q: Tensor) -> None:
         raise ValueError(f"alibi_slopes ({slopes!r}) must be {PUBLISHED!r}, or a tensor")
     if slopes.shape != (q.shape[2],):
         raise ValueError(
-            f"alibi_slopes {list(slopes.shape)} must be [{q.shape[2]}], one per query head"
+            f"alibi_slopes {list(slopes.shape)} must be [{q.shape[2]}], one per query head: index "
+            "or expand it"
         )
     if slopes.dtype != torch.float32:
         raise ValueError(f"alibi_slopes ({slopes.dtype}) must be float32: use .float()")
@@ -149,7 +168,8 @@ def _check_bias(scoring: Scoring, q: Tensor) -> None:
     wanted = [[n, num_tokens, num_tokens] for n in (num_heads, 1)]
     if list(bias.shape) not in wanted:
         raise ValueError(
-            f"bias {list(bias.shape)} must be [H or 1, M, M], here {wanted[0]} or {wanted[1]}"
+            f"bias {list(bias.shape)} must be [H or 1, M, M], here {wanted[0]} or {wanted[1]}: "
+            "index or expand it"
         )
     if bias.dtype not in (q.dtype, torch.float32):
         raise ValueError(
@@ -166,15 +186,17 @@ def _check_bounds(layout: PackedLayout) -> None:
     if bounds[0] != 0 or bounds[-1] != layout.num_tokens:
         raise ValueError(
             f"cu_seqlens must go from 0 to the row's {layout.num_tokens} tokens, "
-            f"not from {bounds[0]} to {bounds[-1]}"
+            f"not from {bounds[0]} to {bounds[-1]}: {_REMEDY}"
         )
     if min(lengths) < 0:
         at = next(i for i, length in enumerate(lengths) if length < 0)
-        raise ValueError(f"cu_seqlens must ascend, but {bounds[at + 1]} follows {bounds[at]}")
+        raise ValueError(
+            f"cu_seqlens must ascend, but {bounds[at + 1]} follows {bounds[at]}: {_REMEDY}"
+        )
     if max(lengths) > layout.max_seqlen:
         raise ValueError(
             f"max_seqlen ({layout.max_seqlen}) must be at least the longest document "
-            f"({max(lengths)} tokens)"
+            f"({max(lengths)} tokens): raise it, or split that document"
         )
 
 
@@ -182,7 +204,9 @@ def _check_values(layout: PackedLayout, scoring: Scoring) -> None:
     lengths = layout.cu_seqlens.cpu().diff()
     starts = layout.cu_seqlens[:-1].cpu().repeat_interleave(lengths)
     if not torch.equal(layout.position_ids.cpu(), torch.arange(layout.num_tokens) - starts):
-        raise ValueError("position_ids must restart at 0 with each document of cu_seqlens")
+        raise ValueError(
+            f"position_ids must restart at 0 with each document of cu_seqlens: {_REMEDY}"
+        )
     for name, value in (("alibi_slopes", scoring.alibi_slopes), ("bias", scoring.bias)):
         if isinstance(value, Tensor) and not value.isfinite().all():
             raise ValueError(

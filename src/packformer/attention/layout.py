@@ -51,7 +51,7 @@ class PackedLayout:
         if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in lengths):
             raise ValueError(f"lengths ({list(lengths)}) must be whole numbers")
         num_slots = len(lengths) if num_slots is None else num_slots
-        longest = max(lengths, default=0)
+        longest = int(max(lengths, default=0))
         max_seqlen = longest if max_seqlen is None else max_seqlen
         if longest < 1 or min(lengths) < 0:
             raise ValueError(f"lengths ({list(lengths)}) must be >= 0 and hold at least one token")
@@ -59,13 +59,14 @@ class PackedLayout:
             raise ValueError(f"{len(lengths)} documents do not fit in num_slots ({num_slots})")
         if longest > max_seqlen:
             raise ValueError(f"longest document ({longest}) exceeds max_seqlen ({max_seqlen})")
-        lengths_S = torch.zeros(num_slots, dtype=torch.int64)
-        lengths_S[: len(lengths)] = torch.as_tensor(lengths, dtype=torch.int64)
-        ends_S = lengths_S.cumsum(0)
-        starts_M = torch.repeat_interleave(ends_S - lengths_S, lengths_S)
+        # In numpy: torch would wake its threads for these few numbers, in every loader process.
+        lengths_S = np.zeros(num_slots, dtype=np.int64)
+        lengths_S[: len(lengths)] = lengths
+        ends_S = lengths_S.cumsum()
+        position_ids = np.arange(ends_S[-1]) - np.repeat(ends_S - lengths_S, lengths_S)
         return cls(
-            cu_seqlens=torch.nn.functional.pad(ends_S, (1, 0)).to(torch.int32),
-            position_ids=torch.arange(len(starts_M)) - starts_M,
+            cu_seqlens=torch.from_numpy(np.concatenate([[0], ends_S]).astype(np.int32)),
+            position_ids=torch.from_numpy(position_ids),
             max_seqlen=max_seqlen,
         )
 

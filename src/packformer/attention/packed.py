@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from packformer.attention.checks import check_call
+from packformer.attention.checks import check_are_tensors, check_call
 from packformer.attention.choice import select_kernel
 from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
@@ -74,6 +74,7 @@ def packed_attention(
     Raises:
         ValueError: if shapes, dtypes or options do not fit, or the kernel cannot run them.
     """
+    check_are_tensors(q, k, v)
     if q.ndim == 5:
         return _attend_5d(
             q,
@@ -146,7 +147,7 @@ def _attend_5d(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, **options:
     ):
         raise ValueError(
             f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)} must be [1, M, G, H/G, K] "
-            "and twice [1, M, G, 1 or H/G, K]"
+            "and twice [1, M, G, 1 or H/G, K]: reshape or permute them"
         )
     # Heads that were expanded without a copy are shared: the kernel reads them once.
     shared = k.shape[3] == 1 or (k.stride(3) == 0 and v.stride(3) == 0)

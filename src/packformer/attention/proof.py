@@ -25,13 +25,18 @@ TOLERANCE = {
 }
 """Largest relative Frobenius error against float64 that passes."""
 
-_HEADS, _GROUPED_KV_HEADS = 8, 2
+# No power of two, whose published slopes follow another rule.
+_HEADS, _GROUPED_KV_HEADS = 12, 3
+_SCALE = 0.8  # of the usual one: a kernel must heed it
 _MIXED = {
     "cpu": [1, 90, 17, 8, 33, 2, 29],
     "cuda": [1, 700, 129, 8, 333, 2, 127, 511, 61, 300],
 }
 _SLOTS = 550
-_TIMED_LENGTHS = {"cpu": [64] * 8, "cuda": [600, 150, 1200, 60, 2400, 300, 900, 400] * 5}
+_TIMED_LENGTHS = {
+    "cpu": [32, 250, 90, 16, 124],
+    "cuda": [600, 150, 1200, 60, 2400, 300, 900, 400] * 5,
+}
 _WAIT_SECONDS = 0.03
 _CYCLES_PER_SECOND = 2e9  # of the clock that the GPU's wait counts; about that of today's GPUs
 _REPETITIONS = {"cpu": 3, "cuda": 20}
@@ -137,7 +142,7 @@ def _make_call(variant: Variant, lengths: list[int]) -> tuple[list[Tensor], Scor
     if features & {"given_alibi", "learned_alibi"}:
         slopes = published_slopes(_HEADS, device).flip(0)  # of other heads than published
     scoring = Scoring(
-        scale=variant.head_dim**-0.5,
+        scale=_SCALE * variant.head_dim**-0.5,
         window=100 if "window" in features else None,
         soft_cap=5.0 if "soft_cap" in features else None,
         alibi_slopes=slopes if "alibi" in features else None,
@@ -159,20 +164,28 @@ _Attention = Callable[[Tensor, Tensor, Tensor, PackedLayout, Scoring], Tensor]
 def _results(
     run: _Attention, variant: Variant, inputs: list[Tensor], scoring: Scoring, layout: PackedLayout
 ) -> dict[str, Tensor]:
-    q, k, v, grad = inputs
+    grad = inputs[-1]
+    leaves, scoring = _leaves(variant, inputs, scoring)
+    out = run(leaves["dq"], leaves["dk"], leaves["dv"], layout, scoring)
+    gradients = torch.autograd.grad(out, list(leaves.values()), grad.to(out.dtype))
+    return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
+
+
+def _leaves(
+    variant: Variant, inputs: list[Tensor], scoring: Scoring
+) -> tuple[dict[str, Tensor], Scoring]:
+    """All that has a gradient, by the names of the errors, and the options that hold some of it."""
+    q, k, v, _ = inputs
     leaves = {"dq": q, "dk": k, "dv": v}
     if "learned_alibi" in variant.features and isinstance(scoring.alibi_slopes, Tensor):
         leaves["slopes"] = scoring.alibi_slopes
     if "learned_bias" in variant.features and scoring.bias is not None:
         leaves["bias"] = scoring.bias
     leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in leaves.items()}
-    scoring = scoring._replace(
+    return leaves, scoring._replace(
         alibi_slopes=leaves.get("slopes", scoring.alibi_slopes),
         bias=leaves.get("bias", scoring.bias),
     )
-    out = run(leaves["dq"], leaves["dk"], leaves["dv"], layout, scoring)
-    gradients = torch.autograd.grad(out, list(leaves.values()), grad.to(out.dtype))
-    return {"out": out.detach(), **dict(zip(leaves, gradients, strict=True))}
 
 
 def _errors(kernel: Kernel, variant: Variant, lengths: list[int]) -> dict[str, float]:
@@ -240,14 +253,14 @@ def _milliseconds(kernel: Kernel, variant: Variant) -> float:
 def _timed_step(kernel: Kernel, variant: Variant) -> Callable[[], None]:
     quadratic = "bias" in variant.features
     lengths = (_MIXED if quadratic else _TIMED_LENGTHS)[variant.device_type]
-    (q, k, v, grad), scoring, _ = _make_call(variant, lengths)
+    inputs, scoring, _ = _make_call(variant, lengths)
+    leaves, scoring = _leaves(variant, inputs, scoring)
     layout = PackedLayout.from_lengths(lengths).to(variant.device_type)
-    leaves = (q.requires_grad_(), k.requires_grad_(), v.requires_grad_())
     prepared = kernel.prepare(layout, scoring.window)
 
     def step() -> None:
-        out = kernel.run(q, k, v, layout, scoring, prepared)
-        torch.autograd.grad(out, leaves, grad.to(out.dtype))
+        out = kernel.run(leaves["dq"], leaves["dk"], leaves["dv"], layout, scoring, prepared)
+        torch.autograd.grad(out, list(leaves.values()), inputs[-1].to(out.dtype))
 
     return step
 

@@ -95,7 +95,7 @@ def _backward(
     """Recomputes each document; gradients of absent slopes or bias are empty tensors."""
     given = (q_MHK, k_MGK, v_MGK, slopes, bias)
     dq, dk, dv, dslopes, dbias = (
-        q_MHK.new_empty(0) if x is None else torch.zeros_like(x) for x in given
+        q_MHK.new_empty(0) if x is None else x.new_zeros(x.shape) for x in given
     )
     for d in document_slices(cu_seqlens):
         document = _Document(q_MHK, k_MGK, v_MGK, d)

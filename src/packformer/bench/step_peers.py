@@ -84,6 +84,7 @@ def huggingface_step(
     batches: Iterator[PackedBatch],
     optimizer: Optimizer,
     device: str,
+    weights: torch.dtype,
     dtype: torch.dtype | None,
     *,
     pad: bool,
@@ -96,6 +97,7 @@ def huggingface_step(
         batches: rows to take documents from.
         optimizer: makes one.
         device: of the model.
+        weights: dtype of the model's.
         dtype: of autocast; None for none.
         pad: padded batches of single documents instead of concatenated ones.
         compiled: through torch.compile.
@@ -120,7 +122,7 @@ def huggingface_step(
         use_cache=False,
     )
     model: Any = LlamaForCausalLM(config)
-    model = model.to(device).train()
+    model = model.to(device, weights).train()
     run = torch.compile(model, dynamic=False) if compiled else model
     update = _updater(model, optimizer)
     source = padded(batches) if pad else ([(t, None)] for t in concatenated(batches, shape.longest))
@@ -152,6 +154,7 @@ def litgpt_step(
     batches: Iterator[PackedBatch],
     optimizer: Optimizer,
     device: str,
+    weights: torch.dtype,
     dtype: torch.dtype | None,
 ) -> Callable[[], Work]:
     """A compiled step of litgpt's GPT on concatenated documents; arguments as above.
@@ -178,7 +181,7 @@ def litgpt_step(
         norm_class_name="RMSNorm",
         mlp_class_name="LLaMAMLP",
     )
-    model = GPT(config).to(device)
+    model = GPT(config).to(device, weights)
     if shape.tied:
         model.lm_head.weight = model.transformer.wte.weight
 

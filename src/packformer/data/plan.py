@@ -147,7 +147,7 @@ def _first_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
 
 def _best_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
     packer = BestFitPacker(
-        _Lengths(lengths),
+        Lengths(lengths.tolist()),
         PackingSettings(settings.row_length, settings.max_seqlen, "split", settings.lookahead),
         max_documents=settings.row_length,
         seed=0,
@@ -172,11 +172,11 @@ def _packed(
     )
 
 
-class _Lengths:
+class Lengths:
     """Documents of which only the lengths matter; a ``DocumentSource``."""
 
-    def __init__(self, lengths: NDArray[np.int64]) -> None:
-        self._lengths = lengths.tolist()
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = lengths
 
     @property
     def num_documents(self) -> int:

@@ -40,7 +40,8 @@ def next_token_loss(x_MD: Tensor, head_VD: Tensor, targets_M: Tensor, chunk: int
         return summed_nats(F.linear(x_MD, head_VD), targets_M)
     x_MD, head_VD = x_MD.to(dtype), head_VD.to(dtype)
     if torch.is_grad_enabled():
-        return _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk)
+        with torch.autocast(device_type, enabled=False):  # else float32 sums would be float16 ones
+            return _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk)
     pairs = zip(x_MD.split(chunk), targets_M.split(chunk), strict=True)
     return torch.stack([summed_nats(F.linear(x, head_VD), t) for x, t in pairs]).sum()
 
@@ -88,7 +89,7 @@ def _nats_and_gradient(logits_MV: Tensor, targets_M: Tensor) -> tuple[Tensor, Te
     logits = logits_MV.to(_exact(logits_MV.dtype))
     log_sums = logits.logsumexp(-1, keepdim=True)
     counted = (targets_M != IGNORE_INDEX)[:, None]
-    right = targets_M.clamp(min=0)[:, None]
+    right = targets_M.where(counted[:, 0], 0)[:, None]  # any other id below 0 is refused
     nats = ((log_sums - logits.gather(1, right)) * counted).sum()
     is_right = torch.arange(logits.shape[1], device=logits.device) == right
     gradient = ((logits - log_sums).exp() - is_right.to(logits.dtype)) * counted

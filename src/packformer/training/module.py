@@ -18,6 +18,7 @@ from packformer.attention import (
     Kernel,
     PackedLayout,
     Variant,
+    debugging,
     select_proved_kernel,
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
@@ -98,7 +99,11 @@ class TrainingModule(L.LightningModule):
         self.loss_chunk = sys.maxsize if loss_chunk is None else loss_chunk
         self._training_loss: Callable[..., Tensor] = self._eager_loss
         self._validation_loss: Callable[..., tuple[Tensor, Tensor]] = self._eager_validation_loss
-        if compile:
+        if compile and debugging():
+            log.warning(
+                "compile  off: PACKFORMER_DEBUG looks at values, which compiled code cannot"
+            )
+        elif compile:
             warn_of_recompilation()
             self._training_loss = torch.compile(self._eager_loss, dynamic=False)
             self._validation_loss = torch.compile(self._eager_validation_loss, dynamic=False)
