@@ -1,6 +1,8 @@
 """Entry point of ``python -m train``."""
 
 from packformer.run.main import main
+from packformer.threads import share_processor
 
 if __name__ == "__main__":
+    share_processor()
     main()

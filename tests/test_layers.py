@@ -14,6 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 BELOW = {
     "cache": set(),
     "settings": set(),
+    "threads": set(),
     "nn": {"settings"},
     "attention": {"cache", "nn"},
     "batch": {"attention"},
@@ -21,7 +22,7 @@ BELOW = {
     "corpus": {"settings"},
     "data": {"attention", "batch", "cache", "corpus", "settings"},
     "bench": {"attention", "batch", "corpus", "nn", "settings"},
-    "cli": {"bench", "corpus", "data", "run", "settings"},
+    "cli": {"bench", "corpus", "data", "run", "settings", "threads"},
     "training": {"attention", "batch", "model", "settings"},
     "run": {"attention", "batch", "bench", "corpus", "data", "model", "settings", "training"},
 }

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packformer.threads import share_processor
+
 if TYPE_CHECKING:
     from packformer.corpus import Preparation
     from packformer.data import PackingSettings
@@ -20,6 +22,7 @@ _DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 1 on an error, or if the doctor found one."""
+    share_processor()
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):

@@ -4,10 +4,10 @@ import errno
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from packformer.corpus import (
     shards,
     verify_shard,
 )
+from packformer.corpus import preparation as module_under_test
 from packformer.corpus.encode import Encoder, hash_of, is_held_out
 from packformer.corpus.preparation import JOURNAL
 from packformer.corpus.shards import ShardWriter, check_tokenizer
@@ -63,6 +64,11 @@ def corpus(tmp_path):
 def preparation(file, output, **options):
     defaults = {"vocab_size": 300, "validation_fraction": 0.2, "shard_mib": 1}
     return Preparation(Input((str(file),)), output, **(defaults | options))
+
+
+def beside(tmp_path, name="c"):
+    """A folder outside of ``tmp_path``, which is the input."""
+    return tmp_path.with_name(f"{tmp_path.name}-{name}")
 
 
 def small_parts(monkeypatch, size=4000):
@@ -158,6 +164,14 @@ def test_a_line_of_the_journal_that_was_cut_off_is_forgotten(corpus, tmp_path, m
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
+def _is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
@@ -178,10 +192,53 @@ def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
         if len(list((tmp_path / "cut").glob("train-*.tokens"))) > number // 2:
             break
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
+    while time.time() < deadline and _is_alive(process.pid):
+        time.sleep(0.01)
+    assert not _is_alive(process.pid), "its processes end with it"
     subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_kill_between_manifest_and_journal_is_gone_on_with(corpus, tmp_path, monkeypatch):
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+
+    def save(manifest, folder):
+        saved(manifest, folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        saved = shards.Manifest.save
+        patch.setattr(shards.Manifest, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(preparation(corpus[0], tmp_path / "cut"))
+    prepare(preparation(corpus[0], tmp_path / "cut"))
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_what_failed_before_its_first_part_binds_nobody(corpus, tmp_path):
+    wrong = Input((str(corpus[0]),), field="body")
+    with pytest.raises(ValueError, match=r"has no field 'body', but text: set the field$"):
+        prepare(replace(preparation(corpus[0], tmp_path / "c"), input=wrong))
+    assert prepare(preparation(corpus[0], tmp_path / "c")).train
+
+
+def test_a_corpus_among_its_input_or_other_files_is_refused(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"/c lies within the input .*: choose another"):
+        prepare(preparation(tmp_path, tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"mine holds tokenizer.json and is no corpus: choose an"):
+        prepare(preparation(corpus[0], tmp_path / "mine"))
+    assert (tmp_path / "mine" / "tokenizer.json").read_text() == "{}"
+
+
+def test_input_that_is_not_there_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="missing.txt does not exist"):
+        prepare(preparation(tmp_path / "missing.txt", tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_finished_corpus_is_left_alone(corpus, tmp_path):
@@ -252,9 +309,49 @@ def test_what_is_not_utf8_is_left_out_and_counted_if_asked(tmp_path):
         (tmp_path / f"{number}.txt").write_text(text)
     (tmp_path / "bad.txt").write_bytes(b"abc\xff")
     with pytest.raises(ValueError, match=r"bad.txt is not UTF-8 \(byte 3\)"):
-        prepare(preparation(tmp_path, tmp_path.parent / "strict"))
-    manifest = prepare(preparation(tmp_path, tmp_path.parent / "lax", skip_invalid=True))
+        prepare(preparation(tmp_path, beside(tmp_path, "strict")))
+    manifest = prepare(preparation(tmp_path, beside(tmp_path, "lax"), skip_invalid=True))
     assert manifest.skipped == 1
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_long_file_that_is_not_utf8_is_left_out_whole(tmp_path, monkeypatch, place):
+    for module in (documents, encode):
+        monkeypatch.setattr(module, "PIECE", 64)
+    parts = [b"some words of text\n" * 10] * 2
+    parts[place] += b"\xff"
+    (tmp_path / "a.txt").write_bytes(b"".join(parts))
+    (tmp_path / "b.txt").write_text("a good one")
+    made = preparation(tmp_path, beside(tmp_path), skip_invalid=True, validation_fraction=0.0)
+    manifest = prepare(made)
+    assert (manifest.skipped, manifest.train[0].documents) == (1, 1)
+
+
+def test_rows_of_a_table_that_are_not_utf8_are_left_out(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"n,text\n1,good\n2,\xff\n3,good too\n")
+    made = preparation(tmp_path / "a.csv", tmp_path / "c", skip_invalid=True)
+    manifest = prepare(replace(made, validation_fraction=0.0))
+    assert (manifest.skipped, manifest.train[0].documents) == (1, 2)
+
+
+def test_copies_are_on_one_side_whatever_file_they_come_in(tmp_path):
+    text = "Größe, and more words\n" * 60_000  # longer than a piece
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": text}))
+    marks = set()
+    for name in ("a.txt", "b.jsonl"):
+        (first, *_) = Input((str(tmp_path / name),)).read(str(tmp_path / name))
+        marks.add(hash_of(documents.text_of(first, "text")))
+    assert len(marks) == 1
+
+
+def test_the_sample_is_bounded_whatever_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("packformer.corpus.preparation._MIB", 1000)
+    for number in range(100):
+        (tmp_path / f"{number:02}.txt").write_text(f"{number % 10} " * 50)
+    run = module_under_test._Run(preparation(tmp_path, beside(tmp_path), sample_mib=2), print)
+    size = sum(map(len, run._sample()))
+    assert 2000 <= size <= 2100
 
 
 def test_nothing_but_empty_documents_is_refused(tmp_path):
@@ -274,9 +371,9 @@ def test_long_documents_are_whole(tmp_path, monkeypatch):
     raws = [raw for name in source.sources() for raw in source.read(name)]
     ids = encoder(raws).ids.tolist()
     assert ids.count(encoder._bos) == ids.count(encoder._eos) == 2
-    prepare(preparation(tmp_path, tmp_path.parent / "c", validation_fraction=0.0, workers=2))
-    _, found = decoded(tmp_path.parent / "c")
-    tokenizer = Tokenizer.from_file(str(tmp_path.parent / "c" / "tokenizer.json"))
+    prepare(preparation(tmp_path, beside(tmp_path), validation_fraction=0.0, workers=2))
+    _, found = decoded(beside(tmp_path))
+    tokenizer = Tokenizer.from_file(str(beside(tmp_path) / "tokenizer.json"))
     assert [tokenizer.decode(ids) for ids in found["train"]] == [text, "short"]
 
 

@@ -12,6 +12,7 @@ class Server:
 
     def __init__(self):
         self.files, self.requests, self.cut, self.silent = {}, [], {}, set()
+        self.delay, self.knows_ranges = 0.0, True
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -24,6 +25,7 @@ class Server:
             def answer(self, body):
                 if body:
                     outer.requests.append(self.path)
+                time.sleep(outer.delay)
                 while self.path in outer.silent:
                     time.sleep(0.05)
                 data = outer.files.get(self.path)
@@ -31,11 +33,12 @@ class Server:
                     self.send_error(404)
                     return
                 start, end, status = 0, len(data), 200
-                if wanted := self.headers.get("Range"):
+                if (wanted := self.headers.get("Range")) and outer.knows_ranges:
                     first, last = wanted.removeprefix("bytes=").split("-")
                     start, end, status = int(first), min(end, int(last or end) + 1), 206
                 self.send_response(status)
-                self.send_header("Accept-Ranges", "bytes")
+                if outer.knows_ranges:
+                    self.send_header("Accept-Ranges", "bytes")
                 self.send_header("Content-Length", str(end - start))
                 if status == 206:
                     self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")

@@ -63,12 +63,24 @@ def test_a_connection_that_breaks_off_is_taken_up_again(server):
     assert read_url(f"{server.url}/a") == data
 
 
+@pytest.mark.parametrize("cut", [None, 7 * 2**20])
+def test_servers_that_know_no_ranges_are_read(server, cut):
+    data = os.urandom(12 * 2**20)
+    server.files["/a"] = data
+    server.knows_ranges = False
+    if cut:
+        server.cut["/a"] = cut
+    assert read_url(f"{server.url}/a") == data
+
+
 def test_a_url_that_stops_answering_is_given_up(server, monkeypatch):
     monkeypatch.setattr(fetch, "_STALL_SECONDS", 0.3)
     server.files["/a"] = b"abc"
     server.silent.add("/a")
     start = time.perf_counter()
-    with pytest.raises(ValueError, match=r"/a cannot be read, tried 3 times: nothing came for"):
+    with pytest.raises(
+        ValueError, match=r"/a cannot be read, tried 3 times: TimeoutError: nothing came for"
+    ):
         read_url(f"{server.url}/a")
     assert time.perf_counter() - start < 10
 

@@ -1,5 +1,6 @@
 """Text as documents: what is one, what is held out, what is refused."""
 
+import gzip
 import json
 import logging
 import sysconfig
@@ -268,17 +269,24 @@ def test_half_a_surrogate_pair_in_jsonl_is_not_utf8(folder, skip_invalid):
 def test_bad_json_is_named_with_its_line(folder, bad):
     path = folder / "data.jsonl"
     path.write_text(f'{{"text": "a"}}\n\n{bad}\n')
-    with pytest.raises(ValueError, match=r"data\.jsonl, line 3 is no JSON: "):
+    with pytest.raises(ValueError, match=r"data\.jsonl, line 3, is no JSON that can be read: "):
         prepare(path)
 
 
-@pytest.mark.parametrize("bad", ['{"body": "b"}', '{"text": 3}', '{"text": null}', '["text"]', "7"])
-def test_json_without_the_text_is_named_with_its_line(folder, bad):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ('{"body": "b"}', "has no field 'text', but body: set the field"),
+        ('{"text": 3}', "has a number in the field 'text', no text"),
+        ('{"text": null}', "has a null in the field 'text', no text"),
+        ('["text"]', "is a JSON array, not an object with 'text'"),
+        ("7", "is a JSON number, not an object with 'text'"),
+    ],
+)
+def test_json_without_the_text_is_named_with_its_line(folder, bad, message):
     path = folder / "data.jsonl"
     path.write_text(f'{{"text": "a"}}\n{bad}\n')
-    with pytest.raises(
-        ValueError, match=r"data\.jsonl, line 2 has no text in the field 'text': set data.field"
-    ):
+    with pytest.raises(ValueError, match=rf"data\.jsonl, line 2, {message}"):
         prepare(path)
 
 
@@ -290,9 +298,8 @@ def test_missing_path_is_named(folder):
 @pytest.mark.parametrize("num_empty", [0, 2])
 def test_folder_without_text_is_named(folder, num_empty):
     write(folder, **{f"f{n}": "" for n in range(num_empty)})
-    with pytest.raises(
-        ValueError, match=rf"data\.path .*texts holds no document: {num_empty} files, no text"
-    ):
+    message = r"data\.path .*texts holds no document: 2 files, no text"
+    with pytest.raises(ValueError, match=message if num_empty else "texts holds no file"):
         prepare(folder)
 
 
@@ -384,3 +391,9 @@ def test_unknown_words_are_warned_of(folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert prepare(folder, tokenizer=str(tmp_path / "own.json")).byte_lengths is None
     assert "50.0 % of the tokens into [UNK]" in caplog.text
+
+
+def test_tables_and_compressed_files_are_read_as_what_they_hold(folder):
+    (folder / "a.csv").write_text("n,text\n1,first\n2,second\n")
+    (folder / "b.txt.gz").write_bytes(gzip.compress(b"third"))
+    assert "3 documents" in prepare(folder).description

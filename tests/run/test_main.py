@@ -103,7 +103,7 @@ def test_what_only_a_gpu_has_is_refused_without_one(
     ("argument", "message"),
     [
         ("+experiment=gqq", "Could not find 'experiment/gqq'"),
-        ("model.depth=3", "Could not override 'model.depth'"),
+        ("model.depth=3", "there is no setting model.depth: `python -m train --cfg job` shows all"),
         ("attention=gqq", "Could not find 'attention/gqq'"),
         ("data=text", "data.path: Missing mandatory value"),
         *[("+sweep=optuna", "pip install 'packformer[optuna]'")] * (not _HAS_OPTUNA),

@@ -32,7 +32,7 @@ def machine(device_type: str) -> dict[str, str | None]:
     """What verdicts depend on: device, driver, packages with kernels, and the code around them."""
     sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(position.__file__)]
     code = fingerprint(file.read_bytes() for file in sources)
-    found: dict[str, str | None] = {"packformer": f"{packformer.__version__} ({code[:8]})"}
+    found: dict[str, str | None] = {"packformer": f"{packformer.__version__} (kernels {code[:8]})"}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

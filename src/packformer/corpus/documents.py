@@ -7,18 +7,23 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
-PIECE = 8 * 2**20
+import zstandard
+
+PIECE = 2**20
 """Bytes of a text file that are read at once; longer ones come in pieces."""
 FORMATS = ("auto", "text", "jsonl", "csv", "parquet")
 HUGGING_FACE = "hf:"
 STANDARD_INPUT = "-"
 _LINES_PER_TELL = 256
+_ZSTD_BLOCK = 2**16
+_NOT_READ = (".bz2", ".xz", ".lzma", ".zip", ".7z", ".lz4", ".br")
 _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -103,8 +108,13 @@ class Input:
             return self.standard_input
         return None if source.startswith(HUGGING_FACE) else Path(source)
 
-    def read(self, source: str) -> Iterator[Raw]:
+    def read(self, source: str, *, whole: bool = False) -> Iterator[Raw]:
         """The documents of one of ``sources()``.
+
+        Args:
+            source: which.
+            whole: look through a long file before its first piece: if a later one is not UTF-8, it
+                comes as that piece alone.
 
         Raises:
             ValueError: if it cannot be read as what it is.
@@ -119,21 +129,36 @@ class Input:
         file = self.file_of(source)
         assert file is not None, "the standard input is kept in a file first"
         shown = "standard input" if source == STANDARD_INPUT else source
-        with ExitStack() as stack:
+        with ExitStack() as stack, _damage_named(shown):
             position, stream = _open(file, stack)
+            if kind == "text" and whole and (bad := _undecodable(shown, file)):
+                yield bad
+            elif kind == "jsonl":
+                yield from _of_lines(shown, stream, position)
+            elif kind == "csv":
+                yield from _of_csv(shown, stream, position, self.field)
+            else:
+                yield from _of_text(shown, stream, position)
+
+
+@contextmanager
+def _damage_named(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise ValueError(f"{shown} is damaged or cut short: {error}") from error
+
+
+def _undecodable(shown: str, file: Path) -> Raw | None:
+    """The first piece of a file of several that is not UTF-8, as a document of its own."""
+    with ExitStack() as stack:
+        position, stream = _open(file, stack)
+        for raw in _of_text(shown, stream, position):
             try:
-                if kind == "jsonl":
-                    yield from _of_lines(shown, stream, position)
-                elif kind == "csv":
-                    yield from _of_csv(shown, stream, position, self.field)
-                else:
-                    yield from _of_text(shown, stream, position)
-            except (EOFError, gzip.BadGzipFile) as error:
-                raise ValueError(f"{source} is damaged or cut short: {error}") from error
-            except Exception as error:
-                if type(error).__name__ != "ZstdError":
-                    raise
-                raise ValueError(f"{source} is damaged or cut short: {error}") from error
+                raw.data.decode()
+            except UnicodeDecodeError:
+                return raw._replace(first=True, last=True)
+    return None
 
 
 def _kind(source: str) -> str:
@@ -149,11 +174,42 @@ def _open(file: Path, stack: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
     if file.suffix.lower() == ".gz":
         return raw, stack.enter_context(cast(IO[bytes], gzip.open(raw)))
     if file.suffix.lower() == ".zst":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return raw, stack.enter_context(io.BufferedReader(reader))
+        return raw, stack.enter_context(io.BufferedReader(_Zstandard(raw), _ZSTD_BLOCK))
+    if file.suffix.lower() in _NOT_READ:
+        raise ValueError(f"{file} is compressed as {file.suffix}: only .gz and .zst are read")
     return raw, raw
+
+
+class _Zstandard(io.RawIOBase):
+    """The content of all frames of a file; zstandard's own reader takes a cut one for whole."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+        self._found = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._found:
+            data = self._raw.read(_ZSTD_BLOCK)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("it ends within a frame")
+                return 0
+            found = []
+            while data:
+                if self._frame is None:
+                    self._frame = zstandard.ZstdDecompressor().decompressobj()
+                found.append(self._frame.decompress(data))
+                data = self._frame.unused_data
+                if self._frame.eof:
+                    self._frame = None
+            self._found = b"".join(found)
+        size = min(len(buffer), len(self._found))
+        buffer[:size], self._found = self._found[:size], self._found[size:]
+        return size
 
 
 def _of_lines(source: str, stream: IO[bytes], position: IO[bytes]) -> Iterator[Raw]:
@@ -176,7 +232,7 @@ def _of_text(source: str, stream: IO[bytes], position: IO[bytes]) -> Iterator[Ra
         if len(data) < PIECE:
             rest = data
             continue
-        end = data.rfind(b"\n") + 1 or _last_character(data)
+        end = data.rfind(b"\n", PIECE // 2) + 1 or _last_character(data)
         yield Raw(data[:end], source, False, offset, offset == 0, False, position.tell())
         offset, rest = offset + end, data[end:]
     yield Raw(data, source, False, offset, offset == 0, True, position.tell())
@@ -193,7 +249,8 @@ def _last_character(data: bytes) -> int:
 def _of_csv(source: str, stream: IO[bytes], position: IO[bytes], field: str) -> Iterator[Raw]:
     csv.field_size_limit(2**31 - 1)
     name = re.sub(r"\.(gz|zst)$", "", source.lower())
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    # What is no UTF-8 goes through as it is, to be found in its row.
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.DictReader(text, delimiter="\t" if name.endswith(".tsv") else ",")
     try:
         if field not in (rows.fieldnames or ()):
@@ -203,9 +260,8 @@ def _of_csv(source: str, stream: IO[bytes], position: IO[bytes], field: str) -> 
             place = f"{source}, line {rows.line_num},"
             if row[field] is None:
                 raise ValueError(f"{place} has no column {field!r}")
-            yield Raw(row[field].encode(), place, False, 0, True, True, position.tell())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 (after line {rows.line_num})") from error
+            data = row[field].encode(errors="surrogateescape")
+            yield Raw(data, place, False, 0, True, True, position.tell())
     except csv.Error as error:
         raise ValueError(f"{source}, line {rows.line_num} is no CSV: {error}") from error
 
@@ -269,17 +325,29 @@ def text_of(raw: Raw, field: str) -> str:
         return text
     try:
         record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{raw.place} is no JSON: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get(field), str):
-        raise ValueError(f"{raw.place} has no text in the field {field!r}: set the field")
-    found: str = record[field]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{raw.place} is no JSON that can be read: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{raw.place} is a JSON {_json_type(record)}, not an object with {field!r}"
+        )
+    if field not in record:
+        names = ", ".join(record) or "none"
+        raise ValueError(f"{raw.place} has no field {field!r}, but {names}: set the field")
+    found = record[field]
+    if not isinstance(found, str):
+        raise ValueError(f"{raw.place} has a {_json_type(found)} in the field {field!r}, no text")
     try:
         found.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can spell
         where = f"character {error.start} of its text"
         raise UndecodableError(f"{raw.place} is not UTF-8 ({where})") from error
     return found
+
+
+def _json_type(value: Any) -> str:
+    names = {bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+    return names.get(type(value), "null" if value is None else "string")
 
 
 class UndecodableError(ValueError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +17,7 @@ from tokenizers import Tokenizer
 from packformer.corpus.documents import PIECE, Raw, UndecodableError, text_of
 from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
 
+_HASHED = 2**16  # bytes, less than the first piece of a long file has
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
 
 EMPTY, SKIPPED = -1, -2
@@ -69,18 +73,15 @@ class Encoder:
             texts.append(text)
             hashes.append(mark)
             sizes.append(size)
-        flat: list[int] = []
-        ends = []
+        bos, eos = ([np.array([id], self.dtype)] for id in (self._bos, self._eos))
+        parts: list[NDArray[np.unsignedinteger]] = []
+        sizes_in_ids = []
         for raw, pieces, mark in zip(batch, self._encode(texts), hashes, strict=True):
-            if mark >= 0:
-                if raw.first:
-                    flat.append(self._bos)
-                for ids in pieces:
-                    flat += ids
-                if raw.last:
-                    flat.append(self._eos)
-            ends.append(len(flat))
-        found = np.array(flat, dtype=self.dtype)
+            kept = [*bos * raw.first, *pieces, *eos * raw.last] if mark >= 0 else []
+            parts += kept
+            sizes_in_ids.append(sum(map(len, kept)))
+        ends = np.cumsum(sizes_in_ids)
+        found = np.concatenate([np.empty(0, self.dtype), *parts])
         if self._byte_lengths is None:
             spelled = np.full(len(batch), -1)
         else:
@@ -101,26 +102,40 @@ class Encoder:
         data = text.encode()
         return text, _hash(data), len(data)
 
-    def _encode(self, texts: list[str]) -> list[list[list[int]]]:
-        """Ids of the pieces of each text: a longer one would take its size in memory many times."""
+    def _encode(self, texts: list[str]) -> list[list[NDArray[np.unsignedinteger]]]:
+        """Ids of the pieces of each text.
+
+        A few at a time: the library's form of them takes their size in memory many times.
+        """
         pieces = [_pieces(text) for text in texts]
-        flat = [piece for some in pieces for piece in some]
-        found: list[list[int]] = []
-        for start in range(0, len(flat), _TEXTS):
-            part = flat[start : start + _TEXTS]
+        found: list[NDArray[np.unsignedinteger]] = []
+        for part in _groups([piece for some in pieces for piece in some]):
             encodings = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
-            found += [encoding.ids for encoding in encodings]
+            found += [np.array(encoding.ids, self.dtype) for encoding in encodings]
         ids = iter(found)
         return [[next(ids) for _ in some] for some in pieces]
 
 
+def _groups(texts: list[str]) -> Iterator[list[str]]:
+    """At most ``_TEXTS`` texts of at most ``PIECE`` characters together, or one."""
+    start = size = 0
+    for number, text in enumerate(texts):
+        if number - start == _TEXTS or (number > start and size + len(text) > PIECE):
+            yield texts[start:number]
+            start, size = number, 0
+        size += len(text)
+    if texts:
+        yield texts[start:]
+
+
 def hash_of(text: str) -> int:
-    """31 bits of the text's SHA-256: which side of the split it is on."""
+    """31 bits of the SHA-256 of the text's first 64 KiB: which side of the split it is on."""
     return _hash(text.encode())
 
 
 def _hash(data: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(data).digest()[:4]) >> 1
+    # Of a long file only a piece is known when it has to be put on a side.
+    return int.from_bytes(hashlib.sha256(data[:_HASHED]).digest()[:4]) >> 1
 
 
 def is_held_out(mark: int, fraction: float) -> bool:
@@ -132,7 +147,7 @@ def _pieces(text: str) -> list[str]:
     """The text, cut after newlines where it is longer than ``PIECE`` characters."""
     pieces = []
     while len(text) > PIECE:
-        end = text.rfind("\n", 0, PIECE) + 1 or PIECE
+        end = text.rfind("\n", PIECE // 2, PIECE) + 1 or PIECE
         pieces.append(text[:end])
         text = text[end:]
     return [*pieces, text]
@@ -145,7 +160,16 @@ def start_process(tokenizer_json: str, field: str, skip_invalid: bool) -> None:
     """Makes this process ready for ``encode``."""
     global _encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _encoder = Encoder(tokenizer_json, field, skip_invalid)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its processes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def encode(batch: Sequence[Raw]) -> Encoded:

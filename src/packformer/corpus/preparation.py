@@ -46,6 +46,7 @@ from packformer.settings import check_whole
 
 JOURNAL = ".progress.jsonl"
 _STANDARD_INPUT = ".standard-input"
+_LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**20, 4096
 _MIB = 2**20
 
@@ -128,12 +129,33 @@ def prepare(
             is preparing into it.
     """
     folder = preparation.output
+    run = _Run(preparation, report)
+    _check_apart(preparation)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _Run(preparation, report).run()
+        with FileLock(folder / _LOCK, timeout=0):
+            return run.run()
     except Timeout as error:
         raise ValueError(f"another process is preparing into {folder}: wait for it") from error
+
+
+def _check_apart(preparation: Preparation) -> None:
+    """A corpus among its own input, or among other files, is refused.
+
+    Raises:
+        ValueError: naming both.
+    """
+    folder = preparation.output.resolve()
+    for path in preparation.input.paths:
+        if Path(path).is_dir() and folder.is_relative_to(Path(path).expanduser().resolve()):
+            raise ValueError(f"{preparation.output} lies within the input {path}: choose another")
+    if folder.is_dir() and not any((folder / name).exists() for name in (MANIFEST, JOURNAL)):
+        ours = (_LOCK, _STANDARD_INPUT)
+        others = sorted(file.name for file in folder.iterdir() if file.name not in ours)
+        if others:
+            raise ValueError(
+                f"{preparation.output} holds {others[0]} and is no corpus: choose an empty folder"
+            )
 
 
 class _Run:
@@ -142,6 +164,7 @@ class _Run:
         self._folder = preparation.output
         self._report = report
         self._input = preparation.input
+        self._sources = preparation.input.sources()
         self._journal: list[dict[str, Any]] = []
 
     def run(self) -> Manifest:
@@ -151,9 +174,9 @@ class _Run:
         if (self._folder / MANIFEST).exists():
             return self._finished(identity)
         self._load_journal(identity)
-        tokenizer = self._tokenizer(resumed=bool(self._journal))
         if not self._journal:
             self._note({"identity": identity})
+        tokenizer = self._tokenizer(resumed=len(self._journal) > 1)
         try:
             self._write_shards(tokenizer)
         except (OSError, ValueError) as error:
@@ -161,9 +184,8 @@ class _Run:
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             if isinstance(error, OSError):
                 reason = f"{error.filename or self._folder}: {reason}"
-            raise ValueError(
-                f"{reason} ({kept} finished parts are kept: the same command goes on after them)"
-            ) from error
+            hint = f" ({kept} finished parts are kept: the same command goes on after them)"
+            raise ValueError(reason + hint * (kept > 0)) from error
         return self._finish(tokenizer, identity)
 
     def _keep_standard_input(self) -> None:
@@ -177,7 +199,7 @@ class _Run:
         """All that the bytes of the shards depend on."""
         p = self._preparation
         inputs: list[list[str | int]] = []
-        for source in self._input.sources():
+        for source in self._sources:
             file = self._input.file_of(source)
             if source == STANDARD_INPUT:
                 assert file is not None
@@ -197,7 +219,9 @@ class _Run:
     def _finished(self, identity: str) -> Manifest:
         file = self._folder / MANIFEST
         journal = self._folder / JOURNAL
-        if not journal.exists() or json.loads(journal.read_text())["identity"] != identity:
+        (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
+        first = journal.read_text().partition("\n")[0] if journal.exists() else ""
+        if first != json.dumps({"identity": identity}):
             raise ValueError(
                 f"{self._folder} holds a corpus made from other files or with other settings: "
                 "choose another folder, or remove it"
@@ -213,14 +237,23 @@ class _Run:
                 self._journal.append(json.loads(line))
             except json.JSONDecodeError:  # cut off by a kill: its part was not finished
                 break
-        if not self._journal:
+        if len(self._journal) < 2:  # no part was finished: anything may begin here
+            self._journal = []
+            file.unlink()
             return
         if self._journal[0].get("identity") != identity:
             raise ValueError(
                 f"{self._folder} holds the beginning of a corpus from other files or with other "
                 "settings: choose another folder, or remove it"
             )
-        file.write_text("".join(json.dumps(entry) + "\n" for entry in self._journal))
+        self._replace(file, "".join(json.dumps(entry) + "\n" for entry in self._journal))
+
+    @staticmethod
+    def _replace(file: Path, text: str) -> None:
+        """Its content, whole or not at all."""
+        unfinished = file.with_name(f"{file.name}.new")
+        unfinished.write_text(text)
+        os.replace(unfinished, file)
 
     def _note(self, entry: dict[str, Any]) -> None:
         self._journal.append(entry)
@@ -239,25 +272,31 @@ class _Run:
             self._report(Progress("training the tokenizer", 0, None, 0))
             tokenizer = train_bpe(self._sample(), self._preparation.vocab_size)
         unfinished = file.with_name(f".{file.name}")
-        tokenizer.save(str(unfinished))
+        try:
+            tokenizer.save(str(unfinished))
+        except Exception as error:  # the library raises nothing more specific
+            raise ValueError(f"{unfinished} cannot be written: {error}") from error
         os.replace(unfinished, file)
         return tokenizer
 
     def _sample(self) -> Iterator[str]:
-        """Texts to train the tokenizer on."""
-        sources = self._input.sources()
+        """Texts to train the tokenizer on: of each file its share that is left."""
+        files = [self._input.file_of(source) for source in self._sources]
+        sizes = [file.stat().st_size if file else 1 for file in files]
         most = self._preparation.sample_mib * _MIB
-        sizes = [file.stat().st_size if (file := self._input.file_of(s)) else 1 for s in sources]
-        for source, size in zip(sources, sizes, strict=True):
-            left = most * size / max(1, sum(sizes))
+        total, upto, taken = max(1, sum(sizes)), 0, 0
+        for source, size in zip(self._sources, sizes, strict=True):
+            upto += size
+            if taken >= most * upto / total:
+                continue
             for raw in self._input.read(source):
                 try:
                     yield text_of(raw, self._input.field)
                 except ValueError:
                     if not self._preparation.skip_invalid:
                         raise
-                left -= len(raw.data)
-                if left <= 0:
+                taken += len(raw.data)
+                if taken >= most * upto / total:
                     break
 
     def _write_shards(self, tokenizer: Tokenizer) -> None:
@@ -286,7 +325,7 @@ class _Run:
         def report(read: int, text: int) -> None:
             self._report(Progress("tokenizing", read, size, text))
 
-        files = [self._input.file_of(source) for source in self._input.sources()]
+        files = [self._input.file_of(source) for source in self._sources]
         size = sum(f.stat().st_size for f in files if f) if all(files) else None
         dtype = "uint16" if num_ids(tokenizer) <= 2**16 else "uint32"
         number = len(self._journal) - 1
@@ -301,11 +340,10 @@ class _Run:
         most = self._preparation.shard_mib * _MIB
         pieces: list[Raw] = []
         in_batch = in_part = before = 0
-        sources = self._input.sources()
-        for number, source in enumerate(sources):
+        for number, source in enumerate(self._sources):
             count = 0
             if number >= place.source:
-                for raw in self._input.read(source):
+                for raw in self._input.read(source, whole=self._preparation.skip_invalid):
                     count += 1
                     if number == place.source and count <= place.pieces:
                         continue
@@ -320,7 +358,7 @@ class _Run:
             file = self._input.file_of(source)
             before += file.stat().st_size if file else 0
         if pieces or in_part:
-            yield _Batch(pieces, True, _Place(len(sources), 0), before)
+            yield _Batch(pieces, True, _Place(len(self._sources), 0), before)
 
     def _finish(self, tokenizer: Tokenizer, identity: str) -> Manifest:
         parts = self._journal[1:]
@@ -345,7 +383,7 @@ class _Run:
             validation=validation,
         )
         manifest.save(self._folder)
-        (self._folder / JOURNAL).write_text(json.dumps({"identity": identity}) + "\n")
+        self._replace(self._folder / JOURNAL, json.dumps({"identity": identity}) + "\n")
         (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
         return manifest
 
@@ -404,8 +442,7 @@ class _Part:
             held_out[number] = self._held_out
         self._left_out["empty"] += int((encoded.hashes == EMPTY).sum())
         self._left_out["skipped"] += int((encoded.hashes == SKIPPED).sum())
-        whole = np.array([raw.first and raw.last for raw in batch.pieces], dtype=bool)
-        kept = (encoded.hashes >= 0) | ~whole
+        kept = encoded.hashes >= 0
         for split, side in zip(SPLITS, (~held_out, held_out), strict=True):
             here = side & kept
             if here.any():

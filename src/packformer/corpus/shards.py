@@ -219,18 +219,7 @@ def verify_shard(
     Raises:
         ValueError: naming the file, and the place and rule where that can be said.
     """
-    ids, ends = open_shard(file, shard, dtype)
-    if len(ends) and (ends[-1] != shard.tokens or ends[0] < 0 or (np.diff(ends) < 0).any()):
-        raise ValueError(f"{file}: its document ends do not ascend to {shard.tokens:,}")
-    per_block = _BLOCK // ids.itemsize
-    for start in range(0, len(ids), per_block):
-        block = ids[start : start + per_block]
-        if int(block.max()) >= vocab_size:
-            place = start + int((block >= vocab_size).argmax())
-            raise ValueError(
-                f"{file}, byte {place * ids.itemsize:,}: token id {int(ids[place])} lies outside "
-                f"the vocabulary ({vocab_size})"
-            )
+    verify_ids(file, shard, dtype, vocab_size)
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block_bytes := stream.read(_BLOCK):
@@ -244,14 +233,39 @@ def verify_shard(
         )
 
 
+def verify_ids(file: Path, shard: Shard, dtype: str, vocab_size: int) -> None:
+    """Reads a shard's ids and document ends and holds them against what they may be.
+
+    Raises:
+        ValueError: naming the file, the place and the rule.
+    """
+    ids, ends = open_shard(file, shard, dtype)
+    if len(ends) and (ends[-1] != shard.tokens or ends[0] < 0 or (np.diff(ends) < 0).any()):
+        raise ValueError(f"{file}: its document ends do not ascend to {shard.tokens:,}")
+    per_block = _BLOCK // ids.itemsize
+    for start in range(0, len(ids), per_block):
+        block = ids[start : start + per_block]
+        if int(block.max()) >= vocab_size:
+            place = start + int((block >= vocab_size).argmax())
+            raise ValueError(
+                f"{file}, byte {place * ids.itemsize:,}: token id {int(ids[place])} lies outside "
+                f"the vocabulary ({vocab_size})"
+            )
+
+
 def hash_file(file: Path) -> str:
     """SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_tokenizer(manifest: Manifest, file: Path) -> None:
+def check_tokenizer(manifest: Manifest, file: Path, shown: str | None = None) -> None:
     """Refuses a tokenizer that is not the one the shards were made with.
+
+    Args:
+        manifest: of the shards.
+        file: of the tokenizer.
+        shown: how messages call it.
 
     Raises:
         ValueError: naming both.
@@ -260,7 +274,7 @@ def check_tokenizer(manifest: Manifest, file: Path) -> None:
         raise ValueError(f"{file} is missing: the shards beside it were made with it")
     if (found := hash_file(file)) != manifest.tokenizer_sha256:
         raise ValueError(
-            f"{file} is not the tokenizer its shards were made with: its SHA-256 is "
+            f"{shown or file} is not the tokenizer its shards were made with: its SHA-256 is "
             f"{found[:12]}..., the manifest says {manifest.tokenizer_sha256[:12]}..."
         )
 

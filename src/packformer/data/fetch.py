@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from packformer.cache import cache_folder
+from packformer.corpus.shards import hash_file
 
 _BLOCK = 4 * 2**20
 _ATTEMPTS = 3
@@ -60,9 +62,11 @@ class ShardCache:
         file = self._folder / f"{sha256}{_FINISHED}"
         self._folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                self._fetch(url, sha256, file, size)
-            os.utime(file)
+            with suppress(FileNotFoundError):  # another process may make room at any time
+                os.utime(file)
+                if hash_file(file) == sha256:  # what lies long may decay
+                    return file
+            self._fetch(url, sha256, file, size)
         return file
 
     def _fetch(self, url: str, sha256: str, file: Path, size: int) -> None:
@@ -111,14 +115,36 @@ def _blocks(url: str) -> Iterator[bytes]:
         try:
             for block in _stream(url, done):
                 done += len(block)
+                failures = 0
                 yield block
             return
         except Exception as error:  # each file system has exceptions of its own
             failures += 1
             if failures == _ATTEMPTS:
-                what = str(error) or type(error).__name__
+                cause = error.__cause__ or error  # fsspec puts the URL in place of what happened
+                what = f"{type(cause).__name__}: {cause}"
                 raise ValueError(f"{url} cannot be read, tried {failures} times: {what}") from error
             time.sleep(failures)
+
+
+def _open_at(url: str, start: int) -> Any:
+    """The file from byte ``start`` on."""
+    import fsspec
+
+    # From the beginning one request brings all of it, from servers that know no ranges too.
+    on_the_web = {"block_size": 0} if url.startswith(("http://", "https://")) else {}
+    if not start:
+        return fsspec.open(url, "rb", **on_the_web).open()
+    stream = fsspec.open(url, "rb").open()
+    try:
+        stream.seek(start)
+        stream.read(1)
+        stream.seek(start)
+    except ValueError:  # nothing but the whole is to be had
+        stream = fsspec.open(url, "rb", **on_the_web).open()
+        while start and (block := stream.read(min(start, _BLOCK))):
+            start -= len(block)
+    return stream
 
 
 def _stream(url: str, start: int) -> Iterator[bytes]:
@@ -131,10 +157,7 @@ def _stream(url: str, start: int) -> Iterator[bytes]:
 
     def read() -> None:
         try:
-            import fsspec
-
-            with fsspec.open(url, "rb") as stream:
-                stream.seek(start)
+            with _open_at(url, start) as stream:
                 while not gone.is_set() and (block := stream.read(_BLOCK)):
                     found.put(block)
             found.put(None)

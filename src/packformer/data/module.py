@@ -70,6 +70,11 @@ class PackedDataModule(L.LightningDataModule):
         self._seed = seed
         self.position: dict[str, Any] | None = None
         self.splits = data_set.prepare()
+        if not self.splits.validation.num_documents:
+            raise ValueError(
+                f"{self.splits.description}: no document to validate on, hold some out "
+                "(`packformer prepare --validation-fraction`)"
+            )
         if self.splits.scores_answers and packing.long_documents in ("split", "truncate"):
             packing = replace(packing, long_documents="error")  # half a question has no answer
         self._packing = packing

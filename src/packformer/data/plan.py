@@ -132,16 +132,19 @@ def _pieces(lengths: Iterable[int], settings: PackingSettings) -> list[int]:
 
 def _first_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
     open_rows: list[list[int]] = []
+    rooms: list[int] = []
     done: list[list[int]] = []
     for piece in _pieces(lengths, settings):
-        for row in open_rows:
-            if sum(row) + piece <= settings.row_length:
-                row.append(piece)
-                break
-        else:
-            open_rows.append([piece])
-            if len(open_rows) > _OPEN_ROWS:
-                done.append(open_rows.pop(0))
+        place = next((i for i, room in enumerate(rooms) if room >= piece), None)
+        if place is not None:
+            open_rows[place].append(piece)
+            rooms[place] -= piece
+            continue
+        open_rows.append([piece])
+        rooms.append(settings.row_length - piece)
+        if len(open_rows) > _OPEN_ROWS:
+            done.append(open_rows.pop(0))
+            rooms.pop(0)
     return _packed("first fit", [*done, *open_rows], lengths, settings)
 
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import cached_folder, fingerprint
+from packformer.corpus.documents import Input, UndecodableError, text_of
 from packformer.corpus.tokenizer import (
     MIN_VOCAB,
     encode_documents,
@@ -103,11 +104,12 @@ class TextFiles:
     """The user's own text.
 
     A file is one document; in a folder every file below it is one, hidden ones left out; in a
-    ``.jsonl`` file every line is one. If there is one document in all, its last part is held out.
+    ``.jsonl`` file every line is one, in a ``.csv``, ``.tsv`` or ``.parquet`` file every row. Files
+    may be ``.gz`` or ``.zst``. If there is one document in all, its last part is held out.
 
     Args:
-        path: file, folder or ``.jsonl``.
-        field: that holds the text in a ``.jsonl`` line.
+        path: file or folder.
+        field: that holds the text in a ``.jsonl`` line, or the column that does.
         skip_invalid: leave out, and count, files and lines that are not UTF-8.
         vocab_size: entries of the BPE trained on the text.
         tokenizer: path of a ``tokenizer.json`` to use instead.
@@ -130,72 +132,40 @@ class TextFiles:
         root = Path(self.path).expanduser()
         if not root.exists():
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
-        files = [root]
-        if root.is_dir():
-            files = [
-                file
-                for file in sorted(root.rglob("*"))
-                if file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(root).parts)
-            ]
+        given = Input((str(root),), self.field)
         texts: list[str] = []
         skipped: list[str] = []
-        for file in files:
-            for text in self._texts(file):
+        sources = given.sources()
+        for source in sources:
+            for text in self._texts(given, source):
                 if text is None:
-                    skipped.append(file.name)
+                    skipped.append(Path(source).name)
                 elif text:
                     texts.append(text)
         if skipped:
             names = ", ".join(skipped[:_NAMES_SHOWN]) + ", ..." * (len(skipped) > _NAMES_SHOWN)
             log.warning("skipped %d documents that are not UTF-8: %s", len(skipped), names)
         if not texts:
-            raise ValueError(f"data.path {root} holds no document: {len(files)} files, no text")
+            raise ValueError(f"data.path {root} holds no document: {len(sources)} files, no text")
         return _tokenize(texts, str(root), self)
 
-    def _texts(self, file: Path) -> Iterator[str | None]:
-        data = file.read_bytes()
-        if file.suffix.lower() != ".jsonl":
-            yield self._decode(data, str(file))
-            return
-        for number, line in enumerate(data.splitlines(), start=1):
-            if not line.strip():
-                continue
-            text = self._decode(line, f"{file}, line {number},")
-            if text is None:
-                yield None
-                continue
+    def _texts(self, given: Input, source: str) -> Iterator[str | None]:
+        """The documents of a file; None for one that is not UTF-8."""
+        pieces: list[str | None] = []
+        for raw in given.read(source):
             try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
-            if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
-                raise ValueError(
-                    f"{file}, line {number} has no text in the field {self.field!r}: set data.field"
-                )
-            yield self._encodable(record[self.field], f"{file}, line {number},")
-
-    def _decode(self, data: bytes, place: str) -> str | None:
-        try:
-            return data.decode("utf-8-sig")  # Windows marks the beginning of its files
-        except UnicodeDecodeError as error:
-            return self._refuse(place, f"byte {error.start}", error)
-
-    def _encodable(self, text: str, place: str) -> str | None:
-        """``text``, unless it holds half a surrogate pair, which JSON can spell."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return self._refuse(place, f"character {error.start} of its text", error)
-        return text
-
-    def _refuse(self, place: str, where: str, error: UnicodeError) -> str | None:
-        if not self.skip_invalid:
-            raise ValueError(
-                f"{place} is not UTF-8 ({where}): convert or remove it, or skip such "
-                "input with data.skip_invalid=true"
-            ) from error
-        return None
+                pieces.append(text_of(raw, self.field))
+            except UndecodableError as error:
+                if not self.skip_invalid:
+                    raise ValueError(
+                        f"{error}: convert or remove it, or skip such input with "
+                        "data.skip_invalid=true"
+                    ) from error
+                pieces.append(None)
+            if raw.last:
+                whole = [piece for piece in pieces if piece is not None]
+                yield "".join(whole) if len(whole) == len(pieces) else None
+                pieces = []
 
 
 def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles) -> DataSplits:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from tokenizers import Tokenizer
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import cache_folder, fingerprint
 from packformer.corpus import Shard, load_manifest, open_shard, verify_shard
-from packformer.corpus.shards import MANIFEST, TOKENIZER, check_tokenizer, totals
+from packformer.corpus.shards import MANIFEST, TOKENIZER, check_tokenizer, totals, verify_ids
 from packformer.corpus.tokenizer import token_byte_lengths
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
@@ -30,6 +32,7 @@ _AT_ONCE_LOCAL, _AT_ONCE_FETCHED = 256, 8
 _LOSS = 0.01  # share of the text that a tokenizer may lose unnoticed
 _SPARE_MAPS = 16
 _THREADS = 4
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,6 @@ class TokenShards:
             if not source.num_documents:
                 raise ValueError(f"{corpus.path} holds no document to train on")
         validation = self._source(corpora, "validation")
-        if not validation.num_documents:
-            raise ValueError(
-                f"{', '.join(paths)} holds no document out: prepare with a larger "
-                "--validation-fraction"
-            )
         if weights is None:
             weights = [totals(corpus.manifest.train)["tokens"] for corpus in corpora]
         train: DocumentSource = sources[0] if len(sources) == 1 else Mixture(sources, weights)
@@ -120,7 +118,7 @@ class TokenShards:
         fetched = any(corpus.is_url for corpus in corpora)
         at_once = self.shards_at_once or (_AT_ONCE_FETCHED if fetched else _AT_ONCE_LOCAL)
         places = [
-            (corpus.path, shard, corpus.manifest.dtype)
+            _Place(corpus.path, shard, corpus.manifest.dtype, corpus.manifest.vocab_size)
             for corpus in corpora
             for shard in getattr(corpus.manifest, split)
         ]
@@ -164,7 +162,13 @@ class _Corpus:
             if not self.tokenizer.exists():
                 content = read_url(f"{self.path}/{TOKENIZER}")
                 folder.mkdir(parents=True, exist_ok=True)
-                self.tokenizer.write_bytes(content)
+                unfinished = folder / f".{os.getpid()}-{TOKENIZER}"
+                unfinished.write_bytes(content)
+                try:
+                    check_tokenizer(self.manifest, unfinished, shown=f"{self.path}/{TOKENIZER}")
+                    os.replace(unfinished, self.tokenizer)
+                finally:
+                    unfinished.unlink(missing_ok=True)
         else:
             folder = Path(path).expanduser()
             file = folder / MANIFEST
@@ -199,8 +203,18 @@ class _Corpus:
                 for file, shard in files
             ]:
                 done.result()
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        with suppress(OSError):  # where the cache cannot be written, it is checked again
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+
+
+class _Place(NamedTuple):
+    """Where a shard is, folder or URL, and what its manifest says of all."""
+
+    folder: str
+    shard: Shard
+    dtype: str
+    vocab_size: int
 
 
 _Maps = tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]
@@ -209,21 +223,20 @@ _Maps = tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]
 class ShardedDocuments:
     """Documents of some shards, mapped into memory when they are read; a ``Sectioned`` source.
 
-    A section is a shard. Those that come next are fetched while these are read.
+    A section is a shard. Those that come next are fetched while these are read. Of those before,
+    documents may still wait for a row: they stay mapped until the group after.
 
     Args:
-        shards: folder or URL, shard, and dtype of the ids.
+        shards: folder or URL, and the manifest that describes the shard.
         at_once: shards that are shuffled together.
         cache_bytes: that fetched shards may take on disk.
     """
 
-    def __init__(
-        self, shards: Sequence[tuple[str, Shard, str]], at_once: int, cache_bytes: int
-    ) -> None:
+    def __init__(self, shards: Sequence[_Place], at_once: int, cache_bytes: int) -> None:
         self._shards = list(shards)
         self._cache_bytes = cache_bytes
         self.sections_at_once = at_once
-        self.sections = [shard.documents for _, shard, _ in shards]
+        self.sections = [place.shard.documents for place in shards]
         self.num_documents = sum(self.sections)
         self._ends = np.cumsum(self.sections)
         self._start()
@@ -231,12 +244,14 @@ class ShardedDocuments:
     def _start(self) -> None:
         self._maps: OrderedDict[int, _Maps] = OrderedDict()
         self._cache = ShardCache(self._cache_bytes)
-        self._coming: dict[int, Future[Path]] = {}
+        self._coming: dict[int, Future[_Maps]] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._current: list[int] = []
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         # For the loader's processes: each maps and fetches for itself.
-        hidden = ("_maps", "_cache", "_coming", "_pool")
+        hidden = ("_maps", "_cache", "_coming", "_pool", "_current", "_process")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -249,15 +264,23 @@ class ShardedDocuments:
         Raises:
             ValueError: if the cache cannot hold ``sections``.
         """
-        sizes = {s: self._fetched_bytes(s) for s in dict.fromkeys([*sections, *following])}
-        needed = sum(sizes[section] for section in sections)
+        if self._process != os.getpid():  # forked: the threads that fetch stayed behind
+            self._start()
+        held = list(dict.fromkeys([*sections, *self._current]))
+        sizes = {s: self._fetched_bytes(s) for s in dict.fromkeys([*held, *following])}
+        needed = sum(sizes[section] for section in held)
         if needed > self._cache_bytes:
             raise ValueError(
-                f"data.shards_at_once ({len(sections)}) shards take {needed / 2**30:.2f} GiB, more "
-                f"than data.cache_gib ({self._cache_bytes / 2**30:g}): lower it, or raise the cache"
+                f"data.shards_at_once ({len(sections)}) shards and those read before them take "
+                f"{needed / 2**30:.2g} GiB, more than data.cache_gib "
+                f"({self._cache_bytes / 2**30:.2g}): lower it, or raise the cache"
             )
+        for section in set(self._maps).difference(held):
+            if self._fetched_bytes(section):
+                del self._maps[section]  # a map keeps a file's room on the disk
+        self._current = list(sections)
         for section in [*sections, *following]:
-            if not sizes[section] or section in self._coming:
+            if not sizes[section] or section in self._coming or section in self._maps:
                 continue
             if section not in sections:
                 needed += sizes[section]
@@ -270,25 +293,31 @@ class ShardedDocuments:
             self._open(section)
 
     def _fetched_bytes(self, section: int) -> int:
-        path, shard, dtype = self._shards[section]
-        return shard.num_bytes(dtype) if is_url(path) else 0
+        place = self._shards[section]
+        return place.shard.num_bytes(place.dtype) if is_url(place.folder) else 0
 
-    def _fetch(self, section: int) -> Path:
-        path, shard, dtype = self._shards[section]
-        return self._cache.get(f"{path}/{shard.file}", shard.sha256, shard.num_bytes(dtype))
+    def _fetch(self, section: int) -> _Maps:
+        folder, shard, dtype, vocab_size = self._shards[section]
+        for attempt in range(_ATTEMPTS):
+            file = self._cache.get(f"{folder}/{shard.file}", shard.sha256, shard.num_bytes(dtype))
+            try:
+                verify_ids(file, shard, dtype, vocab_size)
+                return open_shard(file, shard, dtype)
+            except (ValueError, OSError):
+                if file.is_file() or attempt == _ATTEMPTS - 1:
+                    raise  # else another process made room just now
+        raise AssertionError("unreachable")
 
     def _open(self, section: int) -> _Maps:
         if section in self._maps:
             self._maps.move_to_end(section)
             return self._maps[section]
-        path, shard, dtype = self._shards[section]
-        file = Path(path) / shard.file
-        if is_url(path):
+        folder, shard, dtype, _ = self._shards[section]
+        if is_url(folder):
             coming = self._coming.pop(section, None)
-            file = coming.result() if coming is not None else self._fetch(section)
-            if not file.is_file():  # fetched, and removed again to make room
-                file = self._fetch(section)
-        self._maps[section] = open_shard(file, shard, dtype)
+            self._maps[section] = self._fetch(section) if coming is None else coming.result()
+        else:
+            self._maps[section] = open_shard(Path(folder) / shard.file, shard, dtype)
         while len(self._maps) > self.sections_at_once + _SPARE_MAPS:
             self._maps.popitem(last=False)
         return self._maps[section]

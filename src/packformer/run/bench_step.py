@@ -40,7 +40,14 @@ from packformer.bench.step_profile import (
 )
 from packformer.data import PackedDataModule
 from packformer.model.flops import attended_pairs, matrix_weights, training_flops
-from packformer.run.build import build_data, build_model, build_module, build_trainer, make
+from packformer.run.build import (
+    build_data,
+    build_model,
+    build_module,
+    build_trainer,
+    make,
+    quiet_lightning,
+)
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.errors import USER_ERRORS, one_line
 from packformer.training import TrainingModule, peak_flops
@@ -83,6 +90,7 @@ def run_step_bench(bench: StepBench, folder: Path) -> None:
     accelerator = resolve_accelerator(config.trainer.accelerator)
     precision = resolve_precision(str(config.trainer.precision), accelerator)
     L.seed_everything(config.seed, verbose=False)
+    quiet_lightning()
     data = build_data(config)
     ours = _Ours(config, data, accelerator, precision)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,15 +109,23 @@ def run_step_bench(bench: StepBench, folder: Path) -> None:
         if accelerator == "cuda":
             kernels.extend(profile_kernels(step))
 
+    errors = Console(stderr=True)
+
+    def tell(name: str) -> None:
+        errors.print(f"measuring {name}", highlight=False)
+
+    tell("packformer, bare loop")
     speeds = [
         measure("packformer, bare loop", ours.bare_step, **options, peak_flops=peak, also=profile),
     ]
+    tell("packformer, Lightning")
     try:
         speeds.append(ours.in_lightning(bench, folder, peak))
     except (*USER_ERRORS, RuntimeError) as error:  # what was measured before is still shown
         speeds.append(Speed("packformer, Lightning", left_out=one_line(error)[:100]))
     if bench.peers:
         for name, step in ours.peers().items():
+            tell(name)
             speeds.append(measure(name, step, **options))
     found = machine(accelerator)
     console.print(", ".join(f"{k} {v}" for k, v in found.items() if v), highlight=False)
@@ -157,7 +173,8 @@ class _Ours:
         """Sizes, on one line."""
         return (
             f"rows of {self._data.row_length:,} tokens, documents of at most "
-            f"{self._data.max_seqlen:,}, {self._precision}"
+            f"{self._data.max_seqlen:,}, vocabulary {self._data.splits.vocab_size:,}, "
+            f"{self._precision}"
         )
 
     def _make_module(self) -> TrainingModule:

@@ -194,3 +194,9 @@ def build_wandb_logger(config: DictConfig, folder: Path, plain: dict[str, Any]) 
         folder=folder, name=run_name(config), group=sweep, config=plain
     )
     return logger
+
+
+def quiet_lightning() -> None:
+    """Leaves out what Lightning tells of itself."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def one_line(error: BaseException) -> str:
     message = str(error).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:
         return "the Optuna sweeper is not installed: pip install 'packformer[optuna]'"
+    if unknown := re.search(r"Could not override '(.+?)'", message):  # Hydra's advice is to add it
+        return f"there is no setting {unknown[1]}: `python -m train --cfg job` shows all"
     if isinstance(error, OmegaConfBaseException):
         message = message.splitlines()[0]
         if key := getattr(error, "full_key", None):

@@ -39,7 +39,8 @@ def inspect_documents(path: str, split: str, first: int, count: int, characters:
     _print_manifest(path, console)
     total = source.num_documents or 0
     if not 0 <= first < total:
-        raise ValueError(f"document {first} does not exist: {split} has 0 to {total - 1}")
+        has = f"0 to {total - 1}" if total else "none"
+        raise ValueError(f"document {first} does not exist: {split} has {has}")
     tokenizer = Tokenizer.from_file(str(splits.tokenizer))
     for index in range(first, min(total, first + count)):
         tokens, _ = source.document(index)

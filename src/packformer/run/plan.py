@@ -81,6 +81,7 @@ def _row(cost: Cost, sizes: Sizes, ours: float) -> dict[str, str | int | float]:
         "documents_cut": cost.cut,
         "tokens_dropped": cost.dropped,
         "attention_pairs": cost.pairs,
+        "attention_flops": 12 * sizes.width * sizes.num_layers * cost.pairs,
         "flops_per_token": flops,
         "relative_speed": ours / flops,
     }
@@ -111,16 +112,14 @@ def _print(
         title_justify="left",
     )
     table.add_column("")
-    for column in ("fill", "wasted", "cut", "dropped", "attention pairs", "speed"):
+    for column in ("fill", "wasted", "cut", "dropped", "attention flops", "speed"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             str(row["way"]),
             f"{row['fill']:.2%}",
-            *(
-                f"{row[name]:,}"
-                for name in ("tokens_wasted", "documents_cut", "tokens_dropped", "attention_pairs")
-            ),
+            *(f"{row[name]:,}" for name in ("tokens_wasted", "documents_cut", "tokens_dropped")),
+            f"{row['attention_flops']:.2e}",
             f"{row['relative_speed']:.2f}",
         )
     console.print(table)

@@ -32,7 +32,11 @@ def run_prepare(preparation: Preparation) -> None:
             texts[0] = done.text
             show(done)
 
-        manifest = prepare(preparation, report)
+        try:
+            manifest = prepare(preparation, report)
+        except KeyboardInterrupt:
+            print("the same command goes on after the last finished part", file=sys.stderr)
+            raise
     console = Console(width=None if sys.stdout.isatty() else 120)
     _print(manifest, preparation, texts[0], time.perf_counter() - start, console)
 
@@ -98,4 +102,15 @@ def _print(
         f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}; {seconds:,.1f} s{rate}",
         highlight=False,
     )
+    if preparation.tokenizer is None and manifest.vocab_size < preparation.vocab_size:
+        console.print(
+            "the text has no more pairs to merge: the vocabulary is smaller than asked for"
+        )
+    for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
+        if not shards:
+            console.print(
+                f"warning: no document is for {name}, training needs some: change "
+                "--validation-fraction, or give more documents"
+            )
+            return
     console.print(f"train on it with  data=shards data.path={preparation.output}", soft_wrap=True)

@@ -46,8 +46,6 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
             return Path(decided) if decided else None
         found = _newest_unfinished(output_dir, config)
         os.environ[_DECIDED] = "" if found is None else str(found)
-        if found is None:
-            log.info("resume=auto: no unfinished run of this configuration, starting a new one")
         return found
     path = Path(resume).expanduser()
     if path.is_dir():
@@ -93,15 +91,27 @@ def _flat(node: Any, path: str = "") -> dict[str, Any]:
 
 
 def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
-    candidates = [
-        folder / LAST_CHECKPOINT
+    unfinished = [
+        folder
         for file in output_dir.rglob(CONFIG_FILE)
-        if (folder := file.parent) and (folder / LAST_CHECKPOINT).is_file()
-        if not (folder / SUMMARY_FILE).exists()
-        and _identity(_read(file)) == _identity(config)
-        and not is_running(folder)
+        if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
+        if _identity(_read(file)) == _identity(config)
     ]
-    return max(candidates, key=lambda path: path.stat().st_mtime, default=None)
+    running = [folder for folder in unfinished if is_running(folder)]
+    saved = [
+        checkpoint
+        for folder in unfinished
+        if folder not in running and (checkpoint := folder / LAST_CHECKPOINT).is_file()
+    ]
+    if saved:
+        return max(saved, key=lambda path: path.stat().st_mtime)
+    why = "no unfinished run of this configuration"
+    if running:
+        why = f"the run in {running[0]} is still going on"
+    elif unfinished:
+        why = f"the unfinished run in {unfinished[0]} saved no {LAST_CHECKPOINT}"
+    log.info("resume=auto: %s, starting a new one", why)
+    return None
 
 
 def _read(file: Path) -> dict[str, Any]:

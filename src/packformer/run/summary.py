@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from packformer.run.resume import SUMMARY_FILE
 from packformer.training import StepRecords, TrainingModule
@@ -65,7 +66,9 @@ def write_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Prints the summary as a table."""
-    table = Table(title=f"{summary['name']}: finished", show_header=False, title_justify="left")
+    table = Table(
+        title=Text(f"{summary['name']}: finished"), show_header=False, title_justify="left"
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for label, key, form in (

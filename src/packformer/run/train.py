@@ -26,6 +26,7 @@ from packformer.run.build import (
     build_module,
     build_trainer,
     build_wandb_logger,
+    quiet_lightning,
 )
 from packformer.run.curve import draw_loss_curve
 from packformer.run.device import resolve_accelerator, resolve_precision
@@ -148,8 +149,7 @@ def _lock(folder: Path) -> BaseFileLock | None:
 def _log_to_console() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("packformer").setLevel(logging.INFO)
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_lightning()
 
 
 def _forget_former_job() -> None:

@@ -140,7 +140,7 @@ class StepRecords(L.Callback):
         if not math.isfinite(loss):
             raise ValueError(
                 f"the training loss is {loss} at step {trainer.global_step}: lower "
-                "optimizer.learning_rate; what was saved is from before"
+                "optimizer.learning_rate; what was saved, if anything, is from before"
             )
         self._reset()
 
@@ -158,7 +158,7 @@ class StepRecords(L.Callback):
         if not math.isfinite(metrics["val/loss"]):
             raise ValueError(
                 f"the validation loss is {metrics['val/loss']} at step {trainer.global_step}: "
-                "lower optimizer.learning_rate; what was saved is from before"
+                "lower optimizer.learning_rate; what was saved, if anything, is from before"
             )
 
     def state_dict(self) -> dict[str, Any]:
