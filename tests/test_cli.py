@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -45,9 +46,33 @@ def test_bench_attention_runs(tmp_path, capsys):
     assert str(folder) in capsys.readouterr().out
 
 
+def test_bench_loader_tells_speed_and_fill(capsys):
+    main(
+        [
+            "bench",
+            "loader",
+            "--rows",
+            "8",
+            "--row-length",
+            "256",
+            "--max-document-length",
+            "128",
+            "--workers",
+            "0",
+            "1",
+        ]
+    )
+    out = capsys.readouterr().out
+    assert "8 rows of 256 tokens, documents of at most 128" in out
+    for words in (r"packer alone +[\d,]+ tokens/s +[\d.]+% full", r"0 workers +[\d,]+ tokens/s"):
+        assert re.search(words, out)
+    assert "loader, 1 workers" in out
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("bench loader --rows 0", "--rows (0) must be a whole number from 1 up"),
         ("bench attention --device cpu --heads 3 --kv-heads 2", "heads (3) must be divisible by"),
         ("doctor --head-dim 0", "--head-dim (0) must be at least 1"),
     ],

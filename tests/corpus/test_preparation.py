@@ -26,7 +26,7 @@ from packformer.corpus import (
     verify_shard,
 )
 from packformer.corpus import preparation as module_under_test
-from packformer.corpus.encode import Encoder, hash_of, is_held_out
+from packformer.corpus.encode import Encoder, hash_of, held_out
 from packformer.corpus.preparation import JOURNAL
 from packformer.corpus.shards import ShardWriter, check_tokenizer
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
@@ -103,7 +103,7 @@ def test_every_document_is_on_its_side_between_its_marks(corpus, tmp_path, monke
     marks = [tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)]
     wanted = {"train": [], "validation": []}
     for text in filter(None, texts):
-        side = "validation" if is_held_out(hash_of(text), 0.2) else "train"
+        side = "validation" if held_out(np.array(hash_of(text)), 0.2) else "train"
         wanted[side].append(text)
     assert len(wanted["train"]) > len(wanted["validation"]) > 20
     for split, documents_found in found.items():

@@ -122,7 +122,7 @@ def test_data_that_yield_no_document_are_refused(
     (tmp_path / "empty").mkdir()
     done = train(*small, f"data.path={tmp_path / 'empty'}")
     assert done.code == 1
-    assert "holds no document" in done.err
+    assert "empty holds no file" in done.err
     done = train(
         *small,
         "packing.max_document_length=2",

@@ -137,11 +137,6 @@ class TestOnGPU:
         error = torch.linalg.norm(found - gradient) / torch.linalg.norm(gradient)
         assert error <= {torch.bfloat16: 3e-3, torch.float16: 4e-4, torch.float32: 1e-6}[dtype]
 
-    def test_a_target_outside_the_vocabulary_costs_infinitely_much(self):
-        logits = torch.randn(3, 37, device="cuda")
-        nats, _ = _nats_and_gradient(logits, torch.tensor([3, 37, 1], device="cuda"))
-        assert nats.item() == float("inf")
-
     @pytest.mark.parametrize("chunk", [19_999, 20_000])
     def test_a_sum_beyond_float16_is_kept_in_float32(self, chunk):
         x = torch.full((20_000, 8), 6.0, device="cuda", requires_grad=True)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -89,12 +90,7 @@ class Input:
             elif not root.exists():
                 raise ValueError(f"{path} does not exist: give files, folders, - or hf:NAME")
             elif root.is_dir():
-                files = [
-                    str(file)
-                    for file in sorted(root.rglob("*"))
-                    if file.is_file()
-                    and not any(part.startswith(".") for part in file.relative_to(root).parts)
-                ]
+                files = _files_below(root)
                 if not files:
                     raise ValueError(f"{path} holds no file")
                 found += files
@@ -159,6 +155,16 @@ def _undecodable(shown: str, file: Path) -> Raw | None:
             except UnicodeDecodeError:
                 return raw._replace(first=True, last=True)
     return None
+
+
+def _files_below(root: Path) -> list[str]:
+    """In the order of their names, folder by folder, hidden ones left out."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (os.path.join(folder, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if os.path.isfile(path)]
+    return sorted(found, key=lambda path: path.split(os.sep))
 
 
 def _kind(source: str) -> str:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from packformer.corpus.documents import PIECE, Raw, UndecodableError, text_of
 from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
 
+_WORDS_KEPT = 200_000  # about 30 MB
 _HASHED = 2**16  # bytes, less than the first piece of a long file has
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
 
@@ -53,6 +54,10 @@ class Encoder:
 
     def __init__(self, tokenizer_json: str, field: str, skip_invalid: bool) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        model = self._tokenizer.model
+        if isinstance(model, models.BPE):  # of words it has split before: by default 10,000
+            model._resize_cache(_WORDS_KEPT)
+            self._tokenizer.model = model
         self._tokenizer.encode_special_tokens = True  # spelled out in a text they are text
         vocabulary = self._tokenizer.get_vocab()
         self.dtype = np.dtype(np.uint16 if num_ids(self._tokenizer) <= 2**16 else np.uint32)
@@ -138,9 +143,9 @@ def _hash(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data[:_HASHED]).digest()[:4]) >> 1
 
 
-def is_held_out(mark: int, fraction: float) -> bool:
-    """Whether a document of this hash is for validation."""
-    return mark < fraction * 2**31
+def held_out(hashes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
+    """Which documents of these hashes are for validation."""
+    return hashes < fraction * 2**31
 
 
 def _pieces(text: str) -> list[str]:
@@ -159,6 +164,7 @@ _encoder: Encoder | None = None
 def start_process(tokenizer_json: str, field: str, skip_invalid: bool) -> None:
     """Makes this process ready for ``encode``."""
     global _encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many processes as wanted
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _encoder = Encoder(tokenizer_json, field, skip_invalid)

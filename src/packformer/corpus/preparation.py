@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from packformer.corpus.encode import (
     SKIPPED,
     Encoded,
     encode,
-    is_held_out,
+    held_out,
     start_process,
 )
 from packformer.corpus.shards import (
@@ -47,7 +48,7 @@ from packformer.settings import check_whole
 JOURNAL = ".progress.jsonl"
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
-_BATCH_BYTES, _BATCH_DOCUMENTS = 2**20, 4096
+_BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
 _MIB = 2**20
 
 
@@ -166,6 +167,7 @@ class _Run:
         self._input = preparation.input
         self._sources = preparation.input.sources()
         self._journal: list[dict[str, Any]] = []
+        self._processes = _process_context()
 
     def run(self) -> Manifest:
         if STANDARD_INPUT in self._input.paths:
@@ -304,7 +306,9 @@ class _Run:
         p = self._preparation
         with ExitStack() as stack:
             part = stack.enter_context(self._part(tokenizer))
-            pool = stack.enter_context(_pool(p.workers, tokenizer, self._input, p.skip_invalid))
+            pool = stack.enter_context(
+                _pool(self._processes, p.workers, tokenizer, self._input, p.skip_invalid)
+            )
             waiting: deque[tuple[Future[Encoded], _Batch]] = deque()
 
             def take() -> None:
@@ -435,15 +439,16 @@ class _Part:
     def add(self, encoded: Encoded, batch: _Batch) -> None:
         sizes = np.diff(encoded.ends, prepend=0)
         last = np.array([raw.last for raw in batch.pieces], dtype=bool)
-        held_out = np.array([is_held_out(m, self._fraction) for m in encoded.hashes.tolist()], bool)
-        for number, raw in enumerate(batch.pieces):
-            if raw.first:
-                self._held_out = bool(held_out[number])
-            held_out[number] = self._held_out
+        first = np.array([raw.first for raw in batch.pieces], dtype=bool)
+        # Later pieces are on the side of their document's first one, maybe of an earlier batch.
+        firsts = np.concatenate([[self._held_out], held_out(encoded.hashes, self._fraction)])
+        side_of = np.maximum.accumulate(np.where(first, np.arange(1, len(first) + 1), 0))
+        validation = firsts[side_of]
+        self._held_out = bool(validation[-1])
         self._left_out["empty"] += int((encoded.hashes == EMPTY).sum())
         self._left_out["skipped"] += int((encoded.hashes == SKIPPED).sum())
         kept = encoded.hashes >= 0
-        for split, side in zip(SPLITS, (~held_out, held_out), strict=True):
+        for split, side in zip(SPLITS, (~validation, validation), strict=True):
             here = side & kept
             if here.any():
                 ends = np.cumsum(sizes[here])[last[here]]
@@ -471,22 +476,27 @@ class _Part:
             writer.discard()
 
 
+def _process_context() -> Any:
+    """Begins to start what processes are forked from, so that it is ready when they are wanted.
+
+    Where there is such a server it imports once for all of them; this process, which may have
+    threads, is never forked.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([start_process.__module__])
+    forkserver.ensure_running()
+    return context
+
+
 @contextmanager
 def _pool(
-    workers: int, tokenizer: Tokenizer, input: Input, skip_invalid: bool
+    context: Any, workers: int, tokenizer: Tokenizer, input: Input, skip_invalid: bool
 ) -> Iterator[ProcessPoolExecutor]:
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of the processes started here
-    pool = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        start_process,
-        (tokenizer.to_str(), input.field, skip_invalid),
-    )
+    initial = (tokenizer.to_str(), input.field, skip_invalid)
+    pool = ProcessPoolExecutor(workers, context, start_process, initial)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        os.environ.pop("TOKENIZERS_PARALLELISM")
-        if before is not None:
-            os.environ["TOKENIZERS_PARALLELISM"] = before

@@ -40,6 +40,8 @@ def next_token_loss(x_MD: Tensor, head_VD: Tensor, targets_M: Tensor, chunk: int
         return summed_nats(F.linear(x_MD, head_VD), targets_M)
     x_MD, head_VD = x_MD.to(dtype), head_VD.to(dtype)
     if torch.is_grad_enabled():
+        if dtype != torch.float16:
+            return _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk)
         with torch.autocast(device_type, enabled=False):  # else float32 sums would be float16 ones
             return _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk)
     pairs = zip(x_MD.split(chunk), targets_M.split(chunk), strict=True)

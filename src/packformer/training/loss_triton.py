@@ -23,9 +23,7 @@ def _cross_entropy_of_row(  # type: ignore[no-untyped-def]
     target = tl.load(targets + row)
     counted = target != IGNORED
     # Read before the first reduction: its barrier parts this from the writes of the second loop.
-    # A target beyond the vocabulary costs infinitely much: the run stops instead of learning it.
-    known = (target >= 0) & (target < vocab_size)
-    right = tl.load(logits + target, mask=known, other=float("-inf")).to(tl.float32) * _LOG2_E
+    right = tl.load(logits + tl.where(counted, target, 0)).to(tl.float32) * _LOG2_E
     offsets = tl.arange(0, BLOCK)
     highest = tl.full((), float("-inf"), tl.float32)
     total = tl.full((), 0.0, tl.float32)
