@@ -47,21 +47,8 @@ def test_bench_attention_runs(tmp_path, capsys):
 
 
 def test_bench_loader_tells_speed_and_fill(capsys):
-    main(
-        [
-            "bench",
-            "loader",
-            "--rows",
-            "8",
-            "--row-length",
-            "256",
-            "--max-document-length",
-            "128",
-            "--workers",
-            "0",
-            "1",
-        ]
-    )
+    sizes = ["--rows", "8", "--row-length", "256", "--max-document-length", "128"]
+    main(["bench", "loader", *sizes, "--workers", "0", "1"])
     out = capsys.readouterr().out
     assert "8 rows of 256 tokens, documents of at most 128" in out
     for words in (r"packer alone +[\d,]+ tokens/s +[\d.]+% full", r"0 workers +[\d,]+ tokens/s"):
