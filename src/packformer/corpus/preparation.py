@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
 from packformer.corpus.documents import STANDARD_INPUT, Input, Raw, text_of
-from packformer.corpus.encode import (
-    EMPTY,
-    SKIPPED,
-    Encoded,
-    encode,
-    held_out,
-    start_process,
-)
+from packformer.corpus.encode import Encoded, encode
+from packformer.corpus.parts import Batch, Part, Place
+from packformer.corpus.processes import process_context, process_pool
 from packformer.corpus.shards import (
     FORMAT,
     MANIFEST,
@@ -38,7 +30,6 @@ from packformer.corpus.shards import (
     TOKENIZER,
     Manifest,
     Shard,
-    ShardWriter,
     hash_file,
     load_manifest,
 )
@@ -109,13 +100,6 @@ class Progress(NamedTuple):
     text: int
 
 
-class _Place(NamedTuple):
-    """A place in the input: number of the source, and of the pieces read of it."""
-
-    source: int
-    pieces: int
-
-
 def prepare(
     preparation: Preparation, report: Callable[[Progress], None] = lambda progress: None
 ) -> Manifest:
@@ -167,7 +151,7 @@ class _Run:
         self._input = preparation.input
         self._sources = preparation.input.sources()
         self._journal: list[dict[str, Any]] = []
-        self._processes = _process_context()
+        self._processes = process_context()
 
     def run(self) -> Manifest:
         if STANDARD_INPUT in self._input.paths:
@@ -302,14 +286,14 @@ class _Run:
                     break
 
     def _write_shards(self, tokenizer: Tokenizer) -> None:
-        place = _Place(*self._journal[-1].get("place", (0, 0)))
+        place = Place(*self._journal[-1].get("place", (0, 0)))
         p = self._preparation
         with ExitStack() as stack:
             part = stack.enter_context(self._part(tokenizer))
             pool = stack.enter_context(
-                _pool(self._processes, p.workers, tokenizer, self._input, p.skip_invalid)
+                process_pool(self._processes, p.workers, tokenizer, self._input, p.skip_invalid)
             )
-            waiting: deque[tuple[Future[Encoded], _Batch]] = deque()
+            waiting: deque[tuple[Future[Encoded], Batch]] = deque()
 
             def take() -> None:
                 future, batch = waiting.popleft()
@@ -325,7 +309,7 @@ class _Run:
                 take()
 
     @contextmanager
-    def _part(self, tokenizer: Tokenizer) -> Iterator[_Part]:
+    def _part(self, tokenizer: Tokenizer) -> Iterator[Part]:
         def report(read: int, text: int) -> None:
             self._report(Progress("tokenizing", read, size, text))
 
@@ -333,13 +317,13 @@ class _Run:
         size = sum(f.stat().st_size for f in files if f) if all(files) else None
         dtype = "uint16" if num_ids(tokenizer) <= 2**16 else "uint32"
         number = len(self._journal) - 1
-        part = _Part(self._folder, number, dtype, self._preparation.validation_fraction, report)
+        part = Part(self._folder, number, dtype, self._preparation.validation_fraction, report)
         try:
             yield part
         finally:
             part.discard()
 
-    def _batches(self, place: _Place) -> Iterator[_Batch]:
+    def _batches(self, place: Place) -> Iterator[Batch]:
         """Pieces from ``place`` on; a batch ends where its part does."""
         most = self._preparation.shard_mib * _MIB
         pieces: list[Raw] = []
@@ -356,13 +340,13 @@ class _Run:
                     in_part += len(raw.data)
                     full = raw.last and in_part >= most
                     if full or in_batch >= _BATCH_BYTES or len(pieces) >= _BATCH_DOCUMENTS:
-                        yield _Batch(pieces, full, _Place(number, count), before + raw.read)
+                        yield Batch(pieces, full, Place(number, count), before + raw.read)
                         pieces, in_batch = [], 0
                         in_part = 0 if full else in_part
             file = self._input.file_of(source)
             before += file.stat().st_size if file else 0
         if pieces or in_part:
-            yield _Batch(pieces, True, _Place(len(self._sources), 0), before)
+            yield Batch(pieces, True, Place(len(self._sources), 0), before)
 
     def _finish(self, tokenizer: Tokenizer, identity: str) -> Manifest:
         parts = self._journal[1:]
@@ -390,113 +374,3 @@ class _Run:
         self._replace(self._folder / JOURNAL, json.dumps({"identity": identity}) + "\n")
         (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
         return manifest
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Pieces to tokenize together.
-
-    Attributes:
-        pieces: in the order of the input.
-        ends_part: the part is complete with them.
-        place: after them.
-        read: bytes of the input up to there.
-    """
-
-    pieces: list[Raw]
-    ends_part: bool
-    place: _Place
-    read: int
-
-
-class _Part:
-    """The shards that are being written, one per split."""
-
-    def __init__(
-        self,
-        folder: Path,
-        number: int,
-        dtype: str,
-        fraction: float,
-        report: Callable[[int, int], None],
-    ) -> None:
-        self._folder = folder
-        self._number = number
-        self._dtype = dtype
-        self._fraction = fraction
-        self._report = report
-        self._held_out = False  # the document whose pieces are coming
-        self._text = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self._writers = {
-            split: ShardWriter(self._folder / f"{split}-{self._number:05}.tokens", self._dtype)
-            for split in SPLITS
-        }
-        self._left_out = {"empty": 0, "skipped": 0}
-
-    def add(self, encoded: Encoded, batch: _Batch) -> None:
-        sizes = np.diff(encoded.ends, prepend=0)
-        last = np.array([raw.last for raw in batch.pieces], dtype=bool)
-        first = np.array([raw.first for raw in batch.pieces], dtype=bool)
-        # Later pieces are on the side of their document's first one, maybe of an earlier batch.
-        firsts = np.concatenate([[self._held_out], held_out(encoded.hashes, self._fraction)])
-        side_of = np.maximum.accumulate(np.where(first, np.arange(1, len(first) + 1), 0))
-        validation = firsts[side_of]
-        self._held_out = bool(validation[-1])
-        self._left_out["empty"] += int((encoded.hashes == EMPTY).sum())
-        self._left_out["skipped"] += int((encoded.hashes == SKIPPED).sum())
-        kept = encoded.hashes >= 0
-        for split, side in zip(SPLITS, (~validation, validation), strict=True):
-            here = side & kept
-            if here.any():
-                ends = np.cumsum(sizes[here])[last[here]]
-                self._writers[split].add(
-                    encoded.ids[np.repeat(here, sizes)],
-                    ends,
-                    int(encoded.text_bytes[here].sum()),
-                    int(encoded.spelled_bytes[here].sum()),
-                )
-        self._text += int(encoded.text_bytes.sum())
-        self._report(batch.read, self._text)
-
-    def finish(self) -> dict[str, Any]:
-        """The shards on disk, and what was left out; then the next part begins."""
-        shards = {split: writer.finish() for split, writer in self._writers.items()}
-        found: dict[str, Any] = {split: s and asdict(s) for split, s in shards.items()}
-        found |= self._left_out
-        self._number += 1
-        self._begin()
-        return found
-
-    def discard(self) -> None:
-        """Removes what was not finished."""
-        for writer in self._writers.values():
-            writer.discard()
-
-
-def _process_context() -> Any:
-    """Begins to start what processes are forked from, so that it is ready when they are wanted.
-
-    Where there is such a server it imports once for all of them; this process, which may have
-    threads, is never forked.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([start_process.__module__])
-    forkserver.ensure_running()
-    return context
-
-
-@contextmanager
-def _pool(
-    context: Any, workers: int, tokenizer: Tokenizer, input: Input, skip_invalid: bool
-) -> Iterator[ProcessPoolExecutor]:
-    initial = (tokenizer.to_str(), input.field, skip_invalid)
-    pool = ProcessPoolExecutor(workers, context, start_process, initial)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
