@@ -275,6 +275,7 @@ def _doctor(options: argparse.Namespace) -> None:
 def _preparation(options: argparse.Namespace, output: Path) -> Preparation:
     from packformer.corpus import Input, Preparation
 
+    output = output.expanduser()
     return Preparation(
         Input(tuple(options.paths), options.field, options.format),
         output,

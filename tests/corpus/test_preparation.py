@@ -345,6 +345,30 @@ def test_copies_are_on_one_side_whatever_file_they_come_in(tmp_path):
     assert len(marks) == 1
 
 
+@pytest.mark.parametrize("count", [7, 14])
+def test_input_that_ends_with_a_full_batch_is_complete(tmp_path, monkeypatch, count):
+    monkeypatch.setattr("packformer.corpus.preparation._BATCH_DOCUMENTS", 7)
+    texts = [f"document {number}" for number in range(count)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    made = preparation(tmp_path / "a.jsonl", tmp_path / "c", validation_fraction=0.0)
+    assert prepare(made).train[0].documents == count
+
+
+def test_an_empty_corpus_leaves_its_folder_free(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "full.txt").write_text("words")
+    with pytest.raises(ValueError, match="holds no document"):
+        prepare(preparation(tmp_path / "empty.txt", tmp_path / "c"))
+    assert prepare(preparation(tmp_path / "full.txt", tmp_path / "c"))
+
+
+def test_the_sample_of_one_long_line_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("packformer.corpus.preparation._MIB", 1000)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "word " * 2000}))
+    made = preparation(tmp_path / "a.jsonl", tmp_path / "c", sample_mib=2)
+    assert sum(map(len, module_under_test._Run(made, print)._sample())) == 2000
+
+
 def test_the_sample_is_bounded_whatever_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr("packformer.corpus.preparation._MIB", 1000)
     for number in range(100):

@@ -263,6 +263,9 @@ def test_a_damaged_tokenizer_is_fetched_anew(corpus, server, tmp_path, monkeypat
         TokenShards(url).prepare()
     serve(server, corpus)
     assert TokenShards(url).prepare().train.num_documents
+    (cached,) = (tmp_path / "cache" / "tokenizers").rglob("tokenizer.json")
+    cached.write_text("")
+    assert TokenShards(url).prepare().train.num_documents
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class Encoder:
             kept = [*bos * raw.first, *pieces, *eos * raw.last] if mark >= 0 else []
             parts += kept
             sizes_in_ids.append(sum(map(len, kept)))
-        ends = np.cumsum(sizes_in_ids)
+        ends = np.cumsum(sizes_in_ids, dtype=np.int64)
         found = np.concatenate([np.empty(0, self.dtype), *parts])
         if self._byte_lengths is None:
             spelled = np.full(len(batch), -1)

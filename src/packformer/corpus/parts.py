@@ -66,6 +66,9 @@ class Part:
         self._left_out = {"empty": 0, "skipped": 0}
 
     def add(self, encoded: Encoded, batch: Batch) -> None:
+        """Writes a batch; one that is empty only ends its part."""
+        if not batch.pieces:
+            return
         sizes = np.diff(encoded.ends, prepend=0)
         last = np.array([raw.last for raw in batch.pieces], dtype=bool)
         first = np.array([raw.first for raw in batch.pieces], dtype=bool)

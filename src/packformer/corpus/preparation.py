@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -132,7 +133,8 @@ def _check_apart(preparation: Preparation) -> None:
     """
     folder = preparation.output.resolve()
     for path in preparation.input.paths:
-        if Path(path).is_dir() and folder.is_relative_to(Path(path).expanduser().resolve()):
+        given = Path(path).expanduser()
+        if given.is_dir() and folder.is_relative_to(given.resolve()):
             raise ValueError(f"{preparation.output} lies within the input {path}: choose another")
     if folder.is_dir() and not any((folder / name).exists() for name in (MANIFEST, JOURNAL)):
         ours = (_LOCK, _STANDARD_INPUT)
@@ -165,8 +167,15 @@ class _Run:
         tokenizer = self._tokenizer(resumed=len(self._journal) > 1)
         try:
             self._write_shards(tokenizer)
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a process that tokenizes was ended from outside, maybe for its memory: the same "
+                "command goes on after the last finished part, with --workers 1 if need be"
+            ) from error
         except (OSError, ValueError) as error:
             kept = len(self._journal) - 1
+            if not kept:
+                (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             if isinstance(error, OSError):
                 reason = f"{error.filename or self._folder}: {reason}"
@@ -277,7 +286,8 @@ class _Run:
                 continue
             for raw in self._input.read(source):
                 try:
-                    yield text_of(raw, self._input.field)
+                    text = text_of(raw, self._input.field)
+                    yield text[: max(1, most - taken)]
                 except ValueError:
                     if not self._preparation.skip_invalid:
                         raise
@@ -355,7 +365,8 @@ class _Run:
         )
         empty, skipped = (sum(part[name] for part in parts) for name in ("empty", "skipped"))
         if not train and not validation:
-            (self._folder / JOURNAL).unlink()
+            for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
+                (self._folder / name).unlink(missing_ok=True)
             raise ValueError(
                 f"{', '.join(self._input.paths)} holds no document: {empty} are empty, {skipped} "
                 "not UTF-8"

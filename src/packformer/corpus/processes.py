@@ -25,7 +25,10 @@ def process_context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([start_process.__module__])
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError:  # its socket lies in a temporary folder whose name may be too long for one
+        return multiprocessing.get_context("spawn")
     return context
 
 

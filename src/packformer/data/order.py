@@ -125,8 +125,8 @@ class PieceOrder:
     """The order of a finite source's pieces: sections are shuffled, then the pieces of a group.
 
     A group is as many sections as the source wants to have open at once; with all of them the order
-    is one permutation of all pieces. In memory are 4 or 8 bytes per document of one group; the
-    permutations take none.
+    is one permutation of all pieces. In memory are 4 bytes per document of one group (8 from 2**32
+    pieces on); the permutations take none.
 
     Args:
         source: the documents.

@@ -20,7 +20,14 @@ from tokenizers import Tokenizer
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import cache_folder, fingerprint
 from packformer.corpus import Shard, load_manifest, open_shard, verify_shard
-from packformer.corpus.shards import MANIFEST, TOKENIZER, check_tokenizer, totals, verify_ids
+from packformer.corpus.shards import (
+    MANIFEST,
+    TOKENIZER,
+    check_tokenizer,
+    hash_file,
+    totals,
+    verify_ids,
+)
 from packformer.corpus.tokenizer import token_byte_lengths
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
@@ -43,7 +50,7 @@ class TokenShards:
         path: the folder of a corpus, or its URL, of any kind that fsspec reads; or several.
         weights: share of the training tokens that each of several gives, of any sum; None for their
             sizes, so that all are read equally often.
-        shards_at_once: shards that are shuffled together: 8 bytes of memory per document of them.
+        shards_at_once: shards that are shuffled together: 4 bytes of memory per document of them.
             By default 256, of URLs 8, because they must be there before the first of their tokens.
         cache_gib: that shards fetched from URLs may take on the local disk.
         verify: read all of a corpus once and hold it against its hashes; what is fetched always is.
@@ -159,7 +166,8 @@ class _Corpus:
             )
             folder = cache_folder() / "tokenizers" / self.manifest.tokenizer_sha256
             self.tokenizer = folder / TOKENIZER
-            if not self.tokenizer.exists():
+            wanted = self.manifest.tokenizer_sha256
+            if not self.tokenizer.exists() or hash_file(self.tokenizer) != wanted:
                 content = read_url(f"{self.path}/{TOKENIZER}")
                 folder.mkdir(parents=True, exist_ok=True)
                 unfinished = folder / f".{os.getpid()}-{TOKENIZER}"

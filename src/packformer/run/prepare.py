@@ -113,4 +113,8 @@ def _print(
                 "--validation-fraction, or give more documents"
             )
             return
-    console.print(f"train on it with  data=shards data.path={preparation.output}", soft_wrap=True)
+    console.print(
+        f"train on it with  data=shards data.path={preparation.output}",
+        soft_wrap=True,
+        markup=False,
+    )
