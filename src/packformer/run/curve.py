@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from packformer.run.folder import read_metrics
 
@@ -42,9 +43,9 @@ def draw_loss_curve(folder: Path, title: str) -> Path | None:
             ha="right",
             color="#d1495b",
         )
-    axes.set(
-        xlabel="optimizer step", ylabel="loss (nats per token)", title="\n".join(wrap(title, 78))
-    )
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    axes.set_title("\n".join(wrap(title, 78)), fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
