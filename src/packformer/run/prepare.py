@@ -55,8 +55,12 @@ def _shown(console: Console) -> Iterator[Callable[[Done], None]]:
             nonlocal last
             if time.perf_counter() - last >= _SECONDS_PER_LINE:
                 last = time.perf_counter()
-                share = f" {done.read / done.size:.0%}" if done.size else ""
-                console.print(f"{done.doing}{share}, {rate(done)}", highlight=False)
+                share = left = ""
+                if done.size and done.read:
+                    share = f" {done.read / done.size:.0%}"
+                    seconds = round((last - start) * (done.size / done.read - 1))
+                    left = ", {}:{:02d} left".format(*divmod(seconds, 60))
+                console.print(f"{done.doing}{share}, {rate(done)}{left}", highlight=False)
 
         yield line
         return
