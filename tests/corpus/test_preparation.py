@@ -217,6 +217,20 @@ def test_a_kill_between_manifest_and_journal_is_gone_on_with(corpus, tmp_path, m
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
+def test_a_tokenizer_is_not_trained_again(corpus, tmp_path, monkeypatch):
+    def stop(progress):
+        if progress.doing == "tokenizing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(preparation(corpus[0], tmp_path / "c"), stop)
+    monkeypatch.setattr(module_under_test, "train_bpe", None)
+    assert prepare(preparation(corpus[0], tmp_path / "c")).train
+    monkeypatch.undo()
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+    assert content(tmp_path / "c") == content(tmp_path / "whole")
+
+
 def test_what_failed_before_its_first_part_binds_nobody(corpus, tmp_path):
     wrong = Input((str(corpus[0]),), field="body")
     with pytest.raises(ValueError, match=r"has no field 'body', but text: set the field$"):

@@ -137,12 +137,17 @@ def _check_apart(preparation: Preparation) -> None:
         if given.is_dir() and folder.is_relative_to(given.resolve()):
             raise ValueError(f"{preparation.output} lies within the input {path}: choose another")
     if folder.is_dir() and not any((folder / name).exists() for name in (MANIFEST, JOURNAL)):
-        ours = (_LOCK, _STANDARD_INPUT)
+        ours = (_LOCK, _STANDARD_INPUT, _unfinished(JOURNAL))
         others = sorted(file.name for file in folder.iterdir() if file.name not in ours)
         if others:
             raise ValueError(
                 f"{preparation.output} holds {others[0]} and is no corpus: choose an empty folder"
             )
+
+
+def _unfinished(name: str) -> str:
+    """What a file is called until it is whole."""
+    return f"{name}.new"
 
 
 class _Run:
@@ -162,9 +167,7 @@ class _Run:
         if (self._folder / MANIFEST).exists():
             return self._finished(identity)
         self._load_journal(identity)
-        if not self._journal:
-            self._note({"identity": identity})
-        tokenizer = self._tokenizer(resumed=len(self._journal) > 1)
+        tokenizer = self._tokenizer()
         try:
             self._write_shards(tokenizer)
         except BrokenProcessPool as error:
@@ -224,19 +227,18 @@ class _Run:
         return load_manifest(file.read_text(), str(file))
 
     def _load_journal(self, identity: str) -> None:
+        """What was finished of this very corpus; begins the journal where nothing was."""
         file = self._folder / JOURNAL
-        if not file.exists():
-            return
-        for line in file.read_text().splitlines():
+        for line in file.read_text().splitlines() if file.exists() else ():
             try:
                 self._journal.append(json.loads(line))
             except json.JSONDecodeError:  # cut off by a kill: its part was not finished
                 break
-        if len(self._journal) < 2:  # no part was finished: anything may begin here
-            self._journal = []
-            file.unlink()
-            return
-        if self._journal[0].get("identity") != identity:
+        begun = {"identity": identity}
+        if len(self._journal) < 2 and self._journal != [begun]:
+            (self._folder / TOKENIZER).unlink(missing_ok=True)  # no part binds to it
+            self._journal = [begun]
+        if self._journal[0] != begun:
             raise ValueError(
                 f"{self._folder} holds the beginning of a corpus from other files or with other "
                 "settings: choose another folder, or remove it"
@@ -246,7 +248,7 @@ class _Run:
     @staticmethod
     def _replace(file: Path, text: str) -> None:
         """Its content, whole or not at all."""
-        unfinished = file.with_name(f"{file.name}.new")
+        unfinished = file.with_name(_unfinished(file.name))
         unfinished.write_text(text)
         os.replace(unfinished, file)
 
@@ -257,9 +259,9 @@ class _Run:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _tokenizer(self, resumed: bool) -> Tokenizer:
+    def _tokenizer(self) -> Tokenizer:
         file, given = self._folder / TOKENIZER, self._preparation.tokenizer
-        if resumed and file.exists():
+        if file.exists():  # made before an interruption
             return Tokenizer.from_file(str(file))
         if given is not None:
             tokenizer = load_tokenizer(given)

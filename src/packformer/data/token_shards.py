@@ -125,7 +125,7 @@ class TokenShards:
         fetched = any(corpus.is_url for corpus in corpora)
         at_once = self.shards_at_once or (_AT_ONCE_FETCHED if fetched else _AT_ONCE_LOCAL)
         places = [
-            _Place(corpus.path, shard, corpus.manifest.dtype, corpus.manifest.vocab_size)
+            _ShardAt(corpus.path, shard, corpus.manifest.dtype, corpus.manifest.vocab_size)
             for corpus in corpora
             for shard in getattr(corpus.manifest, split)
         ]
@@ -216,7 +216,7 @@ class _Corpus:
             marker.touch()
 
 
-class _Place(NamedTuple):
+class _ShardAt(NamedTuple):
     """Where a shard is, folder or URL, and what its manifest says of all."""
 
     folder: str
@@ -240,7 +240,7 @@ class ShardedDocuments:
         cache_bytes: that fetched shards may take on disk.
     """
 
-    def __init__(self, shards: Sequence[_Place], at_once: int, cache_bytes: int) -> None:
+    def __init__(self, shards: Sequence[_ShardAt], at_once: int, cache_bytes: int) -> None:
         self._shards = list(shards)
         self._cache_bytes = cache_bytes
         self.sections_at_once = at_once
