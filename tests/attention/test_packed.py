@@ -157,22 +157,38 @@ def test_numbers_of_a_head_need_not_lie_side_by_side(way, which, window):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("soft_cap", [None, 3.0])
-def test_permuted_queries_compile(soft_cap):
+def gradients_of_permuted_queries(device, dtype, head_dim, tolerance, **options):
     """A fake kernel that promises another layout than the real one breaks compiled code."""
+    torch._dynamo.reset()
     generator = torch.Generator().manual_seed(0)
-    layout = PackedLayout.from_lengths([20, 20])
+    layout = PackedLayout.from_lengths([20, 20]).to(device)
 
     def step(x, k):
-        q = x.transpose(1, 2) * 1.0
-        out = packed_attention(q, k * 1.0, k * 1.0, layout, soft_cap=soft_cap, kernel="sdpa")
-        return (out.square()).sum()
+        out = packed_attention(x.transpose(1, 2) * 1.0, k * 1.0, k * 1.0, layout, **options)
+        return out.float().square().sum()
 
-    x = torch.randn(1, 4, 40, 16, generator=generator, requires_grad=True)
-    k = torch.randn(1, 40, 4, 16, generator=generator, requires_grad=True)
+    x, k = (
+        torch.randn(1, *shape, head_dim, generator=generator).to(device, dtype).requires_grad_()
+        for shape in ((4, 40), (40, 4))
+    )
     wanted = torch.autograd.grad(step(x, k), (x, k))
     found = torch.autograd.grad(torch.compile(step, fullgraph=True)(x, k), (x, k))
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("soft_cap", [None, 3.0])
+def test_permuted_queries_compile(soft_cap):
+    gradients_of_permuted_queries("cpu", torch.float32, 16, 1e-5, soft_cap=soft_cap, kernel="sdpa")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kernel", ["flash4", "xformers", "flex", "sdpa"])
+def test_permuted_queries_compile_on_the_gpu(kernel):
+    variant = Variant("cuda", torch.bfloat16, 64, frozenset())
+    if reason := KERNELS[kernel].unsupported(variant):
+        pytest.skip(f"{kernel} {reason}")
+    gradients_of_permuted_queries("cuda", torch.bfloat16, 64, 2e-2, kernel=kernel)
 
 
 @pytest.mark.parametrize("value", [None, [1.0]])

@@ -29,6 +29,7 @@ def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_p
         "tokens seen",
         "tokens/s",
         "fill ratio",
+        "waiting for data",
         "peak memory",
         "run folder",
     ):

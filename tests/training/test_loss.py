@@ -1,11 +1,18 @@
 """The loss, whole and in chunks."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from packformer.batch import IGNORE_INDEX
-from packformer.training.loss import _nats_and_gradient, chunk_that_fits, next_token_loss
+from packformer.training.loss import (
+    _nats_and_gradient,
+    _nats_of_each,
+    chunk_that_fits,
+    next_token_loss,
+)
 
 M, D, V = 50, 16, 37
 
@@ -136,6 +143,12 @@ class TestOnGPU:
         assert nats.item() == pytest.approx(wanted.sum().item(), rel=1e-6)
         error = torch.linalg.norm(found - gradient) / torch.linalg.norm(gradient)
         assert error <= {torch.bfloat16: 3e-3, torch.float16: 4e-4, torch.float32: 1e-6}[dtype]
+
+    @pytest.mark.parametrize("target", [-5, 37, 10**12])
+    def test_a_target_outside_the_vocabulary_costs_infinitely(self, target):
+        logits = torch.zeros(3, 37, device="cuda")
+        nats = _nats_of_each(logits, torch.tensor([1, target, IGNORE_INDEX], device="cuda"))
+        assert nats.tolist() == [pytest.approx(math.log(37)), math.inf, 0]
 
     @pytest.mark.parametrize("chunk", [19_999, 20_000])
     def test_a_sum_beyond_float16_is_kept_in_float32(self, chunk):

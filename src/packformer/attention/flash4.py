@@ -141,7 +141,7 @@ def _flash4(
         return_lse=True,
         **_options(max_seqlen, window, scale, cu_seqlens, slopes),
     )
-    return out_MHK, lse_HM
+    return out_MHK.contiguous(), lse_HM  # as the fake promises; else it may follow q's strides
 
 
 @_flash4.register_fake
@@ -179,7 +179,7 @@ def _flash4_backward(
         deterministic=torch.are_deterministic_algorithms_enabled(),
         **_options(max_seqlen, window, scale, cu_seqlens, slopes),
     )
-    return dq, dk, dv
+    return dq.contiguous(), dk.contiguous(), dv.contiguous()
 
 
 @_flash4_backward.register_fake

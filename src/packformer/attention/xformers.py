@@ -76,7 +76,7 @@ def _flash(
         return_softmax=False,
         block_tables=None,
     )
-    return out_MHK, lse_HM
+    return out_MHK.contiguous(), lse_HM  # as the fake promises; else it may follow q's strides
 
 
 @_flash.register_fake
@@ -117,7 +117,7 @@ def _flash_backward(
         window_right=-1,
         rng_state=None,  # read only with dropout
     )
-    return dq, dk, dv
+    return dq.contiguous(), dk.contiguous(), dv.contiguous()
 
 
 @_flash_backward.register_fake

@@ -41,6 +41,7 @@ class Speed:
         utilisation: flops that the true documents need, by the device's peak; None if not known.
         peak_gib: memory at most, GiB; None on CPU.
         first_step_seconds: until the first step was done, compilation included.
+        data_wait: share of the time spent waiting for data, at most; None if not known.
         left_out: why it was not measured; empty if it was.
     """
 
@@ -50,6 +51,7 @@ class Speed:
     utilisation: float | None = None
     peak_gib: float | None = None
     first_step_seconds: float | None = None
+    data_wait: float | None = None
     left_out: str = ""
 
 
@@ -163,7 +165,7 @@ def print_speeds(speeds: Sequence[Speed], title: str, console: Console) -> None:
     """Prints a table, each speed beside the first."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    for column in ("ms/step", "tokens/s", "ratio", "MFU", "peak GiB", "first step s"):
+    for column in ("ms/step", "tokens/s", "ratio", "MFU", "peak GiB", "first step s", "data wait"):
         table.add_column(column, justify="right")
     table.add_column("left out", overflow="fold")
     first = next((s.tokens_per_second for s in speeds if s.tokens_per_second), None)
@@ -177,6 +179,7 @@ def print_speeds(speeds: Sequence[Speed], title: str, console: Console) -> None:
             shown(speed.utilisation, ".1%"),
             shown(speed.peak_gib, ".2f"),
             shown(speed.first_step_seconds, ".1f"),
+            shown(speed.data_wait, ".2%"),
             speed.left_out,
         )
     console.print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -240,14 +240,17 @@ class _Ours:
             timer = _Timer(Clock(self._accelerator), bench.warmup, self._work)
             trainer.callbacks.append(timer)  # type: ignore[attr-defined]
             trainer.fit(module, self._data)
-            return speed_of(
+            seconds = timer.clock.seconds()
+            speed = speed_of(
                 "packformer, Lightning",
-                timer.clock.seconds(),
+                seconds,
                 timer.work,
                 timer.first_step_seconds,
                 self._accelerator,
                 peak,
             )
+            waited = module.data_wait.seconds - timer.waited_before
+            return replace(speed, data_wait=waited / sum(seconds))
 
     def peers(self) -> dict[str, Callable[[], Callable[[], Work]]]:
         """Other libraries' steps, by the name shown."""
@@ -317,6 +320,7 @@ class _Timer(L.Callback):
         self.clock = clock
         self.work: list[Work] = []
         self.first_step_seconds = 0.0
+        self.waited_before = 0.0
         self._warmup = warmup
         self._work_of = work_of
         self._start = time.perf_counter()
@@ -334,6 +338,8 @@ class _Timer(L.Callback):
             if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self.first_step_seconds = time.perf_counter() - self._start
+        if batch_idx == self._warmup:
+            self.waited_before = pl_module.data_wait.seconds
         if batch_idx > self._warmup:
             self.work.append(self._work_of(pl_module, batch))
         if batch_idx >= self._warmup:

@@ -36,6 +36,7 @@ def summarize(
         "tokens_seen": records.tokens_seen if records else None,
         "tokens_per_second": records.tokens_per_second if records else None,
         "fill": records.fill if records else None,
+        "data_wait": records.data_wait if records else None,
         "parameters": module.model.num_parameters(),
         "kv_cache_bytes_per_token": module.model.kv_cache_bytes_per_token(),
         "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
@@ -81,6 +82,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         ("tokens seen", "tokens_seen", "{:,}"),
         ("tokens/s", "tokens_per_second", "{:,.0f}"),
         ("fill ratio", "fill", "{:.2%}"),
+        ("waiting for data", "data_wait", "{:.2%} of the time"),
         ("parameters", "parameters", "{:,}"),
     ):
         if summary.get(key) is not None:

@@ -23,7 +23,8 @@ def _cross_entropy_of_row(  # type: ignore[no-untyped-def]
     target = tl.load(targets + row)
     counted = target != IGNORED
     # Read before the first reduction: its barrier parts this from the writes of the second loop.
-    right = tl.load(logits + tl.where(counted, target, 0)).to(tl.float32) * _LOG2_E
+    known = (target >= 0) & (target < vocab_size)  # else its nats are infinite
+    right = tl.load(logits + target, mask=known, other=float("-inf")).to(tl.float32) * _LOG2_E
     offsets = tl.arange(0, BLOCK)
     highest = tl.full((), float("-inf"), tl.float32)
     total = tl.full((), 0.0, tl.float32)
@@ -51,7 +52,8 @@ def nats_of_each(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
 
     Args:
         logits_MV: bfloat16, float16 or float32 ``[M, V]``, last dimension dense; overwritten.
-        targets_M: int64 ``[M]``, ``IGNORE_INDEX`` where nothing is predicted.
+        targets_M: int64 ``[M]``, ``IGNORE_INDEX`` where nothing is predicted. The nats of any
+            other id outside the vocabulary are infinite.
     """
     nats_M = logits_MV.new_empty(len(logits_MV), dtype=torch.float32)
     _cross_entropy_of_row[(len(logits_MV),)](

@@ -23,6 +23,7 @@ from packformer.attention import (
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
+from packformer.training.data_wait import DataWait
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, TokenLoss
 from packformer.training.recompilation import warn_of_recompilation
@@ -90,6 +91,7 @@ class TrainingModule(L.LightningModule):
         self.grad_norm: Tensor | None = None
         self.kernel = "not chosen yet"
         self.has_validated = False
+        self.data_wait = DataWait()
         self._make_optimizer = optimizer
         self._schedule = schedule
         self._token_budget = token_budget
@@ -167,6 +169,8 @@ class TrainingModule(L.LightningModule):
             self.val_answers.update(predictions, batch.targets, batch.layout)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # After the callbacks: what records and checkpoints take is no wait for data.
+        self.data_wait.step_ended(self.device)
         if self.trainer.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True  # makes Lightning validate after the last step too
 

@@ -53,6 +53,8 @@ class StepRecords(L.Callback):
         self._num_tokens = 0
         self._row_tokens = 0
         self._rates: list[float] = []
+        self._waits: list[float] = []
+        self._waited = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -64,6 +66,11 @@ class StepRecords(L.Callback):
     def tokens_per_second(self) -> float:
         """Median over the records but the first, which pays for compilation and warm-up."""
         return statistics.median(self._rates[1:] or self._rates or [math.nan])
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time spent waiting for data, mean over the records but the first."""
+        return statistics.fmean(self._waits[1:] or self._waits or [math.nan])
 
     @property
     def fill(self) -> float:
@@ -88,9 +95,12 @@ class StepRecords(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, TrainingModule)
         if self._pause is not None:
+            pl_module.data_wait.forget()
             self._start += time.perf_counter() - self._pause
             self._pause = None
+        pl_module.data_wait.row_came()
 
     def on_train_batch_end(
         self,
@@ -121,6 +131,8 @@ class StepRecords(L.Callback):
         self.tokens_seen += int(counted)
         rate = float(counted) / seconds
         self._rates.append(rate)
+        self._waits.append((module.data_wait.seconds - self._waited) / seconds)
+        self._waited = module.data_wait.seconds
         counts = batch.position["counts"]
         self.latest = {
             "train/loss": loss,
@@ -128,6 +140,7 @@ class StepRecords(L.Callback):
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
+            "data/wait": self._waits[-1],
             "data/epoch": max(cursor["epoch"] for cursor in batch.position["cursors"]),
             **{f"data/{name}": value for name, value in counts.items()},
         }
