@@ -259,6 +259,33 @@ def test_tied_embeddings_are_one_matrix():
     assert untied.num_parameters() - tied.num_parameters() == VOCAB * WIDTH
 
 
+@pytest.mark.parametrize("name", ["tie_embeddings", "fp32_residual"])
+def test_choices_must_be_true_or_false(name):
+    with pytest.raises(ValueError, match=rf"{name} \(no\) must be true or false"):
+        GPT(11, 8, num_layers=1, width=8, num_heads=2, position=Rotary, **{name: "no"})
+
+
+@pytest.mark.parametrize("fp32", [True, False])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_the_residual_stream_has_the_dtype_asked_for(fp32, autocast):
+    torch.manual_seed(0)
+    model = GPT(11, 8, num_layers=2, width=16, num_heads=2, position=Rotary, fp32_residual=fp32)
+    dtypes = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    tokens, layout = torch.randint(11, (1, 8)), PackedLayout.from_lengths([5, 3])
+    exact = model.double()(tokens, layout)
+    dtypes.clear()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        logits = model.float()(tokens, layout)
+    logits.float().sum().backward()
+    wanted = torch.bfloat16 if autocast and not fp32 else torch.float32
+    assert dtypes == [wanted] * 2
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+    error = torch.linalg.norm(logits - exact) / torch.linalg.norm(exact)
+    assert error < (2e-2 if autocast else 1e-5)
+
+
 def test_num_parameters_counts_by_hand():
     model = make_model("gqa", "learned", qk_norm=True, hidden_width=24)
     per_layer = (4 + 2 + 2) * 8 * 32 + 32 * 32 + 2 * 24 * 32 + 24 * 32 + 2 * 32 + 2 * 8

@@ -140,6 +140,39 @@ def test_gradients_within_the_limit_stay_as_they_are(max_grad_norm):
     assert module.grad_norm.item() == pytest.approx(before, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("limit", [0.5, 1e3, None])
+def test_a_fused_step_is_the_step_with_clipped_gradients(limit, dtype, device):
+    weights = []
+    for fused in (False, True):
+        module = make_module(max_grad_norm=limit).to(device=device, dtype=dtype)
+        optimizer = adamw(module.model, fused=fused, learning_rate=0.1, eps=1.0)
+        for step in range(3):
+            for p in module.model.parameters():
+                p.grad = torch.full_like(p, 0.25 + step)
+            module.configure_gradient_clipping(optimizer)
+            optimizer.step()
+        weights.append([p.detach().float() for p in module.model.parameters()])
+    exact = dtype == torch.float32
+    for fused, plain in zip(*weights, strict=True):
+        torch.testing.assert_close(
+            fused, plain, rtol=1e-5 if exact else 2e-2, atol=1e-6 if exact else 2e-2
+        )
+
+
 def test_without_a_limit_large_gradients_stay_as_they_are():
     module = make_module(max_grad_norm=None)
     before = with_gradients(module, 3.0)

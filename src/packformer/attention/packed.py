@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from packformer.attention.checks import check_are_tensors, check_call
-from packformer.attention.choice import select_kernel
+from packformer.attention.choice import kernel_named, select_kernel
 from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Slopes, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.verdicts import known_wrong
@@ -103,21 +103,27 @@ def packed_attention(
         _announce_cost(tuple(bias.shape))
     if not isinstance(kernel, Kernel):
         variant = variant_of(q, k, scoring)
-        wrong = _known_wrong(
-            variant.device_type, variant.dtype, variant.head_dim, sorted(variant.features)
+        kernel = kernel_named(
+            _selected(
+                variant.device_type,
+                variant.dtype,
+                variant.head_dim,
+                sorted(variant.features),
+                kernel,
+            )
         )
-        kernel, _ = select_kernel(variant, kernel, dict(wrong))
     # Kernels read the numbers of a head one after another.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     return kernel.run(q, k, v, layout, scoring, prepared)
 
 
 @torch.compiler.assume_constant_result
-def _known_wrong(
-    device_type: str, dtype: torch.dtype, head_dim: int, features: list[str]
-) -> list[tuple[str, str]]:
-    # Read from a file: nothing to trace, so in a compiled function the verdict of its compilation.
-    return list(known_wrong(Variant(device_type, dtype, head_dim, frozenset(features))).items())
+def _selected(
+    device_type: str, dtype: torch.dtype, head_dim: int, features: list[str], requested: str
+) -> str:
+    # Packages and files are looked for: nothing to trace. Compiled code keeps what was found then.
+    variant = Variant(device_type, dtype, head_dim, frozenset(features))
+    return select_kernel(variant, requested, known_wrong(variant))[0].name
 
 
 @cache

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from packformer.attention import PackedLayout
 from packformer.model.self_attention import SelfAttention
-from packformer.nn import Position, SwiGLU
+from packformer.nn import Position, RMSNorm, SwiGLU
 
 ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
 
@@ -45,9 +45,9 @@ class Block(nn.Module):
                 f"{', '.join(ACTIVATION_CHECKPOINTING)}"
             )
         self.activation_checkpointing = activation_checkpointing
-        self.attention_norm = nn.RMSNorm(width, eps=1e-5)
+        self.attention_norm = RMSNorm(width, eps=1e-5)
         self.attention = attention
-        self.mlp_norm = nn.RMSNorm(width, eps=1e-5)
+        self.mlp_norm = RMSNorm(width, eps=1e-5)
         self.mlp = SwiGLU(width, hidden_width)
 
     def forward(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from packformer.attention import Kernel, PackedLayout, Variant, select_proved_kernel
 from packformer.model.block import Block
 from packformer.model.self_attention import SelfAttention
-from packformer.nn import Position
+from packformer.nn import Position, RMSNorm
 from packformer.settings import check_number
 
 
@@ -35,6 +35,9 @@ class GPT(nn.Module):
         init_std: standard deviation of the initial weights.
         activation_checkpointing: what is computed again in the backward instead of kept, see
             ``Block``.
+        fp32_residual: under autocast the residual stream stays float32. Without, it has the dtype
+            of the products, as in Megatron-LM and torchtitan: less to read and write, and every
+            block rounds it.
 
     Raises:
         ValueError: if a size is below 1 or does not fit the others.
@@ -54,6 +57,7 @@ class GPT(nn.Module):
         tie_embeddings: bool = True,
         init_std: float = 0.02,
         activation_checkpointing: str = "none",
+        fp32_residual: bool = True,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -66,12 +70,19 @@ class GPT(nn.Module):
         }.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} ({value}) must be a whole number from 1 up")
+        for name, choice in {
+            "tie_embeddings": tie_embeddings,
+            "fp32_residual": fp32_residual,
+        }.items():
+            if not isinstance(choice, bool):
+                raise ValueError(f"{name} ({choice}) must be true or false")
         check_number("init_std", init_std, at_least=0)
         hidden_width = 64 * math.ceil(8 * width / 3 / 64) if hidden_width is None else hidden_width
         self.vocab_size = vocab_size
         self.max_position = max_position
         self.width = width
         self.hidden_width = hidden_width
+        self.fp32_residual = fp32_residual
         self.embedding = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(
             Block(width, hidden_width, attention(width, num_heads), activation_checkpointing)
@@ -83,7 +94,7 @@ class GPT(nn.Module):
             head_dim=self.layers[0].head_dim,
             max_position=max_position,
         )
-        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.norm = RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:
             self.head.weight = self.embedding.weight
@@ -122,6 +133,8 @@ class GPT(nn.Module):
             prepared = attention.kernel.prepare(layout, attention.window)
         rotation = self.position.prepare(layout.position_ids)
         x_BMD = self.position.embed(self.embedding(tokens), layout.position_ids)
+        if not self.fp32_residual and torch.is_autocast_enabled(x_BMD.device.type):
+            x_BMD = x_BMD.to(torch.get_autocast_dtype(x_BMD.device.type))
         for block in self.blocks:
             x_BMD = block(x_BMD, layout, self.position, rotation, prepared)
         return self.norm(x_BMD)

@@ -16,7 +16,7 @@ from packformer.attention import (
     Variant,
     packed_attention,
 )
-from packformer.nn import Position
+from packformer.nn import Position, RMSNorm
 
 
 class SelfAttention(nn.Module):
@@ -75,8 +75,8 @@ class SelfAttention(nn.Module):
         self.kernel: str | Kernel = kernel
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
 
     def forward(
         self,
