@@ -39,7 +39,15 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "multi_tensor", "lpnorm", "foreach"),
     "loss": ("nll", "log_softmax", "softmax", "cross_entropy", "logsumexp"),
     "products": ("gemm", "nvjet", "cutlass", "xmma", "cublas", "splitk", "triton_tem"),
-    "elementwise": ("triton", "elementwise", "reduce", "vectorized", "rms", "silu"),
+    "elementwise": (
+        "triton",
+        "elementwise",
+        "reduce",
+        "vectorized",
+        "rms",
+        "silu",
+        "gate_gradient",
+    ),
     "copies": ("memcpy", "memset", "copy", "cat"),
 }
 GROUPS = (*_WORDS, "other")
@@ -84,22 +92,25 @@ def group_limits(
     parameters: int,
     flops_per_second: float,
     bytes_per_second: float,
+    residual_bytes: int = 4,
 ) -> dict[str, float]:
     """Milliseconds that each group needs at least, at the rates measured on this device.
 
     Products: 6 flops per matrix weight and token. Attention: 14 flops per query-key pair, layer and
     dimension of the width: two products forward, five backward. Loss: 2-byte logits read twice,
     their gradient written. Optimizer: 28 bytes per parameter for AdamW (weights and two moments
-    read and written, gradients read), 12 for clipping. Elementwise: what is between the products,
-    each activation read and written once, float32 residuals and 2-byte rest, backward twice the
-    forward: per token and layer 2 norms (4 + 2 bytes per dimension), 2 additions (4 + 2 + 4), the
-    rotation of queries and keys (2 + 2), the gate (2 + 2 + 2 per hidden dimension).
+    read and written, gradients read), 8 for clipping: gradients read, and written scaled.
+    Elementwise: what is between the products, each activation read and written once, residuals of r
+    bytes and 2-byte rest, backward twice the forward: per token and layer 2 norms (r + 2 bytes per
+    dimension), 2 additions (r + 2 + r), the rotation of queries and keys (2 + 2), the gate (2 + 2 +
+    2 per hidden dimension).
     """
     product = 6 * matrix_weights * num_tokens / flops_per_second
     attention = 14 * pairs * width * num_layers / flops_per_second
     loss = 3 * 2 * num_tokens * vocab_size / bytes_per_second
-    optimizer = (28 + 12) * parameters / bytes_per_second
-    per_layer = width * (2 * 6 + 2 * 10 + 4 * (1 + kv_share)) + 6 * hidden_width
+    optimizer = (28 + 8) * parameters / bytes_per_second
+    r = residual_bytes
+    per_layer = width * (2 * (r + 2) + 2 * (2 * r + 2) + 4 * (1 + kv_share)) + 6 * hidden_width
     elementwise = 3 * num_tokens * num_layers * per_layer / bytes_per_second
     return {
         "attention": 1e3 * attention,

@@ -295,6 +295,7 @@ class _Ours:
             [b for b, _ in zip(self._batches(), range(_ROWS), strict=False)],
         )
         first = model.layers[0]
+        residual = torch.float32 if self._autocast and model.fp32_residual else self._dtype
         flops, copy = measured_rates(self._dtype)
         return group_limits(
             num_tokens=self._data.row_length,
@@ -308,6 +309,7 @@ class _Ours:
             parameters=model.num_parameters(),
             flops_per_second=flops,
             bytes_per_second=copy,
+            residual_bytes=residual.itemsize,
         )
 
 
