@@ -20,6 +20,7 @@ import yaml
 from packformer.run.folder import write_records
 from packformer.run.lock import is_running, lock_run
 
+_TIMES = ("train/tokens_per_second", "data/wait")
 _LENGTH = ("trainer.max_steps=8", "trainer.validate_every_n_steps=3", "packing.row_length=128")
 
 
@@ -27,7 +28,7 @@ def _rows(output_dir: Path) -> list[dict[str, str]]:
     (file,) = output_dir.glob("*/metrics.csv")
     with file.open() as stream:
         return [
-            {name: value for name, value in row.items() if name != "train/tokens_per_second"}
+            {name: value for name, value in row.items() if name not in _TIMES}
             for row in csv.DictReader(stream)
         ]
 
@@ -224,6 +225,18 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
         on_end(self, trainer, *arguments)
 
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)
+
+
+def test_a_validation_that_is_not_the_best_is_saved_too(train: Callable, tmp_path: Path) -> None:
+    """Lightning saves its last checkpoint only where it saves its best."""
+    getting_worse = ("optimizer.learning_rate=0.1", "scheduler=constant", "max_grad_norm=null")
+    assert train("+debug=fast", "data=random", *getting_worse, "trainer.max_steps=4").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    steps = {
+        name: torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    }
+    assert steps == {"best": 2, "last": 4}
 
 
 @pytest.mark.parametrize("at_step", [4, 5])

@@ -152,13 +152,16 @@ def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_p
     assert accuracy["null"] > 0.5
 
 
+@pytest.mark.parametrize(
+    "position", [[], ["position=alibi", "position.learnable=true"]], ids=["rotary", "alibi"]
+)
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
 def test_other_precisions_of_a_cpu_train(
-    train: Callable, small: list[str], tmp_path: Path, precision: str
+    train: Callable, small: list[str], tmp_path: Path, precision: str, position: list[str]
 ) -> None:
     losses = []
     for name in ("32-true", precision):
-        done = train(*small, f"trainer.precision={name}", f"output_dir={name}")
+        done = train(*small, *position, f"trainer.precision={name}", f"output_dir={name}")
         assert done.code == 0, done.err
         (folder,) = (tmp_path / name).iterdir()
         losses.append(json.loads((folder / "summary.json").read_text())["val/loss"])

@@ -18,29 +18,39 @@ from packformer.training.data_wait import DataWait
 CPU = torch.device("cpu")
 
 
-def trained(seconds_per_row):
-    data = Copying(num_symbols=10).prepare()
-    rows = PackedRows(data.train, PackingSettings(64), max_documents=8, seed=0, limit=12)
-    model = GPT(11, 64, num_layers=1, width=16, num_heads=2, position=Rotary)
-    module = TrainingModule(model, adamw, partial(constant, num_steps=10), token_budget=25)
+class Rows:
+    def __init__(self, seconds_per_row, number):
+        data = Copying(num_symbols=10).prepare()
+        settings = PackingSettings(64)
+        self.rows = PackedRows(data.train, settings, max_documents=8, seed=0, limit=number)
+        self.seconds_per_row = seconds_per_row
 
-    def slow_rows():
-        for row in rows:
-            time.sleep(seconds_per_row)
+    def __iter__(self):
+        for row in self.rows:
+            time.sleep(self.seconds_per_row)
             yield row
 
+
+def trained(seconds_per_row, seconds_per_validation_row=None):
+    model = GPT(11, 64, num_layers=1, width=16, num_heads=2, position=Rotary)
+    module = TrainingModule(model, adamw, partial(constant, num_steps=10), token_budget=25)
     records = StepRecords()
+    validates = seconds_per_validation_row is not None
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=12,
         log_every_n_steps=4,
+        check_val_every_n_epoch=None,
+        val_check_interval=2 if validates else 1000,
+        num_sanity_val_steps=0,
         callbacks=[records],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, slow_rows())
+    validation = Rows(seconds_per_validation_row, 1) if validates else None
+    trainer.fit(module, Rows(seconds_per_row, 12), validation)
     return records
 
 
@@ -66,6 +76,10 @@ def test_only_the_time_between_two_steps_counts():
     wait.forget()
     wait.row_came()
     assert wait.seconds == before
+
+
+def test_validation_is_no_wait():
+    assert trained(0, seconds_per_validation_row=0.2).data_wait < 0.5
 
 
 @pytest.mark.gpu

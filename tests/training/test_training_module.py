@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -185,18 +186,64 @@ def test_compiled_loss_is_the_eager_loss(batches):
     with torch._dynamo.config.patch(suppress_errors=False):
         eager = make_module()
         compiled = make_module()
-        compiled._loss = torch.compile(
-            compiled._eager_loss, dynamic=False, backend="aot_eager", fullgraph=True
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled._training_loss = torch.compile(
+            compiled._eager_loss, dynamic=False, backend=counter, fullgraph=True
         )
         for batch in batches:
             expected = eager.training_step(batch, 0).item()
             assert compiled.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-6)
+        assert counter.frame_count == 1
+
+
+class OnDevice:
+    """As much of a trainer as says where and how precisely a run computes."""
+
+    def __init__(self, device, precision):
+        self.strategy = SimpleNamespace(root_device=torch.device(device))
+        self.precision = precision
+        self.checkpoint_callbacks = ()
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "fused"),
+    [
+        ("cpu", "32-true", False),
+        ("cuda", "bf16-mixed", True),
+        ("cuda", "32-true", True),
+        ("cuda", "16-mixed", False),  # a gradient scaler would find clipped gradients unscaled
+    ],
+)
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_step_is_fused_where_it_runs_whatever_the_checkpoint_says(
+    monkeypatch, device, precision, fused, saved
+):
+    module = make_module()
+    monkeypatch.setattr(TrainingModule, "trainer", OnDevice(device, precision))
+    assert module.configure_optimizers()["optimizer"].defaults["fused"] == fused
+    state = adamw(module.model, fused=saved).state_dict()
+    module.on_load_checkpoint({"optimizer_states": [state]})
+    assert {group["fused"] for group in state["param_groups"]} == {fused}
+
+
+@pytest.mark.parametrize(("saved", "resumed"), [(False, True), (True, False)])
+def test_a_fused_step_goes_on_from_a_plain_one_and_the_other_way(saved, resumed):
+    module = make_module(max_grad_norm=0.5)
+    former = adamw(module.model, fused=saved)
+    optimizer = adamw(module.model, fused=resumed)
+    for p in module.model.parameters():
+        p.grad = torch.ones_like(p)
+    former.step()
+    optimizer.load_state_dict(former.state_dict())  # takes over the former's choice
+    module.configure_gradient_clipping(optimizer)
+    optimizer.step()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"token_budget": 0}, r"token_budget \(0\) must be at least 1"),
+        ({"max_grad_norm": True}, r"max_grad_norm \(True\) must be positive, or null"),
         ({"max_grad_norm": 0}, r"max_grad_norm \(0\) must be positive, or null"),
         ({"max_grad_norm": "abc"}, r"max_grad_norm \(abc\) must be positive, or null"),
         ({"max_grad_norm": -1.0}, r"max_grad_norm \(-1.0\) must be positive, or null"),

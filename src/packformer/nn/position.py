@@ -36,7 +36,10 @@ class Position(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Position:
         # Tables and slopes move with the model and keep their precision under .to(dtype).
         exact = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        trained = {p: p.detach().clone() for p in self.parameters(recurse=False)}
         super()._apply(fn, recurse)
+        for parameter, values in trained.items():
+            parameter.data = values.to(parameter.device)
         for name, buffer in exact.items():
             moved = self._buffers[name]
             assert moved is not None

@@ -13,4 +13,4 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
+        return super().forward(x if self.weight is None else x.to(self.weight.dtype))

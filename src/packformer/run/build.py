@@ -14,7 +14,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -158,7 +158,6 @@ def build_trainer(
         # rows do not suffice for all ranks.
         options["strategy"] = DDPStrategy(broadcast_buffers=False)
     callbacks = make(config.callbacks)
-    checkpoints = [c for c in callbacks.values() if isinstance(c, ModelCheckpoint)]
     for callback in callbacks.values():
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder / LAST_CHECKPOINT.parent)
@@ -179,7 +178,7 @@ def build_trainer(
             default_root_dir=folder,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            enable_checkpointing=bool(checkpoints),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks.values()),
         )
 
 

@@ -18,7 +18,7 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 _NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "optimizer")
-_SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing")
+_SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
 _DECIDED = "PACKFORMER_RESUME_FROM"
 
 

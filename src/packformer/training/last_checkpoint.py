@@ -1,4 +1,4 @@
-"""``last.ckpt`` between validations: every few minutes, and when a run is interrupted."""
+"""``last.ckpt``: after each validation, every few minutes, and when a run is interrupted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from packformer.settings import check_number
 
@@ -20,10 +22,11 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class LastCheckpoint(L.Callback):
+class LastCheckpoint(Checkpoint):
     """Saves whole optimizer steps: never within an accumulation, never weights that are not finite.
 
-    After a step that is due for validation the save of the validation serves, so that a resumed run
+    Lightning's ``ModelCheckpoint`` writes its own ``last.ckpt`` only where it saves its best. After
+    a step that is due for validation the save of the validation serves, so that a resumed run
     misses none. Ctrl-C and SIGTERM end the run after the step under way, saved; during a validation
     its end is waited for; a second signal ends the run at once. Several ranks agree at records.
 
@@ -78,16 +81,24 @@ class LastCheckpoint(L.Callback):
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
         if not asked and not due:
             return
-        self._saved = time.monotonic()
         # Lightning counts micro-batches here.
         if (batch_idx + 1) % trainer.val_check_interval == 0:
             self._ending = asked
             return
-        _check_finite(pl_module, trainer.global_step)
-        assert self.file is not None
-        trainer.save_checkpoint(self.file)
+        self._save(trainer, pl_module)
         if asked:
             raise KeyboardInterrupt
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # As a Checkpoint, after all other callbacks: what they know of the validation is saved.
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        _check_finite(module, trainer.global_step)
+        assert self.file is not None
+        trainer.save_checkpoint(self.file)
+        self._saved = time.monotonic()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -79,9 +79,8 @@ class TrainingModule(L.LightningModule):
         super().__init__()
         if token_budget < 1:
             raise ValueError(f"token_budget ({token_budget}) must be at least 1")
-        if max_grad_norm is not None and not (
-            isinstance(max_grad_norm, int | float) and max_grad_norm > 0
-        ):
+        is_number = isinstance(max_grad_norm, int | float) and not isinstance(max_grad_norm, bool)
+        if max_grad_norm is not None and not (is_number and max_grad_norm > 0):
             raise ValueError(f"max_grad_norm ({max_grad_norm}) must be positive, or null")
         self.model = model
         self.train_loss = TokenLoss()
@@ -185,15 +184,17 @@ class TrainingModule(L.LightningModule):
             self.log(f"val/{name}", value, logger=False)
 
     def configure_optimizers(self) -> Any:
-        # Fused AdamW unscales float16 gradients itself, after they would have been clipped.
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        fused = on_gpu and self.trainer.precision != "16-mixed"
-        optimizer = self._make_optimizer(self.model, fused=fused)
+        optimizer = self._make_optimizer(self.model, fused=self._is_fused())
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _is_fused(self) -> bool:
+        # Fused AdamW unscales float16 gradients itself, after they would have been clipped.
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return on_gpu and self.trainer.precision != "16-mixed"
 
     def configure_gradient_clipping(
         self,
@@ -206,7 +207,7 @@ class TrainingModule(L.LightningModule):
         self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self._max_grad_norm is None:
             return
-        if optimizer.defaults.get("fused"):
+        if optimizer.param_groups[0].get("fused"):
             # Divided where the step reads them anyway, as for a gradient scaler, which only float16
             # has, and that is not fused.
             times_the_limit = (self.grad_norm.float() + 1e-6) / self._max_grad_norm
@@ -218,10 +219,14 @@ class TrainingModule(L.LightningModule):
         checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the best checkpoint known where the run's folder was moved or is named anew.
+        """Makes a checkpoint fit this run's device and folder.
 
-        Lightning's ``ModelCheckpoint`` forgets it if its folder's name has changed at all.
+        Optimizers would take over whether their step was fused there. Lightning's
+        ``ModelCheckpoint`` forgets the best checkpoint if its folder's name has changed at all.
         """
+        for state in checkpoint.get("optimizer_states", ()):
+            for group in state["param_groups"]:
+                group["fused"] = self._is_fused()
         folders = {c.dirpath for c in self.trainer.checkpoint_callbacks if hasattr(c, "dirpath")}
         for state in checkpoint.get("callbacks", {}).values():
             former = state.get("dirpath") if isinstance(state, dict) else None
