@@ -144,8 +144,8 @@ def variant_of(q: Tensor, k: Tensor, scoring: Scoring) -> Variant:
 def _attend_5d(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, **options: Any) -> Tensor:
     """xFormers' BMGHK: the heads of a group beside each other.
 
-    Where keys and values were expanded without a copy, the first head of a group gets the gradient of
-    all: right for what was expanded, not for the expanded tensor itself.
+    Where keys and values were expanded without a copy, the first head of a group gets the gradient
+    of all: right for what was expanded, not for the expanded tensor itself.
     """
     group = q.shape[3]
     if not (
