@@ -17,6 +17,19 @@ def check_whole(name: str, value: Any, *, at_least: int) -> None:
         raise ValueError(f"{name} ({value}) must be a whole number from {at_least} up")
 
 
+def as_path(name: str, value: Any) -> str:
+    """A path as text: YAML reads the name ``2024`` as a number.
+
+    Raises:
+        ValueError: naming the setting, if it is neither.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} ({'null' if value is None else value}) must be a path")
+    return value
+
+
 def check_known(names: Iterable[str], known: Collection[str]) -> None:
     """Refuses a name that nothing reads.
 

@@ -528,3 +528,11 @@ def test_the_shards_do_not_depend_on_the_machine(tmp_path):
 def test_processes_start_without_torch():
     code = "import sys, packformer.corpus; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_preparation_of_nothing_leaves_no_folder(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    preparation = Preparation(Input((str(tmp_path / "empty.txt"),)), tmp_path / "corpus")
+    with pytest.raises(ValueError, match=r"empty.txt holds no document$"):
+        prepare(preparation)
+    assert not (tmp_path / "corpus").exists()

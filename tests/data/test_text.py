@@ -305,7 +305,7 @@ def test_folder_without_text_is_named(folder, num_empty):
 
 def test_folder_of_invalid_files_alone_is_named(folder):
     (folder / "a.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"holds no document: 1 files, no text"):
+    with pytest.raises(ValueError, match=r"holds no document: 1 files, 1 not UTF-8"):
         prepare(folder, skip_invalid=True)
 
 
@@ -352,7 +352,7 @@ def test_a_mark_of_the_beginning_and_capital_letters_are_read(folder, name):
 
 @pytest.mark.parametrize("path", ["", " ", None])
 def test_an_empty_path_is_refused(path):
-    with pytest.raises(ValueError, match=r"data.path \(.*\) is empty: give a file, folder or"):
+    with pytest.raises(ValueError, match=r"data.path \(.*\) must be a path"):
         TextFiles(path).prepare()
 
 

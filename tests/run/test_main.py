@@ -54,8 +54,16 @@ _HAS_OPTUNA = find_spec("optuna") is not None
         ("position.base=0", "base (0) must be a number above 0"),
         ("model.init_std=-1", "init_std (-1) must be a number from 0 up"),
         ("trainer.devices=0", "devices"),
-        ("data.path=", "is empty: give a file, folder or .jsonl"),
-        ("data.path=null", "data.path (None) is empty"),
+        ("data.path=", "data.path () must be a path"),
+        ("data.path=null", "data.path (null) must be a path"),
+        ("data.path=2024", "data.path 2024 does not exist: give a file, folder or .jsonl"),
+        ("data.field=null", "data.field (None) must be a name"),
+        ("data.tokenizer=5", "5"),
+        ("output_dir=null", "output_dir (null) must be a path"),
+        ("resume=null", "resume (null): give auto, never, a run folder or a .ckpt file"),
+        ("+trainer.limit_val_batches=0", "trainer.limit_val_batches (0): a run ends with a valid"),
+        ("+sweep=learning_rate", "a sweep needs -m: python -m train -m ..."),
+        ("name=a/b", "name (a/b) must begin with a letter or digit"),
         ("name=-x", "name (-x) must begin with a letter or digit"),
         ("resume=true", "give auto, never, a run folder or a .ckpt file"),
         ("callbacks.last_checkpoint.every_minutes=0", "every_minutes (0) must be a number above 0"),
@@ -72,6 +80,18 @@ def test_a_wrong_setting_is_one_line(
         done.err.splitlines()[-1]
     ]
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_an_output_folder_may_be_named_by_a_number(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small, "output_dir=2026", "trainer.max_steps=1").code == 0
+    assert len(list((tmp_path / "2026").glob("*/summary.json"))) == 1
+
+
+def test_steps_are_checked_before_data_are_read(train: Callable, tmp_path: Path) -> None:
+    done = train("data=text", f"data.path={tmp_path}/nothing", "trainer.max_steps=-1")
+    assert "trainer.max_steps (-1) must be a whole number from 1 up" in done.err
 
 
 def test_an_odd_head_size_with_rotary_positions_is_refused(

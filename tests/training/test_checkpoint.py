@@ -187,3 +187,13 @@ def test_other_settings_of_the_model_are_refused(path, model):
     save(path, checkpoint_of(model))
     with pytest.raises(ValueError, match="with other settings: attention.window was"):
         check_checkpoint(path, model, STREAM, {**IDENTITY, "attention.window": 16})
+
+
+def test_a_damaged_last_checkpoint_names_the_best_beside_it(tmp_path):
+    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
+    last.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"damaged or no checkpoint \([^)]*\)$"):
+        check_checkpoint(last, torch.nn.Identity(), {}, {})
+    best.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"best.ckpt may be whole: resume=.*best.ckpt"):
+        check_checkpoint(last, torch.nn.Identity(), {}, {})

@@ -117,12 +117,17 @@ def prepare(
     folder = preparation.output
     run = _Run(preparation, report)
     _check_apart(preparation)
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / _LOCK, timeout=0):
             return run.run()
     except Timeout as error:
         raise ValueError(f"another process is preparing into {folder}: wait for it") from error
+    finally:
+        if is_new and [file.name for file in folder.iterdir()] == [_LOCK]:
+            (folder / _LOCK).unlink()
+            folder.rmdir()
 
 
 def _check_apart(preparation: Preparation) -> None:
@@ -370,8 +375,8 @@ class _Run:
             for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
                 (self._folder / name).unlink(missing_ok=True)
             raise ValueError(
-                f"{', '.join(self._input.paths)} holds no document: {empty} are empty, {skipped} "
-                "not UTF-8"
+                f"{', '.join(self._input.paths)} holds no document"
+                + (f": {empty} are empty, {skipped} not UTF-8" if empty or skipped else "")
             )
         manifest = Manifest(
             tokenizer_sha256=hash_file(self._folder / TOKENIZER),

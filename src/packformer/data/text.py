@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from packformer.corpus.tokenizer import (
     train_bpe,
 )
 from packformer.data.source import DataSplits, Tokens
-from packformer.settings import check_whole
+from packformer.settings import as_path, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -127,26 +128,28 @@ class TextFiles:
     validation_fraction: float = 0.05
 
     def prepare(self) -> DataSplits:
-        if not isinstance(self.path, str) or not self.path.strip():
-            raise ValueError(f"data.path ({self.path}) is empty: give a file, folder or .jsonl")
-        root = Path(self.path).expanduser()
+        if not isinstance(self.field, str):
+            raise ValueError(f"data.field ({self.field}) must be a name")
+        root = Path(as_path("data.path", self.path)).expanduser()
         if not root.exists():
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
         given = Input((str(root),), self.field)
         texts: list[str] = []
-        skipped: list[str] = []
+        skipped: Counter[str] = Counter()
         sources = given.sources()
         for source in sources:
             for text in self._texts(given, source):
                 if text is None:
-                    skipped.append(Path(source).name)
+                    skipped[Path(source).name] += 1
                 elif text:
                     texts.append(text)
         if skipped:
-            names = ", ".join(skipped[:_NAMES_SHOWN]) + ", ..." * (len(skipped) > _NAMES_SHOWN)
-            log.warning("skipped %d documents that are not UTF-8: %s", len(skipped), names)
+            names = [f"{name} ({n})" if n > 1 else name for name, n in skipped.items()]
+            shown = ", ".join(names[:_NAMES_SHOWN]) + ", ..." * (len(names) > _NAMES_SHOWN)
+            log.warning("skipped %d documents that are not UTF-8: %s", skipped.total(), shown)
         if not texts:
-            raise ValueError(f"data.path {root} holds no document: {len(sources)} files, no text")
+            why = f", {skipped.total()} not UTF-8" if skipped else ", no text"
+            raise ValueError(f"data.path {root} holds no document: {len(sources)} files{why}")
         return _tokenize(texts, str(root), self)
 
     def _texts(self, given: Input, source: str) -> Iterator[str | None]:
@@ -173,7 +176,8 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
         raise ValueError(
             f"validation_fraction ({options.validation_fraction}) must lie between 0 and 1"
         )
-    given = None if options.tokenizer is None else load_tokenizer(Path(options.tokenizer))
+    chosen = options.tokenizer
+    given = None if chosen is None else load_tokenizer(Path(as_path("data.tokenizer", chosen)))
     if given is None:
         check_whole("data.vocab_size", options.vocab_size, at_least=MIN_VOCAB)
     choice = f"bpe {options.vocab_size}" if given is None else given.to_str()

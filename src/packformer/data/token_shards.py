@@ -31,7 +31,7 @@ from packformer.corpus.shards import (
 from packformer.corpus.tokenizer import token_byte_lengths
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
-from packformer.settings import check_number, check_whole
+from packformer.settings import as_path, check_number, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class TokenShards:
     verify: bool = True
 
     def prepare(self) -> DataSplits:
-        paths = [self.path] if isinstance(self.path, str) else list(self.path or ())
+        given = as_path("data.path", self.path) if isinstance(self.path, int) else self.path
+        paths = [given] if isinstance(given, str) else list(given or ())
         if not paths or not all(isinstance(path, str) and path.strip() for path in paths):
             raise ValueError(
                 f"data.path ({self.path}) must be a corpus's folder or URL, or several"

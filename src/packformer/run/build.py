@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,21 @@ def _loss_chunk(
     return chunk_that_fits(data.row_length, model.vocab_size, bytes_per_logit, memory)
 
 
+def check_steps(trainer: Mapping[str, Any]) -> None:
+    """Checks the numbers of steps among the Trainer's settings.
+
+    Raises:
+        ValueError: naming one that is no whole number from 1 up.
+    """
+    for name in (
+        "max_steps",
+        "accumulate_grad_batches",
+        "validate_every_n_steps",
+        "log_every_n_steps",
+    ):
+        check_whole(f"trainer.{name}", trainer[name], at_least=1)
+
+
 def build_trainer(
     config: DictConfig,
     folder: Path,
@@ -141,13 +156,7 @@ def build_trainer(
     It has no logger yet: loggers write, and come last.
     """
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    for name in (
-        "max_steps",
-        "accumulate_grad_batches",
-        "validate_every_n_steps",
-        "log_every_n_steps",
-    ):
-        check_whole(f"trainer.{name}", options[name], at_least=1)
+    check_steps(options)
     options |= {"accelerator": accelerator, "precision": precision}
     validate_every = options.pop("validate_every_n_steps")
     # Lightning counts micro-batches here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
@@ -57,6 +58,9 @@ def keep_traceback(error: BaseException, folder: Path, *, in_sweep: bool) -> Pat
         return None
     if not any(folder.iterdir()) and not in_sweep:
         folder.rmdir()
+        if re.match(r"\d{4}-\d\d-\d\d_", folder.parent.name):  # of a name with a slash
+            with suppress(OSError):
+                folder.parent.rmdir()
         return None
     place = folder / "error.txt"
     place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

@@ -26,6 +26,7 @@ from packformer.run.build import (
     build_module,
     build_trainer,
     build_wandb_logger,
+    check_steps,
     quiet_lightning,
 )
 from packformer.run.curve import draw_loss_curve
@@ -43,7 +44,7 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.summary import print_summary, summarize, write_summary
-from packformer.settings import check_known, check_whole
+from packformer.settings import as_path, check_known, check_whole
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
 from packformer.training.module import DTYPES
@@ -85,16 +86,16 @@ def train(config: DictConfig) -> float:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     check_name(config.name)
     check_known(plain, _SETTINGS)
+    _check_run(plain)
     overrides = HydraConfig.get().overrides
     refuse_secrets(plain, [*overrides.task, *overrides.hydra])
     accelerator = resolve_accelerator(config.trainer.accelerator)
     precision = resolve_precision(str(config.trainer.precision), accelerator)
     if config.logger.wandb is not None:
         wandb.resolve_mode(config.logger.wandb.mode)
-    checkpoint = find_checkpoint(str(config.resume), Path(config.output_dir), plain)
+    checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
 
     _forget_former_job()
-    check_whole("seed", config.seed, at_least=0)
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
     _check_objective(config.objective, data)
@@ -131,13 +132,32 @@ def train(config: DictConfig) -> float:
         failed = False
     except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (folder / LAST_CHECKPOINT).is_file():
-            log.warning("interrupted: go on with the same command and resume=%s", folder)
+            alone = HydraConfig.get().mode != RunMode.MULTIRUN
+            where = folder if alone else "auto"
+            log.warning("interrupted: go on with the same command and resume=%s", where)
         raise KeyboardInterrupt from end
     finally:
         wandb.finish(failed=failed)
         if lock is not None:
             lock.release()
     return metrics[config.objective]
+
+
+def _check_run(settings: dict[str, Any]) -> None:
+    """What can be known to be wrong before data are read."""
+    as_path("output_dir", settings["output_dir"])
+    if settings["resume"] is None:
+        raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
+    check_whole("seed", settings["seed"], at_least=0)
+    check_steps(settings["trainer"])
+    if settings["trainer"].get("limit_val_batches", 1) == 0:
+        raise ValueError(
+            "trainer.limit_val_batches (0): a run ends with a validation; "
+            "trainer.validate_every_n_steps makes it rare, loader.validation_rows short"
+        )
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN and hydra_config.sweeper.get("params"):
+        raise ValueError("a sweep needs -m: python -m train -m ...")
 
 
 @rank_zero_only

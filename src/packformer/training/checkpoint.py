@@ -58,8 +58,10 @@ def check_checkpoint(
         step, saved, settings = _contents(path)
     except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
+        best = path.with_name("best.ckpt")
+        other = f"; {best} may be whole: resume={best}" if best != path and best.is_file() else ""
         raise ValueError(
-            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason})"
+            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){other}"
         ) from error
     if step is None:
         raise ValueError(f"checkpoint {path} was not written by packformer")
