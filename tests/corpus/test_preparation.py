@@ -533,6 +533,6 @@ def test_processes_start_without_torch():
 def test_a_preparation_of_nothing_leaves_no_folder(tmp_path):
     (tmp_path / "empty.txt").write_text("")
     preparation = Preparation(Input((str(tmp_path / "empty.txt"),)), tmp_path / "corpus")
-    with pytest.raises(ValueError, match=r"empty.txt holds no document$"):
+    with pytest.raises(ValueError, match=r"empty.txt holds no document: 1 are empty, 0 not UTF-8$"):
         prepare(preparation)
     assert not (tmp_path / "corpus").exists()
