@@ -89,6 +89,18 @@ def test_an_output_folder_may_be_named_by_a_number(
     assert len(list((tmp_path / "2026").glob("*/summary.json"))) == 1
 
 
+@pytest.mark.parametrize("how", ["~callbacks.{}", "callbacks.{}=null"])
+@pytest.mark.parametrize("name", ["checkpoint", "last_checkpoint", "records"])
+def test_callbacks_can_be_left_out(
+    train: Callable, small: list[str], tmp_path: Path, name: str, how: str
+) -> None:
+    done = train(*small, how.format(name), "trainer.max_steps=2")
+    assert done.code == 0, done.err
+    left = {"checkpoint": {"last.ckpt"}, "last_checkpoint": {"best.ckpt"}}
+    files = {file.name for file in tmp_path.glob("runs/*/checkpoints/*")}
+    assert files == left.get(name, {"best.ckpt", "last.ckpt"})
+
+
 def test_steps_are_checked_before_data_are_read(train: Callable, tmp_path: Path) -> None:
     done = train("data=text", f"data.path={tmp_path}/nothing", "trainer.max_steps=-1")
     assert "trainer.max_steps (-1) must be a whole number from 1 up" in done.err

@@ -166,7 +166,7 @@ def build_trainer(
         # Buffers are constants. Sent before every forward they would also halt a validation whose
         # rows do not suffice for all ranks.
         options["strategy"] = DDPStrategy(broadcast_buffers=False)
-    callbacks = make(config.callbacks)
+    callbacks = {name: c for name, c in make(config.callbacks).items() if c is not None}
     for callback in callbacks.values():
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder / LAST_CHECKPOINT.parent)

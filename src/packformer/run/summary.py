@@ -94,10 +94,11 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     table.add_row("run folder", str(folder))
     console = Console(highlight=False)
     console.print(table)
+    checkpoints = sorted(file.name for file in folder.glob("checkpoints/*.ckpt"))
     for file, what in (
         ("loss.png", "loss curve"),
         ("metrics.csv", "metrics"),
-        ("checkpoints", "best.ckpt and last.ckpt"),
+        ("checkpoints", " and ".join(checkpoints)),
         ("config.yaml", "resolved configuration"),
     ):
         if (folder / file).exists():
