@@ -373,6 +373,7 @@ def test_an_empty_corpus_leaves_its_folder_free(tmp_path):
     (tmp_path / "full.txt").write_text("words")
     with pytest.raises(ValueError, match="holds no document"):
         prepare(preparation(tmp_path / "empty.txt", tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
     assert prepare(preparation(tmp_path / "full.txt", tmp_path / "c"))
 
 
@@ -528,11 +529,3 @@ def test_the_shards_do_not_depend_on_the_machine(tmp_path):
 def test_processes_start_without_torch():
     code = "import sys, packformer.corpus; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_a_preparation_of_nothing_leaves_no_folder(tmp_path):
-    (tmp_path / "empty.txt").write_text("")
-    preparation = Preparation(Input((str(tmp_path / "empty.txt"),)), tmp_path / "corpus")
-    with pytest.raises(ValueError, match=r"empty.txt holds no document: 1 are empty, 0 not UTF-8$"):
-        prepare(preparation)
-    assert not (tmp_path / "corpus").exists()
