@@ -17,8 +17,13 @@ def check_whole(name: str, value: Any, *, at_least: int) -> None:
         raise ValueError(f"{name} ({value}) must be a whole number from {at_least} up")
 
 
-def as_path(name: str, value: Any) -> str:
-    """A path as text: YAML reads the name ``2024`` as a number.
+def as_text(name: str, value: Any, kind: str) -> str:
+    """A path or name as text: YAML reads ``2024`` as a number.
+
+    Args:
+        name: of the setting.
+        value: of the setting.
+        kind: what it must be, for the message.
 
     Raises:
         ValueError: naming the setting, if it is neither.
@@ -26,7 +31,7 @@ def as_path(name: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} ({'null' if value is None else value}) must be a path")
+        raise ValueError(f"{name} ({'null' if value is None else value}) must be a {kind}")
     return value
 
 

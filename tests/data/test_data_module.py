@@ -132,7 +132,9 @@ def test_streams_differ_with_all_that_decides_the_order():
 
 @pytest.mark.parametrize("policy", ["split", "truncate", "error"])
 def test_a_task_is_never_cut(policy):
-    with pytest.raises(ValueError, match=r"more than max_document_length \(9\): raise it, or set"):
+    with pytest.raises(
+        ValueError, match=r"more than max_document_length \(9, row_length at most\): raise"
+    ):
         make_module(settings=PackingSettings(64, 9, policy))
 
 

@@ -91,7 +91,8 @@ def test_error_policy_names_the_document_and_the_ways_out():
     rows = pack([10, 20, 33], PackingSettings(40, 32, "error"))
     with pytest.raises(
         ValueError,
-        match=r"document 2 has 33 tokens, more than max_document_length \(32\): raise it, or set "
+        match=r"document 2 has 33 tokens, more than max_document_length \(32, "
+        r"row_length at most\): raise it, or set "
         r"packing.long_documents to drop or, for text alone, to split or truncate",
     ):
         list(rows)

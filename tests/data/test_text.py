@@ -94,6 +94,12 @@ def test_jsonl_field_can_be_chosen(folder):
     assert all_texts(prepare(path, field="body")) == ["a", "b"]
 
 
+def test_a_field_may_be_named_by_a_number(folder):
+    path = folder / "data.jsonl"
+    path.write_text('{"2024": "a"}\n{"2024": "b"}\n')
+    assert all_texts(prepare(path, field=2024)) == ["a", "b"]
+
+
 def test_jsonl_files_of_a_folder_are_read_by_line(folder):
     (folder / "data.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     write(folder, c="c")

@@ -129,6 +129,14 @@ def test_resuming_anywhere_goes_on_with_the_same_rows(corpus, num_workers):
             assert batch.position == wanted.position
 
 
+@pytest.mark.parametrize("path", [2027, [2027]])
+def test_a_corpus_may_be_named_by_a_number(corpus, tmp_path, monkeypatch, path):
+    (tmp_path / "2027").symlink_to(corpus)
+    monkeypatch.chdir(tmp_path)
+    fingerprint = TokenShards("2027").prepare().fingerprint
+    assert TokenShards(path).prepare().fingerprint == fingerprint
+
+
 def test_mixtures_keep_their_weights(corpus, tmp_path):
     second = make(tmp_path, "b", seed=1, count=60, tokenizer=corpus / "tokenizer.json")
     splits = TokenShards([str(corpus), str(second)], weights=[1, 3]).prepare()

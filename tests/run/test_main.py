@@ -57,7 +57,10 @@ _HAS_OPTUNA = find_spec("optuna") is not None
         ("data.path=", "data.path () must be a path"),
         ("data.path=null", "data.path (null) must be a path"),
         ("data.path=2024", "data.path 2024 does not exist: give a file, folder or .jsonl"),
-        ("data.field=null", "data.field (None) must be a name"),
+        ("data.field=null", "data.field (null) must be a name"),
+        ("data.path=2_024", """as the number 2024: write 'data.path="2_024"'"""),
+        ("data.path=[a,2e3]", """as the number 2000.0: write 'data.path=[a,"2e3"]'"""),
+        ("+output_dir=1e3", """as the number 1000.0: write '+output_dir="1e3"'"""),
         ("data.tokenizer=5", "5"),
         ("output_dir=null", "output_dir (null) must be a path"),
         ("resume=null", "resume (null): give auto, never, a run folder or a .ckpt file"),
@@ -85,7 +88,7 @@ def test_a_wrong_setting_is_one_line(
 def test_an_output_folder_may_be_named_by_a_number(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    assert train(*small, "output_dir=2026", "trainer.max_steps=1").code == 0
+    assert train(*small, "output_dir=2026", "name=2024", "trainer.max_steps=1").code == 0
     assert len(list((tmp_path / "2026").glob("*/summary.json"))) == 1
 
 

@@ -88,8 +88,8 @@ def count_pieces(
             document = int(long.argmax())
             raise ValueError(
                 f"document {first + document} has {lengths[document]} tokens, more than "
-                f"max_document_length ({limit}): raise it, or set packing.long_documents to drop "
-                "or, for text alone, to split or truncate"
+                f"max_document_length ({limit}, row_length at most): raise it, or set "
+                "packing.long_documents to drop or, for text alone, to split or truncate"
             )
         if policy == "drop":
             pieces[long] = 0

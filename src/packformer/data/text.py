@@ -28,7 +28,7 @@ from packformer.corpus.tokenizer import (
     train_bpe,
 )
 from packformer.data.source import DataSplits, Tokens
-from packformer.settings import as_path, check_whole
+from packformer.settings import as_text, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +128,11 @@ class TextFiles:
     validation_fraction: float = 0.05
 
     def prepare(self) -> DataSplits:
-        if not isinstance(self.field, str):
-            raise ValueError(f"data.field ({self.field}) must be a name")
-        root = Path(as_path("data.path", self.path)).expanduser()
+        field = as_text("data.field", self.field, "name")
+        root = Path(as_text("data.path", self.path, "path")).expanduser()
         if not root.exists():
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
-        given = Input((str(root),), self.field)
+        given = Input((str(root),), field)
         texts: list[str] = []
         skipped: Counter[str] = Counter()
         sources = given.sources()
@@ -157,7 +156,7 @@ class TextFiles:
         pieces: list[str | None] = []
         for raw in given.read(source):
             try:
-                pieces.append(text_of(raw, self.field))
+                pieces.append(text_of(raw, given.field))
             except UndecodableError as error:
                 if not self.skip_invalid:
                     raise ValueError(
@@ -177,7 +176,9 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
             f"validation_fraction ({options.validation_fraction}) must lie between 0 and 1"
         )
     chosen = options.tokenizer
-    given = None if chosen is None else load_tokenizer(Path(as_path("data.tokenizer", chosen)))
+    given = (
+        None if chosen is None else load_tokenizer(Path(as_text("data.tokenizer", chosen, "path")))
+    )
     if given is None:
         check_whole("data.vocab_size", options.vocab_size, at_least=MIN_VOCAB)
     choice = f"bpe {options.vocab_size}" if given is None else given.to_str()

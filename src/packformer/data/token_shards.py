@@ -31,7 +31,7 @@ from packformer.corpus.shards import (
 from packformer.corpus.tokenizer import token_byte_lengths
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
-from packformer.settings import as_path, check_number, check_whole
+from packformer.settings import as_text, check_number, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,13 @@ class TokenShards:
     verify: bool = True
 
     def prepare(self) -> DataSplits:
-        given = as_path("data.path", self.path) if isinstance(self.path, int) else self.path
-        paths = [given] if isinstance(given, str) else list(given or ())
-        if not paths or not all(isinstance(path, str) and path.strip() for path in paths):
-            raise ValueError(
-                f"data.path ({self.path}) must be a corpus's folder or URL, or several"
-            )
+        several = isinstance(self.path, Sequence) and not isinstance(self.path, str)
+        kind = "corpus's folder or URL, or several"
+        paths = [
+            as_text("data.path", path, kind) for path in (self.path if several else [self.path])
+        ]
+        if not paths:
+            raise ValueError(f"data.path ([]) must be a {kind}")
         weights = self._weights(len(paths))
         check_number("data.cache_gib", self.cache_gib, above=0)
         if self.shards_at_once is not None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.naming import run_name
+from packformer.run.overrides import refuse_altered_text
 from packformer.run.secrets import refuse_secrets
 from packformer.run.sweep import write_failure
 
@@ -60,6 +61,7 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     try:
         refuse_secrets({}, sys.argv[1:])  # before Hydra writes them to a sweep's folder
+        refuse_altered_text(sys.argv[1:])
         _job()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -33,7 +33,8 @@ def check_name(name: object) -> None:
     Raises:
         ValueError: if ``name`` is no such word.
     """
-    if not isinstance(name, str) or not _FOLDER_NAME.fullmatch(name):
+    is_text = isinstance(name, str | int) and not isinstance(name, bool)  # 2024 is read as a number
+    if not is_text or not _FOLDER_NAME.fullmatch(str(name)):
         raise ValueError(
             f"name ({name}) must begin with a letter or digit and hold only letters, digits, "
             "spaces and _ . + = -"

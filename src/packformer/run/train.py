@@ -44,7 +44,7 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.summary import print_summary, summarize, write_summary
-from packformer.settings import as_path, check_known, check_whole
+from packformer.settings import as_text, check_known, check_whole
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
 from packformer.training.module import DTYPES
@@ -145,7 +145,7 @@ def train(config: DictConfig) -> float:
 
 def _check_run(settings: dict[str, Any]) -> None:
     """What can be known to be wrong before data are read."""
-    as_path("output_dir", settings["output_dir"])
+    as_text("output_dir", settings["output_dir"], "path")
     if settings["resume"] is None:
         raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
     check_whole("seed", settings["seed"], at_least=0)
