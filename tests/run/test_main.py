@@ -88,7 +88,7 @@ def test_a_wrong_setting_is_one_line(
 def test_an_output_folder_may_be_named_by_a_number(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    assert train(*small, "output_dir=2026", "name=2024", "trainer.max_steps=1").code == 0
+    assert train(*small, "output_dir=2026", "name=2.5", "trainer.max_steps=1").code == 0
     assert len(list((tmp_path / "2026").glob("*/summary.json"))) == 1
 
 

@@ -176,9 +176,9 @@ def _tokenize(texts: list[str], name: str, options: StandardLibrary | TextFiles)
             f"validation_fraction ({options.validation_fraction}) must lie between 0 and 1"
         )
     chosen = options.tokenizer
-    given = (
-        None if chosen is None else load_tokenizer(Path(as_text("data.tokenizer", chosen, "path")))
-    )
+    given = None
+    if chosen is not None:
+        given = load_tokenizer(Path(as_text("data.tokenizer", chosen, "path")))
     if given is None:
         check_whole("data.vocab_size", options.vocab_size, at_least=MIN_VOCAB)
     choice = f"bpe {options.vocab_size}" if given is None else given.to_str()

@@ -7,6 +7,8 @@ import re
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from packformer.settings import as_text
+
 _NOT_IN_NAME = (
     "experiment",
     "sweep",
@@ -33,8 +35,7 @@ def check_name(name: object) -> None:
     Raises:
         ValueError: if ``name`` is no such word.
     """
-    is_text = isinstance(name, str | int) and not isinstance(name, bool)  # 2024 is read as a number
-    if not is_text or not _FOLDER_NAME.fullmatch(str(name)):
+    if not _FOLDER_NAME.fullmatch(as_text("name", name, "name")):
         raise ValueError(
             f"name ({name}) must begin with a letter or digit and hold only letters, digits, "
             "spaces and _ . + = -"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 _TEXT = ("data.path", "data.field", "data.tokenizer", "output_dir", "name")
-_WHOLE = re.compile(r"[+-]?(0|[1-9](_?\d)*)")
-_FRACTION = re.compile(r"[+-]?(\d(_?\d)*\.?|\d(_?\d)*\.\d(_?\d)*|\.\d(_?\d)*)(e[+-]?\d+)?", re.I)
 
 
 def refuse_altered_text(overrides: Iterable[str]) -> None:
@@ -23,17 +25,17 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
         name, _, value = override.partition("=")
         if name.lstrip("+") not in _TEXT:
             continue
-        for text in value.strip("[]").split(","):
-            read = _number(text.strip())
-            if read is not None and str(read) != text.strip():
+        for word in map(str.strip, value.strip("[]").split(",")):
+            read = _as_read(word)
+            if type(read) in (int, float) and str(read) != word:
+                quoted = re.sub(rf"(?<![^\[, ]){re.escape(word)}(?![^\], ])", f'"{word}"', value)
                 raise ValueError(
-                    f"{name}={value} would be read as the number {read}: "
-                    f"""write '{name}={value.replace(text.strip(), f'"{text.strip()}"')}'"""
+                    f"{name}={value} would be read as the number {read}: write '{name}={quoted}'"
                 )
 
 
-def _number(text: str) -> float | None:
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    is_padded = text.isdigit()  # 007 stays text
-    return float(text) if _FRACTION.fullmatch(text) and not is_padded else None
+def _as_read(word: str) -> Any:
+    try:
+        return OverridesParser.create().parse_override(f"x={word}").value()
+    except HydraException:  # part of something longer, or a mistake that Hydra explains itself
+        return word
