@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from packformer.corpus import Manifest, Preparation, prepare
 from packformer.corpus.preparation import Progress as Done
 from packformer.corpus.shards import totals
+from packformer.run.shown_override import shown_override
 
 _SECONDS_PER_LINE = 5.0
 
@@ -117,8 +118,5 @@ def _print(
                 "--validation-fraction, or give more documents"
             )
             return
-    console.print(
-        f"train on it with  data=shards data.path={preparation.output}",
-        soft_wrap=True,
-        markup=False,
-    )
+    path = shown_override("data.path", str(preparation.output))
+    print(f"train on it with  python -m train data=shards {path}")  # a console would wrap it
