@@ -24,7 +24,9 @@ from packformer.run.overrides import refuse_altered_text
         "data.path=2_",
         "data.path=2__0",
         "data.path=-5",
-        "data.path=a=1e3",
+        "data.path='a=b'",
+        "--config-dir=a=b",
+        "optimizer.learning_rate=choice(1,2)",
     ],
 )
 def test_what_is_read_as_it_is_written_passes(override):
@@ -46,3 +48,33 @@ def test_what_is_read_as_it_is_written_passes(override):
 def test_what_would_be_read_as_something_else_is_refused(override, read, written):
     with pytest.raises(ValueError, match=re.escape(f"number {read}: write '{written}'")):
         refuse_altered_text([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "written"),
+    [
+        ("data.path=a=1e3", "'data.path=\"a=1e3\"'"),
+        ("data.path=a[1].txt", "'data.path=\"a[1].txt\"'"),
+        ("data.path=#1", "'data.path=\"#1\"'"),
+        ("data.path=語料", "'data.path=\"語料\"'"),
+        ("data.path=~/texts", "'data.path=\"~/texts\"'"),
+        ("data.path=[a=b, 語料]", '\'data.path=["a=b","語料"]\''),
+        ("data.path=[a](1)", "'data.path=\"[a](1)\"'"),
+        ("+logger.wandb.project=a#b", "'+logger.wandb.project=\"a#b\"'"),
+        ("trainer.profiler=a=b", "'trainer.profiler=\"a=b\"'"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_way_to_write_it(override, written):
+    with pytest.raises(ValueError, match=re.escape(f"{override} cannot be read: write {written}")):
+        refuse_altered_text([override])
+
+
+def test_an_escape_and_a_dictionary_are_no_names():
+    with pytest.raises(
+        ValueError, match=re.escape("""would be read as a,b: write 'data.path="a\\,b"'""")
+    ):
+        refuse_altered_text([r"data.path=a\,b"])
+    with pytest.raises(
+        ValueError, match=re.escape("""as a dictionary: write 'data.path="{a:b}"'""")
+    ):
+        refuse_altered_text(["data.path={a:b}"])

@@ -1,19 +1,24 @@
-"""What the command line's grammar would change before a setting could see it."""
+"""What the command line's grammar cannot read, or would change before a setting could see it."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
-from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from packformer.run.quoting import parse, quoted, read_value, shown_override
 
-_TEXT = ("data.path", "data.field", "data.tokenizer", "output_dir", "name")
+_TEXT = (
+    *("data.path", "data.field", "data.tokenizer", "output_dir", "name", "resume"),
+    *("logger.wandb.project", "logger.wandb.entity"),
+)
+_QUOTES = ('"', "'")
 
 
 def refuse_altered_text(overrides: Iterable[str]) -> None:
-    """Refuses names that Hydra reads as a number and writes another way: ``1e3`` as ``1000.0``.
+    """Refuses overrides that Hydra cannot read, and text that it would read as something else.
+
+    Text is a path or a name: ``1e3`` would be the number ``1000.0``, ``a[1].txt`` is no value.
 
     Args:
         overrides: the command line's.
@@ -22,20 +27,43 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
         ValueError: naming the setting, and how to write it.
     """
     for override in overrides:
-        name, _, value = override.partition("=")
-        if name.lstrip("+") not in _TEXT:
+        name, separator, value = override.partition("=")
+        if not separator or parse(f"{name}=x") is None:  # no setting: Hydra says so
             continue
-        for word in map(str.strip, value.strip("[]").split(",")):
-            read = _as_read(word)
-            if type(read) in (int, float) and str(read) != word:
-                quoted = re.sub(rf"(?<![^\[, ]){re.escape(word)}(?![^\], ])", f'"{word}"', value)
-                raise ValueError(
-                    f"{name}={value} would be read as the number {read}: write '{name}={quoted}'"
-                )
+        if parse(override) is None:
+            raise ValueError(f"{override} cannot be read: write {_shown(name, value)}")
+        if name.lstrip("+") in _TEXT:
+            _refuse_altered(name, value)
 
 
-def _as_read(word: str) -> Any:
-    try:
-        return OverridesParser.create().parse_override(f"x={word}").value()
-    except HydraException:  # part of something longer, or a mistake that Hydra explains itself
-        return word
+def _refuse_altered(name: str, value: str) -> None:
+    if value.startswith(_QUOTES):
+        return
+    read = read_value(value)
+    if isinstance(read, dict):
+        raise ValueError(
+            f"{name}={value} would be read as a dictionary: write {_shown(name, value)}"
+        )
+    if isinstance(read, str | int | float):
+        if not isinstance(read, bool) and str(read) != value:
+            kind = "" if isinstance(read, str) else "the number "
+            raise ValueError(
+                f"{name}={value} would be read as {kind}{read}: write {_shown(name, value)}"
+            )
+        return
+    for word in map(str.strip, value.strip("[]").split(",")):  # a list, or several jobs of a sweep
+        read = read_value(word)
+        if type(read) in (int, float) and str(read) != word:
+            quoted = re.sub(rf"(?<![^\[, ]){re.escape(word)}(?![^\], ])", f'"{word}"', value)
+            raise ValueError(
+                f"{name}={value} would be read as the number {read}: "
+                f"write {shlex.quote(f'{name}={quoted}')}"
+            )
+
+
+def _shown(name: str, value: str) -> str:
+    """With the value quoted; in a list each of its words, where they are none of the grammar's."""
+    if value.startswith("[") and value.endswith("]") and not set(value[1:-1]) & set("[]{}()'\""):
+        words = [word.strip() for word in value[1:-1].split(",")]
+        return shlex.quote(f"{name}=[{','.join(map(quoted, words))}]")
+    return shown_override(name, value)

@@ -34,6 +34,7 @@ from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.folder import csv_logger, write_records
 from packformer.run.lock import lock_run
 from packformer.run.naming import check_name, run_name
+from packformer.run.quoting import shown_override
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -133,8 +134,8 @@ def train(config: DictConfig) -> float:
     except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (folder / LAST_CHECKPOINT).is_file():
             alone = HydraConfig.get().mode != RunMode.MULTIRUN
-            where = folder if alone else "auto"
-            log.warning("interrupted: go on with the same command and resume=%s", where)
+            where = shown_override("resume", str(folder) if alone else "auto")
+            log.warning("interrupted: go on with the same command and %s", where)
         raise KeyboardInterrupt from end
     finally:
         wandb.finish(failed=failed)
