@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from packformer.data.order import Cursor, PackingCounts, PieceOrder, read
 from packformer.data.packing import BestFitPacker, PackerState
 from packformer.data.settings import LONG_DOCUMENT_POLICIES, PackingSettings
-from packformer.data.source import Mixture
+from packformer.data.source import Mixture, whole_document
 
 
 class Sections:
@@ -27,8 +27,8 @@ class Sections:
     def length(self, index):
         return int(np.concatenate(self._lengths)[index])
 
-    def document(self, index):
-        tokens = np.arange(self.length(index))
+    def piece(self, index, start, length):
+        tokens = np.arange(start, start + length)
         return tokens, tokens
 
     def lengths(self, section, which):
@@ -45,7 +45,7 @@ SETTINGS = PackingSettings(100, 10, lookahead=3)
 def pieces(source, seed, epochs=1, settings=SETTINGS):
     cursor, counts = Cursor(), PackingCounts()
     found = read(source, settings, cursor, counts, seed=seed, epochs=epochs)
-    return [cut for cuts in found for cut in cuts], counts
+    return list(found), counts
 
 
 lengths = st.lists(st.lists(st.integers(0, 35), max_size=8), min_size=1, max_size=6)
@@ -130,7 +130,7 @@ def test_a_mixture_keeps_to_its_weights_at_all_times(weights):
 def test_a_mixture_finds_its_documents():
     mixture = Mixture([Sections([[7, 3]], 1), Sections([[9, 4]], 1)], [1, 1])
     assert [mixture.length(i) for i in range(4)] == [7, 3, 9, 4]
-    assert len(mixture.document(3)[0]) == 4
+    assert len(whole_document(mixture, 3)[0]) == 4
     with pytest.raises(IndexError):
         mixture.length(4)
 

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from packformer.data.order import Cursor
 from packformer.data.packing import BestFitPacker, PackerState
 from packformer.data.settings import PackingSettings
 
@@ -229,12 +230,37 @@ def test_rows_of_log_normal_documents_are_full(sigma, row_length):
     assert filled / (row_length * len(rows)) >= 0.995
 
 
-def test_the_pool_holds_no_more_than_the_lookahead_and_one_documents_pieces():
+class Endless(Lengths):
+    """Documents of one length, without end."""
+
+    num_documents = None
+
+    def length(self, index):
+        return self.lengths[0]
+
+
+@pytest.mark.parametrize("source", [Lengths([10**8]), Endless([10**8]), Lengths([1000] * 30)])
+def test_a_checkpoint_holds_no_more_than_the_lookahead_however_long_a_document_is(source):
     state = PackerState()
-    largest = 0
-    for _ in islice(pack([1000] * 30, PackingSettings(100, lookahead=4), seed=0, state=state), 50):
-        largest = max(largest, len(state.pool))
-    assert 0 < largest < 4 + 10
+    for _ in islice(pack(source, PackingSettings(100, lookahead=4), seed=0, state=state), 50):
+        assert 0 < len(state.to_dict()["pool"]) <= 4
+
+
+def test_a_position_deep_within_a_document_without_end_goes_on_there():
+    source, settings = Endless([10**8 + 1]), PackingSettings(100, 40, lookahead=3)
+    state = PackerState([Cursor(position=7, piece=1_000_000)])
+    rows = list(islice(pack(source, settings, seed=0, state=state), 4))
+    pieces = sorted((p.arrival, p.document, p.start, p.length) for row in rows for p in row)
+    assert pieces[:3] == [(n, 7, 40_000_000 + 40 * n, 40) for n in range(3)]
+
+
+def test_documents_without_end_are_cut_into_all_their_pieces():
+    state = PackerState()
+    settings = PackingSettings(100, 40, lookahead=3)
+    rows = islice(pack(Endless([121]), settings, seed=0, state=state), 40)
+    whole = {n: starts for n, starts in covered(rows).items() if n < 20}
+    assert all(tokens == set(range(120)) for tokens in whole.values())
+    assert state.counts.split == state.counts.documents == state.counts.tokens_dropped
 
 
 @pytest.mark.parametrize("seed", [None, 0])

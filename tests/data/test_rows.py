@@ -31,8 +31,8 @@ class Counting:
     def length(self, index):
         return self.lengths[index]
 
-    def document(self, index):
-        tokens = 100 * index + 1 + np.arange(self.lengths[index])
+    def piece(self, index, start, length):
+        tokens = 100 * index + 1 + np.arange(start, start + length)
         return tokens, np.append(tokens[1:], IGNORE_INDEX)
 
 

@@ -5,13 +5,14 @@ import pytest
 
 from packformer.batch import IGNORE_INDEX
 from packformer.data import AssociativeRecall, Copying, Sorting
+from packformer.data.source import whole_document
 
 TASKS = [AssociativeRecall(), Copying(), Sorting()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
 
 
 def first_documents(source, count=100):
-    return [source.document(number) for number in range(count)]
+    return [whole_document(source, number) for number in range(count)]
 
 
 @pytest.mark.parametrize("num_keys", [8, 64])
@@ -80,7 +81,8 @@ def test_documents_are_those_of_their_seed_and_number(task):
     other = type(task)(seed=1).prepare()
     numbers = range(50)
     tokens = [
-        [splits.train.document(n)[0].tolist() for n in numbers] for splits in (first, second, other)
+        [whole_document(splits.train, n)[0].tolist() for n in numbers]
+        for splits in (first, second, other)
     ]
     assert tokens[0] == tokens[1]
     assert tokens[0] != tokens[2]

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from packformer.batch import IGNORE_INDEX
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
 from packformer.data import StandardLibrary, TextFiles, text
+from packformer.data.source import whole_document
 
 VOCAB = 270
 
@@ -41,7 +42,7 @@ def prepare(path, **options):
 
 def decoded(source, splits):
     tokenizer = Tokenizer.from_file(str(splits.tokenizer))
-    return [tokenizer.decode(source.document(n)[0]) for n in range(source.num_documents)]
+    return [tokenizer.decode(whole_document(source, n)[0]) for n in range(source.num_documents)]
 
 
 def all_texts(splits):
@@ -119,8 +120,8 @@ def test_the_tail_of_a_single_document_is_held_out(folder, caplog, fraction):
     start, end = (decoded(s, splits)[0] for s in (splits.train, splits.validation))
     assert start + end == path.read_text()
     tokenizer = Tokenizer.from_file(str(splits.tokenizer))
-    assert splits.train.document(0)[0][0] == tokenizer.token_to_id(BOS)
-    assert splits.validation.document(0)[0][-1] == tokenizer.token_to_id(EOS)
+    assert whole_document(splits.train, 0)[0][0] == tokenizer.token_to_id(BOS)
+    assert whole_document(splits.validation, 0)[0][-1] == tokenizer.token_to_id(EOS)
 
 
 def test_more_documents_move_none_to_the_other_side(folder):
@@ -151,7 +152,7 @@ def test_neither_side_is_empty(folder, fraction):
 def test_targets_are_the_next_tokens(folder):
     write(folder, a="some text", b="more text")
     splits = prepare(folder)
-    tokens, targets = splits.train.document(0)
+    tokens, targets = whole_document(splits.train, 0)
     assert targets.tolist() == [*tokens[1:].tolist(), IGNORE_INDEX]
     assert splits.train.length(0) == len(tokens)
     assert tokens.max() < splits.vocab_size
@@ -162,7 +163,7 @@ def test_byte_lengths_of_a_documents_tokens_add_up_to_its_bytes(folder):
     write(folder, **contents)
     splits = prepare(folder)
     counted = [
-        int(splits.byte_lengths[source.document(n)[0]].sum())
+        int(splits.byte_lengths[whole_document(source, n)[0]].sum())
         for source in (splits.train, splits.validation)
         for n in range(source.num_documents)
     ]
@@ -343,7 +344,7 @@ def test_standard_library_of_this_interpreter_is_ready_to_train_on():
     assert splits.train.num_documents > 10 * splits.validation.num_documents > 0
     lengths = [splits.train.length(n) for n in range(splits.train.num_documents)]
     assert max(lengths) > 5 * sorted(lengths)[len(lengths) // 2]
-    tokens, _ = splits.validation.document(0)
+    tokens, _ = whole_document(splits.validation, 0)
     (content,) = decoded(splits.validation, splits)[:1]
     assert splits.byte_lengths[tokens].sum() == len(content.encode())
 
@@ -366,7 +367,7 @@ def test_copies_of_a_held_out_document_are_held_out(folder):
     write(folder, **{f"copy{i}": "the same text" for i in range(5)}, other="another text")
     splits = prepare(folder)
     sides = [
-        {bytes(side.document(i)[0]) for i in range(side.num_documents)}
+        {bytes(whole_document(side, i)[0]) for i in range(side.num_documents)}
         for side in (splits.train, splits.validation)
     ]
     assert not sides[0] & sides[1]

@@ -9,9 +9,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from packformer.corpus import Input, Preparation, load_manifest, prepare
+from packformer.corpus import Input, Preparation, load_manifest, open_shard, prepare
 from packformer.data import PackedDataModule, PackingSettings, TokenShards
 from packformer.data.rows import PackedRows
+from packformer.data.source import whole_document
 
 PACKING = PackingSettings(256, 64, lookahead=16)
 WORDS = ["the", "of", "packed", "row", "document", "token", "model", "loss"]
@@ -74,11 +75,45 @@ def test_one_epoch_holds_every_document_once(corpus):
 @pytest.mark.parametrize("at_once", [1, 3, None])
 def test_documents_are_those_of_the_shards(corpus, at_once):
     source = TokenShards(str(corpus), shards_at_once=at_once).prepare().train
-    total = sum(len(source.document(i)[0]) for i in range(source.num_documents))
+    total = sum(len(whole_document(source, i)[0]) for i in range(source.num_documents))
     assert total == sum(shard.tokens for shard in manifest_of(corpus).train)
-    assert [source.length(i) for i in range(9)] == [len(source.document(i)[0]) for i in range(9)]
-    tokens, targets = source.document(5)
+    assert [source.length(i) for i in range(9)] == [
+        len(whole_document(source, i)[0]) for i in range(9)
+    ]
+    tokens, targets = whole_document(source, 5)
     assert np.array_equal(tokens[1:], targets[:-1])
+
+
+class Watched(np.ndarray):
+    """Counts the ids that are read of it."""
+
+    read = 0
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        Watched.read += found.size
+        return np.asarray(found)
+
+
+@pytest.mark.parametrize("policy", ["split", "truncate"])
+def test_a_piece_reads_its_own_tokens_alone(tmp_path, monkeypatch, policy):
+    file = tmp_path / "one.txt"
+    file.write_text(" ".join(WORDS) * 2000)
+    prepare(Preparation(Input((str(file),)), tmp_path / "one", vocab_size=300))
+    corpus = manifest_of(tmp_path / "one")
+    replace(corpus, train=corpus.train + corpus.validation).save(tmp_path / "one")
+    source = TokenShards(str(tmp_path / "one")).prepare().train
+
+    def watched(*arguments):
+        ids, ends = open_shard(*arguments)
+        return ids.view(Watched), ends
+
+    monkeypatch.setattr("packformer.data.token_shards.open_shard", watched)
+    monkeypatch.setattr(Watched, "read", 0)
+    packing = PackingSettings(256, 64, policy, lookahead=16)
+    packed = PackedRows(source, packing, max_documents=64, seed=1, epochs=1)
+    tokens = sum(batch.num_tokens for batch in packed)
+    assert Watched.read == tokens > 0
 
 
 def test_fetched_shards_give_the_same_rows_as_those_on_disk(corpus, server, tmp_path, monkeypatch):

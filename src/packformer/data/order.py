@@ -28,12 +28,14 @@ class Cursor:
         group: of sections, in this epoch's order.
         position: pieces of this group's order that were read; documents, if the source has no end.
         tokens: read in all.
+        piece: of a source without end, pieces of the next document that were read.
     """
 
     epoch: int = 0
     group: int = 0
     position: int = 0
     tokens: int = 0
+    piece: int = 0
 
 
 @dataclass
@@ -243,8 +245,8 @@ class _OneSection:
     def length(self, index: int) -> int:
         return self._source.length(index)
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
-        return self._source.document(index)
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
+        return self._source.piece(index, start, length)
 
     def lengths(self, section: int, which: NDArray[np.int64] | None) -> NDArray[np.int64]:
         numbers = range(self.num_documents) if which is None else which.tolist()
@@ -262,8 +264,8 @@ def read(
     *,
     seed: int | None,
     epochs: int | None,
-) -> Iterator[list[Cut]]:
-    """What comes from ``cursor`` on; it and ``counts`` are kept up to date.
+) -> Iterator[Cut]:
+    """The pieces from ``cursor`` on; it and ``counts`` are kept up to date.
 
     Args:
         source: the documents.
@@ -292,7 +294,7 @@ def read(
                 for cut in group.cuts(cursor.position, stop):
                     cursor.position += 1
                     cursor.tokens += cut[2]
-                    yield [cut]
+                    yield cut
             cursor.group, cursor.position = cursor.group + 1, 0
         if whole and not found:
             raise _no_document(source.num_documents, settings)
@@ -301,20 +303,23 @@ def read(
 
 def _read_endless(
     source: DocumentSource, settings: PackingSettings, cursor: Cursor, counts: PackingCounts
-) -> Iterator[list[Cut]]:
+) -> Iterator[Cut]:
     limit, unusable = settings.max_seqlen, 0
     while True:
         document, length = cursor.position, source.length(cursor.position)
-        lengths = np.array([length])
-        pieces, found = count_pieces(lengths, settings, document)
-        cuts = [(document, n * limit, min(limit, length - n * limit)) for n in range(pieces[0])]
-        unusable = 0 if cuts else unusable + 1
+        pieces, found = count_pieces(np.array([length]), settings, document)
+        unusable = 0 if pieces[0] else unusable + 1
         if unusable == _MOST_UNUSABLE:
             raise _no_document(unusable, settings)
-        counts.add(found)
-        cursor.position += 1
-        cursor.tokens += sum(cut[2] for cut in cuts)
-        yield cuts
+        if cursor.piece == 0:
+            counts.add(found)
+        while cursor.piece < pieces[0]:
+            start = cursor.piece * limit
+            size = min(limit, length - start)
+            cursor.piece += 1
+            cursor.tokens += size
+            yield document, start, size
+        cursor.position, cursor.piece = cursor.position + 1, 0
 
 
 def _no_document(count: int, settings: PackingSettings) -> ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from packformer.data.order import Cursor, Cut, PackingCounts, read
@@ -63,7 +64,7 @@ class PackerState:
 class BestFitPacker:
     """Online best-fit packing with a bounded look-ahead.
 
-    A pool of about ``lookahead`` pieces is kept. Each row starts with the oldest piece, so that
+    A pool of ``lookahead`` pieces is kept. Each row starts with the oldest piece, so that
     none waits forever, and then takes, again and again, the longest piece that still fits; the
     pool is refilled from the source after each.
 
@@ -114,16 +115,14 @@ class BestFitPacker:
                 room -= piece.length
             yield row
 
-    def _refill(self, state: PackerState, reading: Iterator[list[Cut]]) -> None:
-        while len(state.pool) < self._settings.lookahead:
-            cuts = next(reading, None)
-            if cuts is None:
-                return
-            for document, start, length in cuts:
-                insort(state.pool, Piece(length, state.arrivals, document, start))
-                state.arrivals += 1
+    def _refill(self, state: PackerState, reading: Iterator[Cut]) -> None:
+        for document, start, length in islice(
+            reading, max(0, self._settings.lookahead - len(state.pool))
+        ):
+            insort(state.pool, Piece(length, state.arrivals, document, start))
+            state.arrivals += 1
 
-    def _read(self, state: PackerState) -> Iterator[list[Cut]]:
+    def _read(self, state: PackerState) -> Iterator[Cut]:
         """What enters the pool next; a state saved between two of these misses nothing.
 
         Of a mixture the source comes next that is the furthest behind its share of tokens.
@@ -146,12 +145,11 @@ class BestFitPacker:
                 zip(mixture.sources, state.cursors, strict=True)
             )
         }
-        counts = [source.num_documents or 0 for source in mixture.sources]
-        first = [sum(counts[:number]) for number in range(len(counts))]
         while readings:
             number = min(readings, key=lambda n: state.cursors[n].tokens / mixture.weights[n])
-            cuts = next(readings[number], None)
-            if cuts is None:
+            cut = next(readings[number], None)
+            if cut is None:
                 del readings[number]
             else:
-                yield [(first[number] + cut[0], *cut[1:]) for cut in cuts] if number else cuts
+                document, start, length = cut
+                yield mixture.starts[number] + document, start, length

@@ -188,6 +188,6 @@ class Lengths:
     def length(self, index: int) -> int:
         return self._lengths[index]
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
-        tokens = np.zeros(self._lengths[index], dtype=np.int64)
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
+        tokens = np.zeros(length, dtype=np.int64)
         return tokens, np.full_like(tokens, IGNORE_INDEX)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from packformer.batch import IGNORE_INDEX
 from packformer.cache import fingerprint
-from packformer.data.source import DataSplits, Tokens
+from packformer.data.source import DataSplits, Tokens, successors
 from packformer.settings import check_number, check_whole
 
 _TRAIN, _VALIDATION = 0, 1
+_BLOCK = 4096  # tokens with a random generator of their own: a piece needs no others
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RandomDocuments:
             byte_lengths=None,
             scores_answers=False,
             tokenizer=None,
-            fingerprint=fingerprint([repr(self)]),
+            fingerprint=fingerprint(["2", repr(self)]),
             description=f"random documents of {self.mean_length:g} tokens on average",
         )
 
@@ -77,7 +77,16 @@ class _Documents:
     def length(self, index: int) -> int:
         return self._length(self._rng(index))
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
-        rng = self._rng(index)
-        tokens = rng.integers(self.settings.vocab_size, size=self._length(rng))
-        return tokens, np.append(tokens[1:], IGNORE_INDEX)
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
+        first, end = start // _BLOCK * _BLOCK, start + length
+        blocks = [
+            self._block(index, at // _BLOCK, min(_BLOCK, end - at))
+            for at in range(first, end, _BLOCK)
+        ]
+        tokens = np.concatenate(blocks)[start - first :]
+        return tokens, successors(tokens)
+
+    def _block(self, index: int, block: int, size: int) -> Tokens:
+        """The first tokens of a block."""
+        seed = [self.settings.seed, self.split, index, 1 + block]
+        return np.random.default_rng(seed).integers(self.settings.vocab_size, size=size)

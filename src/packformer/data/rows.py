@@ -36,11 +36,10 @@ def collate_row(
     targets = np.full(row_length, IGNORE_INDEX, dtype=np.int64)
     end = 0
     for piece in pieces:
-        document_tokens, document_targets = source.document(piece.document)
         start, end = end, end + piece.length
-        part = slice(piece.start, piece.start + piece.length)
-        tokens[start:end] = document_tokens[part]
-        targets[start:end] = document_targets[part]
+        tokens[start:end], targets[start:end] = source.piece(
+            piece.document, piece.start, piece.length
+        )
         targets[end - 1] = IGNORE_INDEX  # its successor lies in no or another document
     lengths = [piece.length for piece in pieces]
     padding = [min(max_seqlen, row_length - at) for at in range(end, row_length, max_seqlen)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from packformer.batch import IGNORE_INDEX
 
 Tokens = NDArray[np.int64]
 
@@ -25,9 +30,27 @@ class DocumentSource(Protocol):
         """Tokens of document ``index``."""
         ...
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
-        """Tokens ``[L]`` and targets ``[L]`` (``IGNORE_INDEX`` where nothing is predicted)."""
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
+        """Tokens ``start : start + length`` of document ``index``, and a target for each.
+
+        A target is ``IGNORE_INDEX`` where nothing is predicted; that of the last token is not used,
+        for its successor lies outside the piece. A piece costs what its own length does, however
+        long the document is.
+        """
         ...
+
+
+def whole_document(source: DocumentSource, index: int) -> tuple[Tokens, Tokens]:
+    """Tokens ``[L]`` and targets ``[L]`` of all of document ``index``."""
+    return source.piece(index, 0, source.length(index))
+
+
+def successors(tokens: Tokens) -> Tokens:
+    """The targets of plain text: each token's successor, and nothing for the last."""
+    targets = np.empty_like(tokens)
+    targets[:-1] = tokens[1:]
+    targets[-1:] = IGNORE_INDEX
+    return targets
 
 
 @runtime_checkable
@@ -72,29 +95,32 @@ class Mixture:
     sources: Sequence[DocumentSource]
     weights: Sequence[float]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """Number of the first document of each source, and at the end that of all documents."""
+        return [0, *accumulate(source.num_documents or 0 for source in self.sources)]
+
     @property
     def num_documents(self) -> int:
         """Of all sources."""
-        return sum(source.num_documents or 0 for source in self.sources)
+        return self.starts[-1]
 
     def locate(self, index: int) -> tuple[DocumentSource, int]:
         """The source of document ``index``, and its number there."""
-        for source in self.sources:
-            count = source.num_documents or 0
-            if index < count:
-                return source, index
-            index -= count
-        raise IndexError(index)
+        if not 0 <= index < self.num_documents:
+            raise IndexError(index)
+        number = bisect_right(self.starts, index) - 1
+        return self.sources[number], index - self.starts[number]
 
     def length(self, index: int) -> int:
         """Tokens of document ``index``."""
         source, number = self.locate(index)
         return source.length(number)
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
-        """Tokens and targets of document ``index``."""
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
+        """Tokens and targets of a piece of document ``index``."""
         source, number = self.locate(index)
-        return source.document(number)
+        return source.piece(number, start, length)
 
 
 @dataclass(frozen=True)

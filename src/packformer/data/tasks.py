@@ -50,10 +50,12 @@ class GeneratedDocuments:
         """Tokens of document ``index``."""
         return self.task.length(self.task.size(self._rng(index)))
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
-        """Tokens and targets; only answers have a target."""
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
+        """Tokens and targets; only answers have a target. The document is generated whole."""
         rng = self._rng(index)
-        return self.task.generate(rng, self.task.size(rng))
+        tokens, targets = self.task.generate(rng, self.task.size(rng))
+        part = slice(start, start + length)
+        return tokens[part], targets[part]
 
 
 def _splits(task: _Task, vocab_size: int, num_validation: int, name: str) -> DataSplits:

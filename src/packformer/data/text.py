@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from packformer.batch import IGNORE_INDEX
 from packformer.cache import cached_folder, fingerprint
 from packformer.corpus.documents import Input, UndecodableError, text_of
 from packformer.corpus.tokenizer import (
@@ -27,7 +26,7 @@ from packformer.corpus.tokenizer import (
     token_byte_lengths,
     train_bpe,
 )
-from packformer.data.source import DataSplits, Tokens
+from packformer.data.source import DataSplits, Tokens, successors
 from packformer.settings import as_text, check_whole
 
 log = logging.getLogger(__name__)
@@ -59,11 +58,11 @@ class TokenizedDocuments:
         start, end = self.ranges[index]
         return int(end - start)
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         """Tokens, and each token's successor as its target."""
-        start, end = self.ranges[index]
-        tokens = self.ids[start:end].astype(np.int64)
-        return tokens, np.append(tokens[1:], IGNORE_INDEX)
+        first = int(self.ranges[index, 0]) + start
+        tokens = self.ids[first : first + length].astype(np.int64)
+        return tokens, successors(tokens)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from packformer.batch import IGNORE_INDEX
 from packformer.cache import cache_folder, fingerprint
 from packformer.corpus import Shard, load_manifest, open_shard, verify_shard
 from packformer.corpus.shards import (
@@ -30,7 +29,7 @@ from packformer.corpus.shards import (
 )
 from packformer.corpus.tokenizer import token_byte_lengths
 from packformer.data.fetch import ShardCache, is_url, read_url
-from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
+from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens, successors
 from packformer.settings import as_text, check_number, check_whole
 
 log = logging.getLogger(__name__)
@@ -350,8 +349,8 @@ class ShardedDocuments:
         _, start, end = self._range(index)
         return end - start
 
-    def document(self, index: int) -> tuple[Tokens, Tokens]:
+    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         """Tokens, and each token's successor as its target."""
-        ids, start, end = self._range(index)
-        tokens = ids[start:end].astype(np.int64)
-        return tokens, np.append(tokens[1:], IGNORE_INDEX)
+        ids, first, _ = self._range(index)
+        tokens = ids[first + start : first + start + length].astype(np.int64)
+        return tokens, successors(tokens)

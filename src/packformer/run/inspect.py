@@ -19,6 +19,7 @@ from packformer.settings import check_whole
 
 _COLORS = ("cyan", "yellow", "green", "magenta", "blue")
 _TOKENS_SHOWN = 12
+_TOKENS_PER_CHARACTER = 4  # at most, where each is a byte of UTF-8
 
 
 def inspect_documents(path: str, split: str, first: int, count: int, characters: int) -> None:
@@ -43,10 +44,12 @@ def inspect_documents(path: str, split: str, first: int, count: int, characters:
         raise ValueError(f"document {first} does not exist: {split} has {has}")
     tokenizer = Tokenizer.from_file(str(splits.tokenizer))
     for index in range(first, min(total, first + count)):
-        tokens, _ = source.document(index)
+        length = source.length(index)
+        tokens, _ = source.piece(index, 0, min(length, _TOKENS_PER_CHARACTER * (characters + 1)))
         text = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
-        console.rule(f"{split} document {index:,}: {len(tokens):,} tokens", align="left")
-        shown = text if len(text) <= characters else f"{text[:characters]} ..."
+        console.rule(f"{split} document {index:,}: {length:,} tokens", align="left")
+        whole = len(tokens) == length and len(text) <= characters
+        shown = text if whole else f"{text[:characters]} ..."
         console.print(Text(shown), soft_wrap=True)
 
 
