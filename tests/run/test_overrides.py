@@ -1,8 +1,14 @@
+import random
 import re
+import shlex
 
 import pytest
 
+from packformer.run.grammar import parse
 from packformer.run.overrides import refuse_altered_text
+
+_PRINTABLE = [chr(code) for code in range(32, 0x3000) if chr(code).isprintable()]
+_SPECIAL = [*"=,[]{}()#$\\'\"~:;&|<>*?!`%^+-@/. ", "1e3", "null"]
 
 
 @pytest.mark.parametrize(
@@ -78,3 +84,26 @@ def test_an_escape_and_a_dictionary_are_no_names():
         ValueError, match=re.escape("""as a dictionary: write 'data.path="{a:b}"'""")
     ):
         refuse_altered_text(["data.path={a:b}"])
+
+
+def _is_deliberate(name):
+    """Quotes, a list, a reference, a sweep, no value."""
+    return name.startswith(("'", '"', "[")) or "${" in name or "," in name or name == "null"
+
+
+def test_any_name_works_as_typed_or_the_message_shows_how():
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(600):
+        pools = draw.choices((_SPECIAL, _PRINTABLE, "ab1_"), (2, 1, 2), k=draw.randint(1, 12))
+        name = "".join(draw.choice(pool) for pool in pools)
+        argument = f"data.path={name}"
+        if _is_deliberate(name):
+            continue
+        try:
+            refuse_altered_text([argument])
+        except ValueError as error:
+            refused += 1
+            (argument,) = shlex.split(str(error).rpartition(": write ")[2])
+        assert str(parse(argument).value()) == name
+    assert 200 < refused < 500

@@ -2,6 +2,8 @@
 
 import random
 import shlex
+import shutil
+import subprocess
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -79,9 +81,11 @@ def test_any_name_is_read_back(name):
 
 def test_random_names_are_read_back():
     rng = random.Random(0)
-    signs = "ab/.\\'\"$ {}[](),=:#~é0-"
-    for _ in range(100):
-        name = "".join(rng.choices(signs, k=rng.randint(1, 9)))
+    signs = [*"ab/.\\'\"$ {}[](),=:#~é0-", "${", "\\${"]
+    printable = [chr(code) for code in range(32, 0x3000) if chr(code).isprintable()]
+    for number in range(600):
+        pool = signs if number % 2 else [*signs * 20, *printable]
+        name = "".join(rng.choices(pool, k=rng.randint(1, 12)))
         assert read_back(shown_override("data.path", name)) == name
 
 
@@ -95,3 +99,12 @@ def test_a_list_of_names_is_read_back_by_a_run():
 def test_what_needs_no_quotes_has_none():
     assert shown_override("data.path", "/data/my-corpus/v1") == "data.path=/data/my-corpus/v1"
     assert shown_override("data.path", "a b") == "'data.path=\"a b\"'"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_shell_hands_on_what_was_printed():
+    words = " ".join(shown_override("data.path", name) for name in NAMES)
+    command = ["bash", "-c", f"printf '%s\\0' {words}"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    arguments = done.stdout.decode().split("\0")[:-1]
+    assert [read_back(shlex.quote(argument)) for argument in arguments] == NAMES

@@ -6,7 +6,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
-from packformer.run.quoting import parse, quoted, read_value, shown_override
+from packformer.run.grammar import parse, read_value
+from packformer.run.shown_override import shown_override
 
 _TEXT = (
     *("data.path", "data.field", "data.tokenizer", "output_dir", "name", "resume"),
@@ -64,6 +65,5 @@ def _refuse_altered(name: str, value: str) -> None:
 def _shown(name: str, value: str) -> str:
     """With the value quoted; in a list each of its words, where they are none of the grammar's."""
     if value.startswith("[") and value.endswith("]") and not set(value[1:-1]) & set("[]{}()'\""):
-        words = [word.strip() for word in value[1:-1].split(",")]
-        return shlex.quote(f"{name}=[{','.join(map(quoted, words))}]")
+        return shown_override(name, [word.strip() for word in value[1:-1].split(",")])
     return shown_override(name, value)

@@ -34,7 +34,6 @@ from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.folder import csv_logger, write_records
 from packformer.run.lock import lock_run
 from packformer.run.naming import check_name, run_name
-from packformer.run.quoting import shown_override
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -44,6 +43,7 @@ from packformer.run.resume import (
     run_folder,
 )
 from packformer.run.secrets import refuse_secrets
+from packformer.run.shown_override import shown_override
 from packformer.run.summary import print_summary, summarize, write_summary
 from packformer.settings import as_text, check_known, check_whole
 from packformer.training import TrainingModule

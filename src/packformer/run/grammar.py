@@ -1,0 +1,25 @@
+"""What Hydra's grammar makes of an override."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+
+def parse(override: str) -> Override | None:
+    """The override as Hydra reads it; None where its grammar does not take it."""
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def read_value(text: str) -> Any:
+    """What Hydra reads ``text`` as behind the ``=``; None too for a sweep, or where it cannot."""
+    override = parse(f"x={text}")
+    if override is None or override.is_sweep_override():
+        return None
+    return override.value()

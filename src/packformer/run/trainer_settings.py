@@ -1,0 +1,79 @@
+"""Which arguments of ``lightning.Trainer`` a run takes, and what to set instead of the others."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+PASSED_ON = (
+    *("accelerator", "devices", "num_nodes", "precision", "strategy"),
+    *("max_steps", "min_steps", "max_time", "accumulate_grad_batches", "log_every_n_steps"),
+    *("deterministic", "detect_anomaly", "inference_mode", "profiler"),
+)
+"""What is handed to the Trainer, and acts."""
+
+OWN = ("validate_every_n_steps",)
+"""What packformer adds."""
+
+_STEPS = "the data have no end and no epochs: trainer.max_steps ends a run"
+_SAVED = "leave one out with callbacks.checkpoint=null or callbacks.last_checkpoint=null"
+_UNTESTED = "a run trains and validates, nothing else"
+INSTEAD = {
+    "logger": "choose one with logger=...",
+    "callbacks": "add one with +callbacks.NAME._target_=...",
+    "plugins": "checkpoints are written by packformer's own plugin, of which there can be one",
+    "max_epochs": _STEPS,
+    "min_epochs": _STEPS,
+    "limit_train_batches": _STEPS,
+    "reload_dataloaders_every_n_epochs": _STEPS,
+    "overfit_batches": "the data have no epochs: give a small data.path",
+    "limit_val_batches": "use loader.validation_rows",
+    "limit_test_batches": _UNTESTED,
+    "limit_predict_batches": _UNTESTED,
+    "val_check_interval": "use trainer.validate_every_n_steps",
+    "check_val_every_n_epoch": "use trainer.validate_every_n_steps",
+    "num_sanity_val_steps": "try everything in seconds with +debug=fast",
+    "fast_dev_run": "try everything in seconds with +debug=fast",
+    "barebones": "measure the bare step with `packformer bench step`",
+    "gradient_clip_val": "use max_grad_norm",
+    "gradient_clip_algorithm": "gradients are clipped by their norm: use max_grad_norm",
+    "default_root_dir": "use output_dir",
+    "enable_checkpointing": _SAVED,
+    "enable_progress_bar": "a terminal gets a bar, anything else a line from time to time",
+    "enable_model_summary": "add +callbacks.layers._target_="
+    "lightning.pytorch.callbacks.RichModelSummary",
+    "benchmark": "it chooses among cuDNN's convolutions, and the model has none",
+    "sync_batchnorm": "the model has no batch norm",
+    "use_distributed_sampler": "the loader itself gives every rank rows of its own",
+    "enable_autolog_hparams": "the whole configuration is in config.yaml, and in W&B",
+    "model_registry": "checkpoints are not uploaded",
+}
+"""The Trainer's other arguments, and why they are refused or what does the same."""
+
+_VARIABLE = "PL_TRAINER_"
+
+
+def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
+    """Refuses what the Trainer would not take, or what would not act.
+
+    Args:
+        trainer: the configuration's group of that name.
+
+    Raises:
+        ValueError: naming the setting, and the one to use.
+    """
+    for name, value in trainer.items():
+        if name in INSTEAD:
+            raise ValueError(f"trainer.{name} ({value}) cannot be set: {INSTEAD[name]}")
+        if name not in PASSED_ON and name not in OWN:
+            known = [*PASSED_ON, *OWN]
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean trainer.{near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"there is no setting trainer.{name}: {meant}")
+    for variable in os.environ:
+        # Lightning takes arguments from there too, whatever the configuration says.
+        if variable.startswith(_VARIABLE):
+            name = variable.removeprefix(_VARIABLE).lower()
+            raise ValueError(f"{variable} would change the run unrecorded: use trainer.{name}")
