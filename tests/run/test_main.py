@@ -22,7 +22,7 @@ _HAS_OPTUNA = find_spec("optuna") is not None
         ("model.width=abc", "width (abc) must be a whole number"),
         ("+model.depth=3", "unexpected keyword argument 'depth'"),
         ("+optimizer.lr=1", "optimizer does not take its settings"),
-        ("+trainer.epochs=1", "trainer does not take its settings"),
+        ("+trainer.epochs=1", "trainer.epochs, and trainer.min_epochs cannot be set: "),
         ("packing.row_length=1", "row_length (1) must be a whole number from 2 up"),
         ("packing.long_documents=keep", "must be one of split, truncate, drop, error"),
         ("data.path=/no/such/folder", "data.path /no/such/folder does not exist"),
@@ -30,11 +30,11 @@ _HAS_OPTUNA = find_spec("optuna") is not None
             "model.vocab_size=100",
             "token id 299 lies outside the vocabulary: model.vocab_size (100)",
         ),
-        ("trainer.precision=8-mixed", "must be auto or one of 32-true"),
+        ("trainer.precision=8-mixed", "(8-mixed) must be one of auto, 32-true"),
         ("trainer.max_steps=0", "trainer.max_steps (0) must be a whole number"),
-        ("attention.kernel=fast", "unknown attention kernel 'fast'"),
+        ("attention.kernel=fast", "attention.kernel (fast) must be one of auto, flash4"),
         ("attention.window=0", "window (0) must be a whole number from 1 up"),
-        ("compile=maybe", "compile (maybe) must be auto, true or false"),
+        ("compile=maybe", "compile (maybe) must be one of auto, true, false"),
         ("objective=val/beauty", "objective (val/beauty) must be one of val/loss"),
         ("resume=/no/such/run", "there is no checkpoint /no/such/run"),
         ("max_grad_norm=0", "max_grad_norm (0) must be positive"),
@@ -56,7 +56,7 @@ _HAS_OPTUNA = find_spec("optuna") is not None
         ("trainer.devices=0", "devices"),
         ("data.path=", "data.path () must be a path"),
         ("data.path=null", "data.path (null) must be a path"),
-        ("data.path=2024", "data.path 2024 does not exist: give a file, folder or .jsonl"),
+        ("data.path=2024", "data.path 2024 does not exist: give a file or folder"),
         ("data.field=null", "data.field (null) must be a name"),
         ("data.path=2_024", """as the number 2024: write 'data.path="2_024"'"""),
         ("data.path=[a,2e3]", """as the number 2000.0: write 'data.path=[a,"2e3"]'"""),
@@ -64,8 +64,8 @@ _HAS_OPTUNA = find_spec("optuna") is not None
         ("data.tokenizer=5", "5"),
         ("output_dir=null", "output_dir (null) must be a path"),
         ("resume=null", "resume (null): give auto, never, a run folder or a .ckpt file"),
-        ("+trainer.limit_val_batches=0", "trainer.limit_val_batches (0): a run ends with a valid"),
-        ("+sweep=learning_rate", "a sweep needs -m: python -m train -m ..."),
+        ("+trainer.limit_val_batches=0", "cannot be set: use loader.validation_rows"),
+        ("+sweep=learning_rate", "a sweep needs -m: packformer train -m ..."),
         ("name=a/b", "name (a/b) must begin with a letter or digit"),
         ("name=-x", "name (-x) must begin with a letter or digit"),
         ("resume=true", "give auto, never, a run folder or a .ckpt file"),
@@ -137,9 +137,9 @@ def test_what_only_a_gpu_has_is_refused_without_one(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("+experiment=gqq", "Could not find 'experiment/gqq'"),
-        ("model.depth=3", "there is no setting model.depth: `python -m train --cfg job` shows all"),
-        ("attention=gqq", "Could not find 'attention/gqq'"),
+        ("+experiment=gqq", "no experiment=gqq: did you mean +experiment=gqa? There are alibi, "),
+        ("model.depth=3", "there is no setting model.depth: model has activation_checkpointing, "),
+        ("attention=gqq", "there is no attention=gqq: did you mean attention=gqa?"),
         ("data=text", "data.path: Missing mandatory value"),
         *[("+sweep=optuna", "pip install 'packformer[optuna]'")] * (not _HAS_OPTUNA),
     ],
@@ -186,7 +186,7 @@ def test_the_process_exits_with_1_and_prints_no_traceback(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "train", "+experiment=gqq"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert "Could not find 'experiment/gqq'" in done.stderr
+    assert "there is no experiment=gqq" in done.stderr
     assert "Traceback" not in done.stderr
 
 

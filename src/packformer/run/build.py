@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from packformer.data import PackedDataModule
 from packformer.model import GPT
 from packformer.run.device import memory_bytes
 from packformer.run.naming import run_name
 from packformer.run.resume import LAST_CHECKPOINT
+from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
 from packformer.training import (
     AtomicCheckpointIO,
@@ -38,6 +40,7 @@ from packformer.training import (
 log = logging.getLogger(__name__)
 
 _VOCABULARY_MULTIPLE = 128
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
 def make(node: DictConfig) -> Any:
@@ -129,21 +132,6 @@ def _loss_chunk(
     return chunk_that_fits(data.row_length, model.vocab_size, bytes_per_logit, memory)
 
 
-def check_steps(trainer: Mapping[str, Any]) -> None:
-    """Checks the numbers of steps among the Trainer's settings.
-
-    Raises:
-        ValueError: naming one that is no whole number from 1 up.
-    """
-    for name in (
-        "max_steps",
-        "accumulate_grad_batches",
-        "validate_every_n_steps",
-        "log_every_n_steps",
-    ):
-        check_whole(f"trainer.{name}", trainer[name], at_least=1)
-
-
 def build_trainer(
     config: DictConfig,
     folder: Path,
@@ -155,14 +143,16 @@ def build_trainer(
 
     It has no logger yet: loggers write, and come last.
     """
-    options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    options: dict[str, Any] = make(config.trainer)
     check_steps(options)
     options |= {"accelerator": accelerator, "precision": precision}
     validate_every = options.pop("validate_every_n_steps")
     # Lightning counts micro-batches here.
     options["val_check_interval"] = validate_every * options["accumulate_grad_batches"]
+    options["profiler"] = _profiler(options.get("profiler"), folder)
     several = options["devices"] != 1 or options.get("num_nodes", 1) != 1
-    if several and options.get("strategy", "auto") == "auto":
+    strategy = options.get("strategy", "auto")
+    if strategy == "ddp" or (several and strategy == "auto"):
         # Buffers are constants. Sent before every forward they would also halt a validation whose
         # rows do not suffice for all ranks.
         options["strategy"] = DDPStrategy(broadcast_buffers=False)
@@ -189,6 +179,12 @@ def build_trainer(
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks.values()),
         )
+
+
+def _profiler(asked: Any, folder: Path) -> Any:
+    """Lightning's, its report in the run's folder: what it would log is left out of the log."""
+    kind = PROFILERS.get(asked) if isinstance(asked, str) else None
+    return asked if kind is None else kind(dirpath=folder, filename="profile")
 
 
 @rank_zero_only

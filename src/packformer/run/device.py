@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 
 _UNKNOWN_MEMORY = 8 * 2**30
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
@@ -28,6 +31,20 @@ def resolve_accelerator(accelerator: str) -> str:
             "sees none: use auto or cpu"
         )
     return choices[accelerator]
+
+
+def num_devices(devices: Any, accelerator: str) -> int:
+    """How many devices of this machine ``devices`` are: a number, a list, ``"0,1"``, ``"auto"``.
+
+    Raises:
+        ValueError: if they are none, or not there.
+    """
+    kind: Any = CUDAAccelerator if accelerator == "cuda" else CPUAccelerator
+    asked = kind.auto_device_count() if devices == "auto" else devices
+    try:
+        return len(kind.get_parallel_devices(kind.parse_devices(asked)))
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"trainer.devices ({devices}): {error}") from error
 
 
 def memory_bytes(accelerator: str) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
+
+from packformer.run.hints import explain
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 """What packformer, Hydra and OmegaConf raise for input they cannot use."""
@@ -17,8 +20,13 @@ _OUT_OF_MEMORY = "OutOfMemoryError"
 _NAMED_USER_ERRORS = (_OUT_OF_MEMORY, "MisconfigurationException")
 
 
-def one_line(error: BaseException) -> str:
-    """The message of ``error``, on one line, without what Hydra wraps around it."""
+def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
+    """The message of ``error``, on one line, without what Hydra wraps around it.
+
+    Args:
+        error: any.
+        overrides: the command line's; with them a refusal of Hydra's says what may have been meant.
+    """
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     if type(error).__name__ == _OUT_OF_MEMORY:
@@ -30,8 +38,8 @@ def one_line(error: BaseException) -> str:
     message = str(error).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:
         return "the Optuna sweeper is not installed: pip install 'packformer[optuna]'"
-    if unknown := re.search(r"Could not override '(.+?)'", message):  # Hydra's advice is to add it
-        return f"there is no setting {unknown[1]}: `python -m train --cfg job` shows all"
+    if isinstance(error, HydraException) and (hint := explain(message, overrides)):
+        return hint
     if isinstance(error, OmegaConfBaseException):
         message = message.splitlines()[0]
         if key := getattr(error, "full_key", None):

@@ -12,8 +12,9 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.naming import run_name
 from packformer.run.overrides import refuse_altered_text
@@ -31,6 +32,7 @@ _failures: list[str] = []
 def _job(config: DictConfig) -> float:
     """One run. A failure is reported and remembered, so that a sweep goes on with the next job."""
     try:
+        _check(config)
         from packformer.run.train import train  # slow to import: not before the configuration fits
 
         return train(config)
@@ -55,6 +57,13 @@ def _job(config: DictConfig) -> float:
         return math.nan
 
 
+def _check(config: DictConfig) -> None:
+    check_configuration(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN and hydra_config.sweeper.get("params"):
+        raise ValueError("a sweep needs -m: packformer train -m ...")
+
+
 def main() -> None:
     """Runs the command line; exits with 1 if a run failed."""
     _failures.clear()
@@ -69,7 +78,7 @@ def main() -> None:
     except Exception as error:
         if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(_EXIT_FAILURE)
     if _failures:
         sys.exit(_EXIT_FAILURE)

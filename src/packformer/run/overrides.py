@@ -29,6 +29,8 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
     """
     for override in overrides:
         name, separator, value = override.partition("=")
+        if separator and not name.lstrip("+~"):
+            raise ValueError(f"{override} names no setting: write NAME=VALUE")
         if not separator or parse(f"{name}=x") is None:  # no setting: Hydra says so
             continue
         if parse(override) is None:

@@ -26,14 +26,14 @@ from packformer.run.build import (
     build_module,
     build_trainer,
     build_wandb_logger,
-    check_steps,
     quiet_lightning,
 )
 from packformer.run.curve import draw_loss_curve
-from packformer.run.device import resolve_accelerator, resolve_precision
+from packformer.run.device import num_devices, resolve_accelerator, resolve_precision
 from packformer.run.folder import csv_logger, write_records
+from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
-from packformer.run.naming import check_name, run_name
+from packformer.run.naming import run_name
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -45,20 +45,12 @@ from packformer.run.resume import (
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
 from packformer.run.summary import print_summary, summarize, write_summary
-from packformer.settings import as_text, check_known, check_whole
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
 from packformer.training.module import DTYPES
 
 log = logging.getLogger(__name__)
 
-
-# All that is read of a configuration, at its top.
-_SETTINGS = (
-    *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
-    *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
-    *("loss_chunk", "max_grad_norm", "objective"),
-)
 
 # What Lightning advises without knowing that rows are made in memory and that data never end.
 _LIGHTNING_HINTS = (
@@ -85,13 +77,15 @@ def train(config: DictConfig) -> float:
     began = time.perf_counter()
     _log_to_console()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    check_name(config.name)
-    check_known(plain, _SETTINGS)
-    _check_run(plain)
     overrides = HydraConfig.get().overrides
     refuse_secrets(plain, [*overrides.task, *overrides.hydra])
     accelerator = resolve_accelerator(config.trainer.accelerator)
     precision = resolve_precision(str(config.trainer.precision), accelerator)
+    check_processes(
+        num_devices(config.trainer.devices, accelerator),
+        config.trainer.get("num_nodes", 1),
+        in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN,
+    )
     if config.logger.wandb is not None:
         wandb.resolve_mode(config.logger.wandb.mode)
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
@@ -142,23 +136,6 @@ def train(config: DictConfig) -> float:
         if lock is not None:
             lock.release()
     return metrics[config.objective]
-
-
-def _check_run(settings: dict[str, Any]) -> None:
-    """What can be known to be wrong before data are read."""
-    as_text("output_dir", settings["output_dir"], "path")
-    if settings["resume"] is None:
-        raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
-    check_whole("seed", settings["seed"], at_least=0)
-    check_steps(settings["trainer"])
-    if settings["trainer"].get("limit_val_batches", 1) == 0:
-        raise ValueError(
-            "trainer.limit_val_batches (0): a run ends with a validation; "
-            "trainer.validate_every_n_steps makes it rare, loader.validation_rows short"
-        )
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN and hydra_config.sweeper.get("params"):
-        raise ValueError("a sweep needs -m: python -m train -m ...")
 
 
 @rank_zero_only

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import Any
 
-PASSED_ON = (
+from packformer.run.nearest import nearest
+from packformer.settings import check_whole
+
+PASSED_ON = {
     *("accelerator", "devices", "num_nodes", "precision", "strategy"),
-    *("max_steps", "min_steps", "max_time", "accumulate_grad_batches", "log_every_n_steps"),
-    *("deterministic", "detect_anomaly", "inference_mode", "profiler"),
-)
+    *("max_steps", "max_time", "accumulate_grad_batches", "log_every_n_steps"),
+    *("deterministic", "detect_anomaly", "profiler"),
+}
 """What is handed to the Trainer, and acts."""
 
 OWN = ("validate_every_n_steps",)
@@ -26,6 +28,8 @@ INSTEAD = {
     "plugins": "checkpoints are written by packformer's own plugin, of which there can be one",
     "max_epochs": _STEPS,
     "min_epochs": _STEPS,
+    "min_steps": "Lightning then waits for the end of an epoch too, and the data have none: "
+    "give the callback that stops early more patience",
     "limit_train_batches": _STEPS,
     "reload_dataloaders_every_n_epochs": _STEPS,
     "overfit_batches": "the data have no epochs: give a small data.path",
@@ -48,11 +52,18 @@ INSTEAD = {
     "sync_batchnorm": "the model has no batch norm",
     "use_distributed_sampler": "the loader itself gives every rank rows of its own",
     "enable_autolog_hparams": "the whole configuration is in config.yaml, and in W&B",
+    "inference_mode": "validations within a training do without it",
     "model_registry": "checkpoints are not uploaded",
 }
 """The Trainer's other arguments, and why they are refused or what does the same."""
 
 _VARIABLE = "PL_TRAINER_"
+_STEP_COUNTS = (
+    "max_steps",
+    "accumulate_grad_batches",
+    "validate_every_n_steps",
+    "log_every_n_steps",
+)
 
 
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
@@ -68,12 +79,30 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
         if name in INSTEAD:
             raise ValueError(f"trainer.{name} ({value}) cannot be set: {INSTEAD[name]}")
         if name not in PASSED_ON and name not in OWN:
-            known = [*PASSED_ON, *OWN]
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean trainer.{near[0]}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"there is no setting trainer.{name}: {meant}")
+            raise ValueError(f"there is no setting trainer.{name}{_meant(name)}")
     for variable in os.environ:
         # Lightning takes arguments from there too, whatever the configuration says.
         if variable.startswith(_VARIABLE):
             name = variable.removeprefix(_VARIABLE).lower()
             raise ValueError(f"{variable} would change the run unrecorded: use trainer.{name}")
+    check_steps(trainer)
+
+
+def check_steps(trainer: Mapping[str, Any]) -> None:
+    """Checks the numbers of steps among the Trainer's settings.
+
+    Raises:
+        ValueError: naming one that is no whole number from 1 up.
+    """
+    for name in _STEP_COUNTS:
+        check_whole(f"trainer.{name}", trainer[name], at_least=1)
+
+
+def _meant(name: str) -> str:
+    known = sorted([*PASSED_ON, *OWN])
+    near = nearest(name, [*known, *INSTEAD])
+    if near is None:
+        return f": there are {', '.join(known)}"
+    if near in INSTEAD:
+        return f", and trainer.{near} cannot be set: {INSTEAD[near]}"
+    return f": did you mean trainer.{near}?"

@@ -1,0 +1,112 @@
+"""What can be known to be wrong before anything slow: torch's import, data, tokenizers."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from packformer.run.naming import check_name
+from packformer.run.nearest import nearest
+from packformer.run.trainer_settings import check_trainer_settings
+from packformer.settings import as_text, check_known, check_whole
+
+SETTINGS = (
+    *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
+    *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
+    *("loss_chunk", "max_grad_norm", "objective"),
+)
+"""All that is read of a configuration, at its top."""
+
+CHOICES: dict[str, tuple[str | bool | None, ...]] = {
+    "attention.kernel": ("auto", "flash4", "xformers", "flex", "sdpa", "reference"),
+    "compile": ("auto", True, False),
+    "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
+    "model.activation_checkpointing": ("none", "selective", "full"),
+    "objective": (
+        *("val/loss", "val/perplexity", "val/bits_per_byte"),
+        *("val/answer_accuracy", "val/exact_match"),
+    ),
+    "packing.long_documents": ("split", "truncate", "drop", "error"),
+    "trainer.accelerator": ("auto", "gpu", "cuda", "cpu"),
+    "trainer.profiler": ("simple", "advanced", "pytorch", None),
+    "trainer.precision": (
+        *("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true"),
+    ),
+}
+"""Values of settings that packformer's own classes choose by."""
+
+_OWN = "packformer."
+_READ_FILES = ("packformer.data.TextFiles", "packformer.data.TokenShards")
+
+
+def check_configuration(settings: Mapping[str, Any]) -> None:
+    """Refuses names of settings and choices that do not exist, and files that are not there.
+
+    Args:
+        settings: the resolved configuration, plain types only.
+
+    Raises:
+        ValueError: naming the setting, and what may have been meant.
+    """
+    check_name(settings.get("name"))
+    check_known(settings, SETTINGS)
+    check_trainer_settings(settings["trainer"])
+    for key, choices in CHOICES.items():
+        _check_choice(key, settings, choices)
+    as_text("output_dir", settings["output_dir"], "path")
+    if settings["resume"] is None:
+        raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
+    check_whole("seed", settings["seed"], at_least=0)
+    _check_files(settings["data"])
+
+
+def _check_choice(
+    key: str, settings: Mapping[str, Any], choices: tuple[str | bool | None, ...]
+) -> None:
+    *path, last = key.split(".")
+    node: Any = settings
+    for name in path:
+        node = node.get(name)
+        if not isinstance(node, Mapping) or not str(node.get("_target_", _OWN)).startswith(_OWN):
+            return  # left out, or of a class of the user's
+    if last not in node:
+        return
+    value = node[last]
+    if isinstance(value, Mapping):
+        return  # an object of the user's
+    if any(value == choice and type(value) is type(choice) for choice in choices):
+        return
+    shown = [_shown(choice) for choice in choices]
+    near = nearest(str(value), shown)
+    meant = f": did you mean {near}?" if near else ""
+    raise ValueError(f"{key} ({_shown(value)}) must be one of {', '.join(shown)}{meant}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_files(data: Mapping[str, Any]) -> None:
+    """Refuses paths of local files that do not exist."""
+    if data.get("_target_") not in _READ_FILES:
+        return
+    paths = data.get("path")
+    for path in paths if isinstance(paths, list) else [paths]:
+        _check_exists("data.path", as_text("data.path", path, "path"))
+    if data.get("tokenizer") is not None:
+        _check_exists("data.tokenizer", as_text("data.tokenizer", data["tokenizer"], "path"))
+
+
+def _check_exists(name: str, path: str) -> None:
+    place = Path(path).expanduser()
+    if "://" in path or place.exists():
+        return
+    beside = os.listdir(place.parent) if place.parent.is_dir() else []
+    near = difflib.get_close_matches(place.name, beside, n=1)
+    meant = f"did you mean {place.parent / near[0]}?" if near else "give a file or folder"
+    raise ValueError(f"{name} {path} does not exist: {meant}")

@@ -1,0 +1,180 @@
+"""What Hydra's refusals of a command line mean, and what was meant by it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from packformer.run.nearest import nearest
+from packformer.run.shown_override import shown_override
+
+_ALL = "`packformer train --cfg job` shows all"
+
+
+def explain(message: str, overrides: Sequence[str]) -> str | None:
+    """What to write instead, on one line; None if ``message`` is none of Hydra's refusals.
+
+    Args:
+        message: of Hydra's exception.
+        overrides: the command line's.
+    """
+    for pattern, answer in _ANSWERS.items():
+        if found := re.search(pattern, message, re.DOTALL):
+            return answer(found, overrides)
+    return None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What there is to be set.
+
+    Attributes:
+        groups: choices of each group.
+        keys: all settings of the composed configuration, and what holds them.
+    """
+
+    groups: dict[str, list[str]]
+    keys: list[str]
+
+    @property
+    def added(self) -> list[str]:
+        """Groups of which nothing is chosen unless it is added with a ``+``."""
+        return [group for group in self.groups if group not in self.keys]
+
+
+def _known(overrides: Sequence[str]) -> _Known:
+    """Of the configuration with those of ``overrides`` that choose something, if they fit."""
+    with _configuration():
+        loader = GlobalHydra.instance().config_loader()
+        groups = {
+            group: loader.get_group_options(group, ObjectType.CONFIG)
+            for group in loader.get_group_options("", ObjectType.GROUP)
+            if group != "hydra"
+        }
+        chosen = [o for o in overrides if _choice(o) in groups.get(_name(o), ())]
+        try:
+            keys = _keys(chosen)
+        except (HydraException, OmegaConfBaseException):
+            keys = _keys([])
+    return _Known(groups, keys)
+
+
+@contextmanager
+def _configuration() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_module("packformer.conf", version_base="1.3"):
+        yield
+
+
+def _name(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _choice(override: str) -> str:
+    return override.partition("=")[2]
+
+
+def _keys(overrides: list[str]) -> list[str]:
+    def walk(node: Any, path: str) -> Iterator[str]:
+        for name, child in node.items():
+            place = f"{path}.{name}" if path else str(name)
+            yield place
+            if isinstance(child, dict):
+                yield from walk(child, place)
+
+    config = compose("config", overrides, return_hydra_config=True)
+    return sorted(walk(OmegaConf.to_container(config), ""))
+
+
+def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
+    name = _name(found[1])
+    known = _known(overrides)
+    if name in known.groups:
+        given = next((o for o in overrides if _name(o) == name), f"{name}=...")
+        return f"nothing of {name} is chosen yet, so it is added: write +{given.lstrip('+')}"
+    elsewhere = _keys_elsewhere(name, known)
+    if name in elsewhere:
+        return f"{name} is a setting of {' and '.join(elsewhere[name])}: choose it too"
+    near = nearest(name, [*known.keys, *known.added]) or nearest(name, elsewhere)
+    place = name.rpartition(".")[0]
+    if near is not None and near != place:
+        meant = f"{'+' * (near in known.added)}{near}"
+        of = f" (of {' and '.join(elsewhere[near])})" if near in elsewhere else ""
+        return f"there is no setting {name}: did you mean {meant}{of}?"
+    siblings = [k.rpartition(".")[2] for k in known.keys if place and k.rpartition(".")[0] == place]
+    shown = ", ".join(k for k in siblings if not k.startswith("_"))
+    return f"there is no setting {name}: {f'{place} has {shown}' if shown else _ALL}"
+
+
+def _keys_elsewhere(name: str, known: _Known) -> dict[str, list[str]]:
+    """Settings that other choices of the group have, and which: ``data.path``: ``data=text``."""
+    group = name.partition(".")[0]
+    if group not in known.groups or group not in known.keys:
+        return {}
+    found: dict[str, list[str]] = {}
+    with _configuration():
+        for choice in known.groups[group]:
+            for key in _keys([f"{group}={choice}"]):
+                if key.startswith(f"{group}.") and key not in known.keys:
+                    found.setdefault(key, []).append(f"{group}={choice}")
+    return found
+
+
+def _no_choice(found: re.Match[str], overrides: Sequence[str]) -> str:
+    group, choice = found[1], found[2]
+    options = found[3].split()
+    plus = "+" * any(o.startswith(f"+{group}=") for o in overrides)
+    near = nearest(choice, options)
+    meant = f"did you mean {plus}{group}={near}? There" if near else "there"
+    return f"there is no {group}={choice}: {meant} are {', '.join(options)}"
+
+
+def _several(found: re.Match[str], overrides: Sequence[str]) -> str:
+    name, _, value = found[1].partition("=")
+    return (
+        f"{found[1]} is several values: a sweep over them needs -m (packformer train -m ...), "
+        f"a list brackets, one text quotes: {shown_override(name, value)}"
+    )
+
+
+def _no_override(found: re.Match[str], overrides: Sequence[str]) -> str:
+    given = found[1]
+    if given.startswith("-"):
+        return f"there is no option {given}: `packformer train --hydra-help` shows all"
+    known = _known(overrides)
+    chosen = [group for group, choices in known.groups.items() if given in choices]
+    if chosen:
+        plus = "+" * (chosen[0] in known.added)
+        return f"{given} is no setting: did you mean {plus}{chosen[0]}={given}?"
+    return f"{given} is no setting: write NAME=VALUE"
+
+
+def _without_plus(found: re.Match[str], overrides: Sequence[str]) -> str:
+    name = found[1]
+    given = next((o for o in overrides if _name(o) == name), f"{name}=...")
+    return f"{name} is there already: write {given.lstrip('+')}"
+
+
+_ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str]] = {
+    r"Could not override '(.+?)'": _no_setting,
+    r"Could not delete from config. '(.+?)' does not exist": _no_setting,
+    r"Could not find '([\w/]+)/([^/']*)'\s+Available options in '[^']+':(.*?)(?:Config search|$)": (
+        _no_choice
+    ),
+    r"Multiple values for (\S+)\. ": _without_plus,
+    r"An item is already at '(.+?)'": _without_plus,
+    r"force-add of config groups is not supported: '\+\+(.+?)=": _without_plus,
+    r"Ambiguous value for argument '(.+?)'\n": _several,
+    r"Error parsing override '(.+?)'\s+missing EQUAL": _no_override,
+    r"LexerNoViableAltException: ([^\n]+?)\n": _no_override,
+}

@@ -1,0 +1,105 @@
+"""Whoever started the processes of a run must have started as many as it has devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+_INTERACTIVE = ("bash", "interactive")  # names by which Lightning knows a shell within SLURM
+_MPI = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Processes that something else than Lightning started.
+
+    Attributes:
+        by: who did.
+        variable: of the environment, that says how many.
+        processes: how many, on all nodes.
+    """
+
+    by: str
+    variable: str
+    processes: int
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
+    """Who started this process as one of several, in Lightning's order of belief; None if nobody.
+
+    Raises:
+        ValueError: if the number of processes is none.
+    """
+    env = environment
+    if "TORCHELASTIC_RUN_ID" in env:
+        return _launched("torchrun", "WORLD_SIZE", env)
+    in_shell = env.get("SLURM_JOB_NAME") in _INTERACTIVE and env.get("SLURM_PROCID", "0") == "0"
+    if "SLURM_NTASKS" in env and not in_shell:
+        return _launched("SLURM", "SLURM_NTASKS", env)
+    if {"LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK"} <= env.keys():
+        return _launched("LSF", "JSM_NAMESPACE_SIZE", env)
+    for variable in _MPI:
+        if env.get(variable, "1") != "1":
+            return _launched("MPI", variable, env)
+    if "WORLD_SIZE" in env and ("RANK" in env or "LOCAL_RANK" in env):
+        return _launched("the environment", "WORLD_SIZE", env)
+    return None
+
+
+def _launched(by: str, variable: str, environment: Mapping[str, str]) -> Launched:
+    number = environment.get(variable, "")
+    if not number.isdecimal() or int(number) < 1:
+        raise ValueError(f"{variable} ({number}), set by {by}, must be a whole number from 1 up")
+    return Launched(by, variable, int(number))
+
+
+def check_processes(
+    num_devices: int,
+    num_nodes: int,
+    *,
+    in_sweep: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Refuses a number of processes that is not the run's number of devices.
+
+    Each process too many would train a run of its own, each too few would be waited for.
+
+    Args:
+        num_devices: of one node.
+        num_nodes: of the run.
+        in_sweep: whether other jobs follow in this process.
+        environment: of the process.
+
+    Raises:
+        ValueError: naming both numbers, and what to change.
+    """
+    found = launched(environment)
+    wanted = num_devices * num_nodes
+    if found is None:
+        if in_sweep and wanted > 1:
+            raise ValueError(
+                f"trainer.devices ({num_devices}): jobs of a sweep share a process, and a run on "
+                "several devices needs its own: start each without -m, or the sweep with torchrun"
+            )
+        return
+    if found.processes != wanted:
+        raise ValueError(
+            f"{found.by} started {found.processes} processes ({found.variable}), and "
+            f"trainer.devices ({num_devices}) x trainer.num_nodes ({num_nodes}) is {wanted}: "
+            f"make them equal{_alternative(found)}"
+        )
+    if found.by == "SLURM" and wanted > 1 and "SLURM_NTASKS_PER_NODE" not in environment:
+        raise ValueError(
+            f"SLURM_NTASKS ({wanted}) without SLURM_NTASKS_PER_NODE: give srun "
+            f"--ntasks-per-node={num_devices} instead of --ntasks"
+        )
+    if found.by == "MPI" and wanted > 1 and find_spec("mpi4py") is None:
+        raise ValueError(f"MPI started {wanted} processes ({found.variable}): pip install mpi4py")
+
+
+def _alternative(found: Launched) -> str:
+    if found.by != "SLURM" or found.processes != 1:
+        return ""
+    return ", or let Lightning start the processes: export SLURM_JOB_NAME=interactive"

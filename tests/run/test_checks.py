@@ -1,0 +1,102 @@
+"""Names and choices are checked before torch is imported, and against what there really is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from packformer.attention import KERNELS
+from packformer.data.settings import LONG_DOCUMENT_POLICIES
+from packformer.model.block import ACTIVATION_CHECKPOINTING
+from packformer.run.build import PROFILERS
+from packformer.run.checks import CHOICES
+from packformer.run.device import PRECISIONS
+from packformer.run.wandb import MODES, Mode
+
+
+def test_the_choices_are_those_there_are() -> None:
+    assert set(CHOICES["attention.kernel"]) == {"auto", *KERNELS}
+    assert CHOICES["model.activation_checkpointing"] == ACTIVATION_CHECKPOINTING
+    assert CHOICES["packing.long_documents"] == LONG_DOCUMENT_POLICIES
+    assert CHOICES["trainer.precision"] == ("auto", *PRECISIONS)
+    assert CHOICES["trainer.profiler"] == (*PROFILERS, None)
+    assert CHOICES["logger.wandb.mode"] == MODES
+    assert set(MODES) == {"auto", *get_args(Mode)}
+
+
+WRONG = {
+    "attention.kernel=flexx": "attention.kernel (flexx) must be one of auto, flash4, xformers, "
+    "flex, sdpa, reference: did you mean flex?",
+    "compile=1": "compile (1) must be one of auto, true, false",
+    "trainer.precision=bf16": "trainer.precision (bf16) must be one of auto, 32-true",
+    "trainer.accelerator=gpus": "did you mean gpu?",
+    "model.activation_checkpointing=ful": "did you mean full?",
+    "packing.long_documents=null": "packing.long_documents (null) must be one of split",
+    "objective=val/los": "did you mean val/loss?",
+    "+trainer.profiler=x": "trainer.profiler (x) must be one of simple, advanced, pytorch, null",
+    "+trainer.max_epochs=1": "trainer.max_epochs (1) cannot be set: the data have no end",
+    "+trainer.gradient_clip_val=1e-12": "(1e-12) cannot be set: use max_grad_norm",
+    "trainer.max_step=5": "there is no setting trainer.max_step: did you mean trainer.max_steps?",
+    "trainer.max_steps=0": "trainer.max_steps (0) must be a whole number from 1 up",
+    "experiment=gqa": "nothing of experiment is chosen yet, so it is added: write +experiment=gqa",
+    "attention=gqq": "there is no attention=gqq: did you mean attention=gqa?",
+    "+atention=gqa": "there is no setting atention: did you mean attention?",
+    "seed=1,2": "a sweep over them needs -m",
+    "data.path=a[1]": "write 'data.path=\"a[1]\"'",
+    "name=a/b": "name (a/b) must begin with",
+    "resume=null": "resume (null): give auto, never",
+    "+logger.api_key=1234": "logger.api_key looks like a secret",
+}
+
+
+def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path) -> None:
+    """In one process, in which an import of torch is an error."""
+    script = """if True:
+        import contextlib, io, sys
+        sys.modules["torch"] = sys.modules["lightning"] = None
+        from packformer.run.main import main
+        for override in sys.argv[1:]:
+            sys.argv = ["train", override]
+            with contextlib.redirect_stderr(io.StringIO()) as told:
+                try:
+                    main()
+                except SystemExit as end:
+                    code = end.code
+            print(code, told.getvalue().strip())
+    """
+    command = [sys.executable, "-c", script, *WRONG]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(WRONG), done.stderr
+    for line, message in zip(lines, WRONG.values(), strict=True):
+        assert line.startswith("1 error: ")
+        assert message in line
+
+
+@pytest.mark.parametrize("choice", ["data=text", "data=shards"])
+def test_a_path_that_is_not_there_is_told_with_one_that_is(
+    train: Callable, tmp_path: Path, choice: str
+) -> None:
+    (tmp_path / "my_corpus").mkdir()
+    done = train(choice, "data.path=my_corpsu")
+    assert done.code == 1
+    assert "data.path my_corpsu does not exist: did you mean my_corpus?" in done.err
+    done = train(choice, f"data.path={tmp_path}/nowhere/x")
+    assert f"data.path {tmp_path}/nowhere/x does not exist: give a file or folder" in done.err
+
+
+def test_a_tokenizer_that_is_not_there_is_told(train: Callable, small: list[str]) -> None:
+    done = train(*small, "data.tokenizer=tokenizer.json")
+    assert "data.tokenizer tokenizer.json does not exist: give a file or folder" in done.err
+
+
+def test_a_class_of_the_users_has_choices_of_its_own(train: Callable, small: list[str]) -> None:
+    done = train(*small, "attention._target_=nowhere.Mine", "attention.kernel=mine")
+    assert done.code == 1
+    assert "must be one of" not in done.err
+    assert "nowhere" in done.err

@@ -1,0 +1,77 @@
+"""Processes that were started are processes that train together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from packformer.run.launcher import check_processes
+
+SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "nodes"),
+    [
+        ({}, 1, 1),
+        ({}, 8, 1),
+        ({}, 8, 2),
+        (SLURM, 2, 1),
+        ({"SLURM_NTASKS": "1"}, 1, 1),
+        ({"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8"}, 8, 2),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}, 1, 1),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive", "SLURM_PROCID": "0"}, 2, 1),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "SLURM_NTASKS": "1"}, 2, 2),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, 4, 1),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "3"}, 4, 1),
+        ({"WORLD_SIZE": "4"}, 1, 1),
+    ],
+)
+def test_as_many_processes_as_devices_pass(environment, devices, nodes) -> None:
+    check_processes(devices, nodes, environment=environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "nodes", "message"),
+    [
+        (SLURM, 1, 1, "SLURM started 2 processes (SLURM_NTASKS), and trainer.devices (1) x"),
+        ({"SLURM_NTASKS": "1"}, 2, 1, "export SLURM_JOB_NAME=interactive"),
+        (SLURM, 2, 2, "trainer.devices (2) x trainer.num_nodes (2) is 4: make them equal"),
+        ({"SLURM_NTASKS": "2"}, 2, 1, "give srun --ntasks-per-node=2 instead of --ntasks"),
+        ({**SLURM, "SLURM_JOB_NAME": "bash"}, 1, 1, "SLURM started 2 processes"),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, 1, 1, "torchrun started 2 processes"),
+        ({"TORCHELASTIC_RUN_ID": "x"}, 1, 1, "WORLD_SIZE (), set by torchrun, must be a whole"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, 1, 1, "MPI started 2 processes (OMPI_COMM_WORLD_SIZE)"),
+        ({"PMI_SIZE": "3"}, 1, 1, "MPI started 3 processes (PMI_SIZE)"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, 1, 1, "the environment started 2 processes"),
+        (
+            dict.fromkeys(("LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK"), "0")
+            | {"JSM_NAMESPACE_SIZE": "6"},
+            *(1, 1, "LSF started 6 processes (JSM_NAMESPACE_SIZE)"),
+        ),
+    ],
+)
+def test_another_number_is_refused(environment, devices, nodes, message) -> None:
+    with pytest.raises(ValueError, match="^[^\n]+$") as caught:
+        check_processes(devices, nodes, environment=environment)
+    assert message in str(caught.value)
+
+
+def test_a_sweep_over_several_devices_needs_a_launcher() -> None:
+    with pytest.raises(ValueError, match=r"trainer.devices \(2\): jobs of a sweep share a process"):
+        check_processes(2, 1, in_sweep=True, environment={})
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}
+    check_processes(2, 1, in_sweep=True, environment=torchrun)
+    check_processes(1, 1, in_sweep=True, environment={})
+
+
+def test_a_second_task_of_slurm_does_not_train_a_run_of_its_own(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    done = train(*small)
+    assert done.code == 1
+    assert "error: SLURM started 2 processes" in done.err
+    assert not list(tmp_path.glob("runs/*"))
