@@ -48,7 +48,7 @@ def test_other_libraries_are_measured_where_they_are_installed(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "Could not find 'experiment/nothing'"),
+        (["nothing"], "there is no experiment=nothing: "),
         (["gqa", "model.widht=3"], "widht"),
         (["gqa", "--steps", "0"], "steps (0) must be at least 1"),
     ],

@@ -25,7 +25,6 @@ def nearest(name: str, known: Collection[str]) -> str | None:
     return (
         _closest(last, siblings, _SIBLING)
         or _of_initials(last, siblings)
-        or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_ANYWHERE)), None)
         or _closest(last, known, _ANYWHERE)
         or _of_initials(last, known)
     )
