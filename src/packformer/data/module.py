@@ -15,6 +15,7 @@ from packformer.batch import PackedBatch
 from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet
+from packformer.data.workers import prepare_for_workers
 from packformer.settings import check_whole
 
 _SAMPLED_ROWS = 32
@@ -65,6 +66,8 @@ class PackedDataModule(L.LightningDataModule):
                 check_whole(name, value, at_least=1)
         check_whole("num_workers", num_workers, at_least=0)
         check_whole("seed", seed, at_least=0)
+        if num_workers:
+            prepare_for_workers(num_workers)
         self._validation_rows = validation_rows
         self._num_workers = num_workers
         self._seed = seed

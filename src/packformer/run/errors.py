@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,11 @@ USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 """What packformer, Hydra and OmegaConf raise for input they cannot use."""
 # By name: torch and Lightning are slow to import.
 _OUT_OF_MEMORY = "OutOfMemoryError"
+_LOST_PROCESS = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) "
+    r"(?:is killed by signal: (.+?)\.|exited unexpectedly)"
+)
+_RAISED_IN_PROCESS = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal Trace")
 _NAMED_USER_ERRORS = (_OUT_OF_MEMORY, "MisconfigurationException")
 
 
@@ -35,7 +41,7 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
             "lower packing.row_length and raise trainer.accumulate_grad_batches instead "
             f"({_first_line(error)})"
         )
-    message = str(error).partition("Config search path:")[0]
+    message = _of_loader_process(str(error)).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:
         return "the Optuna sweeper is not installed: pip install 'packformer[optuna]'"
     if isinstance(error, HydraException) and (hint := explain(message, overrides)):
@@ -49,7 +55,25 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message is meant for the user; anything else is a bug and shows its traceback."""
-    return isinstance(error, USER_ERRORS) or type(error).__name__ in _NAMED_USER_ERRORS
+    if isinstance(error, USER_ERRORS) or type(error).__name__ in _NAMED_USER_ERRORS:
+        return True
+    message = str(error)
+    raised = _RAISED_IN_PROCESS.match(message)  # a RuntimeError where torch cannot make its kind
+    kind = getattr(builtins, raised[1], object) if raised else object
+    return issubclass(kind, USER_ERRORS) or bool(_LOST_PROCESS.match(message))
+
+
+def _of_loader_process(message: str) -> str:
+    """What torch's loader says of its processes, in our words; any other message as it is."""
+    if lost := _LOST_PROCESS.match(message):
+        signal = f" ({lost[2]})" if lost[2] else ""
+        return (
+            f"a loader process (pid {lost[1]}) died{signal}: if the machine ran out of memory, "
+            "lower loader.num_workers; what was saved is whole"
+        )
+    if raised := _RAISED_IN_PROCESS.match(message):
+        return message.rpartition(f"{raised[1]}: ")[2]
+    return message
 
 
 def _first_line(error: BaseException) -> str:
