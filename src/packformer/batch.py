@@ -27,6 +27,7 @@ class PackedBatch:
         num_targets: tokens that count in the loss.
         lengths: tokens of each document, or piece of a split one, padding left out.
         position: where the data stood after this row, for the checkpoint; plain types only.
+        corpus: number of the corpus that a row of validation is of.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class PackedBatch:
         num_targets: int,
         lengths: tuple[int, ...],
         position: dict[str, Any],
+        corpus: int = 0,
     ) -> None:
         self.tokens = tokens
         self.targets = targets
@@ -47,6 +49,7 @@ class PackedBatch:
         self.num_targets = num_targets
         self.lengths = lengths
         self.position = position
+        self.corpus = corpus
 
     def _with(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> PackedBatch:
         return PackedBatch(
@@ -57,6 +60,7 @@ class PackedBatch:
             num_targets=self.num_targets,
             lengths=self.lengths,
             position=self.position,
+            corpus=self.corpus,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from packformer.attention import PackedLayout
 from packformer.batch import IGNORE_INDEX
-from packformer.training.metrics import AnswerAccuracy, TokenLoss
+from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
 
 
 def test_loss_is_the_mean_over_all_tokens_not_the_mean_of_means():
@@ -53,6 +53,33 @@ def test_reset_forgets():
     metric.reset()
     metric.update(torch.tensor(3.0), 1)
     assert metric.compute() == {"loss": 3.0, "perplexity": pytest.approx(math.exp(3))}
+
+
+def test_the_losses_of_corpora_are_their_own_and_make_up_the_whole():
+    whole, apart = TokenLoss(), CorpusLoss(["news", "a/b c"])
+    for corpus, nats, targets, size in [(0, 6.0, 2, 5), (1, 8.0, 8, 0), (0, 1.0, 5, 2)]:
+        whole.update(torch.tensor(nats), targets, size)
+        apart.update(corpus, torch.tensor(nats), targets, size)
+    found = apart.compute()
+    assert found == {
+        "loss/news": 1.0,
+        "loss/a/b c": 1.0,
+        "bits_per_byte/news": pytest.approx(1 / math.log(2)),
+    }
+    assert whole.compute()["loss"] == pytest.approx((7 * found["loss/news"] + 8 * 1.0) / 15)
+    apart.reset()
+    apart.update(1, torch.tensor(3.0), 1)
+    assert math.isnan(apart.compute()["loss/news"])
+    assert apart.compute()["loss/a/b c"] == 3.0
+
+
+def test_the_losses_of_corpora_are_summed_over_ranks_whatever_each_has_seen():
+    ranks = [CorpusLoss(["a", "b"]).to(torch.bfloat16) for _ in range(2)]
+    ranks[0].update(0, torch.tensor(2.0**30), 2**28)
+    ranks[1].update(1, torch.tensor(3.0), 1)
+    ranks[1].update(0, torch.tensor(1.0), 2**28)
+    ranks[0].merge_state(ranks[1])
+    assert ranks[0].compute() == {"loss/a": (2**30 + 1) / 2**29, "loss/b": 3.0}
 
 
 def test_no_token_has_no_loss():

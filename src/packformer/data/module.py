@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader
 from packformer.batch import PackedBatch
 from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
-from packformer.data.source import DataSet
+from packformer.data.source import DataSet, Mixture
+from packformer.data.validation import ValidationRows
 from packformer.data.workers import prepare_for_workers
 from packformer.settings import check_whole
 
@@ -32,7 +34,8 @@ class PackedDataModule(L.LightningDataModule):
         packing: how they become rows.
         max_documents_per_row: room of a row; None to measure it: a quarter more than the fullest
             of the first rows holds.
-        validation_rows: rows of validation data; None for all of it.
+        validation_rows: rows of validation data, shared out by the tokens of several corpora, at
+            least one of each; None for all of it.
         num_workers: loader processes; 0 packs in the training process.
         seed: of the training order.
 
@@ -98,6 +101,12 @@ class PackedDataModule(L.LightningDataModule):
         """Longest document a row can hold, in tokens."""
         return self._packing.max_seqlen
 
+    @property
+    def corpora(self) -> Sequence[str]:
+        """Names of the corpora validated on, by ``PackedBatch.corpus``; () if there is but one."""
+        validation = self.splits.validation
+        return validation.names if isinstance(validation, Mixture) else ()
+
     def _train_rows(self) -> PackedRows:
         return PackedRows(
             self.splits.train,
@@ -113,7 +122,7 @@ class PackedDataModule(L.LightningDataModule):
             return {}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def _loader(self, rows: PackedRows) -> DataLoader[PackedBatch]:
+    def _loader(self, rows: PackedRows | ValidationRows) -> DataLoader[PackedBatch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(rows, batch_size=None, num_workers=self._num_workers, pin_memory=on_gpu)
 
@@ -121,15 +130,12 @@ class PackedDataModule(L.LightningDataModule):
         return self._loader(self._train_rows())
 
     def val_dataloader(self) -> DataLoader[PackedBatch]:
-        ranks = self._ranks()
-        rows = PackedRows(
+        rows = ValidationRows(
             self.splits.validation,
             self._packing,
             max_documents=self.max_documents,
-            seed=0,  # the same rows in every run, whatever its seed
-            epochs=1,
             limit=self._validation_rows,
-            **ranks,
+            **self._ranks(),
         )
         return self._loader(rows)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from packformer.data.packing import BestFitPacker, PackerState, Piece
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DocumentSource
 
+_Row = TypeVar("_Row")
+
 
 def collate_row(
     source: DocumentSource,
@@ -26,6 +28,7 @@ def collate_row(
     max_seqlen: int,
     max_documents: int,
     position: dict[str, Any],
+    corpus: int = 0,
 ) -> PackedBatch:
     """Lays the tokens and targets of ``pieces`` one after another and pads to ``row_length``.
 
@@ -55,15 +58,27 @@ def collate_row(
         num_targets=int((targets != IGNORE_INDEX).sum()),
         lengths=tuple(lengths),
         position=position,
+        corpus=corpus,
     )
+
+
+def own_turns(rows: Iterator[_Row], rank: int, world_size: int) -> Iterator[_Row]:
+    """The rows of this process: of rank r of W rows r, r + W, ..., in turns of its workers."""
+    worker = get_worker_info()
+    worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+    for turn in count():
+        group = list(islice(rows, world_size))
+        if rank >= len(group):
+            return
+        if turn % num_workers == worker_id:
+            yield group[rank]
 
 
 class PackedRows(IterableDataset[PackedBatch]):
     """A stream of packed rows that can start anywhere.
 
-    Every process packs the same global stream and keeps its own rows: rank r of W takes rows
-    r, r + W, ... and within a rank the loader's workers take turns. The stream, and so the saved
-    position, depends neither on the number of workers nor of ranks.
+    Every process packs the same global stream and keeps its own rows (``own_turns``): the stream,
+    and so the saved position, depends neither on the number of workers nor of ranks.
 
     Args:
         source: the documents.
@@ -101,8 +116,6 @@ class PackedRows(IterableDataset[PackedBatch]):
         self._world_size = world_size
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        worker = get_worker_info()
-        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
         state = PackerState() if self._start is None else PackerState.from_dict(self._start)
         packer = BestFitPacker(
             self._source,
@@ -112,16 +125,12 @@ class PackedRows(IterableDataset[PackedBatch]):
             epochs=self._epochs,
         )
         rows = islice(packer.rows(state), self._limit)
-        for turn in count():
-            group = list(islice(rows, self._world_size))
-            if self._rank >= len(group):
-                return
-            if turn % num_workers == worker_id:
-                yield collate_row(
-                    self._source,
-                    group[self._rank],
-                    row_length=self._settings.row_length,
-                    max_seqlen=self._settings.max_seqlen,
-                    max_documents=self._max_documents,
-                    position=state.to_dict(),
-                )
+        for row in own_turns(rows, self._rank, self._world_size):
+            yield collate_row(
+                self._source,
+                row,
+                row_length=self._settings.row_length,
+                max_seqlen=self._settings.max_seqlen,
+                max_documents=self._max_documents,
+                position=state.to_dict(),
+            )

@@ -90,10 +90,12 @@ class Mixture:
     Attributes:
         sources: finite ones.
         weights: of each; of the tokens read, source i gives its weight by the sum of all.
+        names: of each, all different, for what is measured of it.
     """
 
     sources: Sequence[DocumentSource]
     weights: Sequence[float]
+    names: Sequence[str] = ()
 
     @cached_property
     def starts(self) -> list[int]:
@@ -129,7 +131,8 @@ class DataSplits:
 
     Attributes:
         train: documents to learn from.
-        validation: documents to measure on; finite.
+        validation: documents to measure on; finite. Each source of a ``Mixture`` is measured by
+            itself, too.
         vocab_size: V; every token id is below it.
         byte_lengths: int64 ``[V]``, bytes of text each token stands for; None if it is no text.
         scores_answers: whether exact-match accuracy of the targets is a meaningful metric.

@@ -28,6 +28,7 @@ from packformer.corpus.shards import (
     verify_ids,
 )
 from packformer.corpus.tokenizer import token_byte_lengths
+from packformer.data.corpus_names import corpus_names
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens, successors
 from packformer.settings import as_text, check_number, check_whole
@@ -87,14 +88,15 @@ class TokenShards:
         if self.verify:
             for corpus in corpora:
                 corpus.verify()
-        sources = [self._source([corpus], "train") for corpus in corpora]
+        sources = [self._source(corpus, "train") for corpus in corpora]
         for corpus, source in zip(corpora, sources, strict=True):
             if not source.num_documents:
                 raise ValueError(f"{corpus.path} holds no document to train on")
-        validation = self._source(corpora, "validation")
+        names = corpus_names([corpus.path for corpus in corpora])
+        validation = self._validation(corpora, names)
         if weights is None:
             weights = [totals(corpus.manifest.train)["tokens"] for corpus in corpora]
-        train: DocumentSource = sources[0] if len(sources) == 1 else Mixture(sources, weights)
+        train = sources[0] if len(sources) == 1 else Mixture(sources, weights, names)
         tokenizer = Tokenizer.from_file(str(first.tokenizer))
         shards = [s for c in corpora for s in (*c.manifest.train, *c.manifest.validation)]
         found = totals(shards)
@@ -122,12 +124,24 @@ class TokenShards:
             )
         return list(self.weights)
 
-    def _source(self, corpora: list[_Corpus], split: str) -> ShardedDocuments:
-        fetched = any(corpus.is_url for corpus in corpora)
-        at_once = self.shards_at_once or (_AT_ONCE_FETCHED if fetched else _AT_ONCE_LOCAL)
+    def _validation(self, corpora: list[_Corpus], names: list[str]) -> DocumentSource:
+        """What is held out, of several corpora side by side."""
+        if len(corpora) == 1:
+            return self._source(corpora[0], "validation")
+        held_out = []
+        for corpus, name in zip(corpora, names, strict=True):
+            if tokens := totals(corpus.manifest.validation)["tokens"]:
+                held_out.append((self._source(corpus, "validation"), tokens, name))
+            else:
+                log.warning("%s has no document held out: it is not validated on", corpus.path)
+        sources, sizes, shown = zip(*held_out, strict=True) if held_out else ((), (), ())
+        return Mixture(sources, sizes, shown)
+
+    def _source(self, corpus: _Corpus, split: str) -> ShardedDocuments:
+        default = _AT_ONCE_FETCHED if corpus.is_url else _AT_ONCE_LOCAL
+        at_once = self.shards_at_once or default
         places = [
             _ShardAt(corpus.path, shard, corpus.manifest.dtype, corpus.manifest.vocab_size)
-            for corpus in corpora
             for shard in getattr(corpus.manifest, split)
         ]
         return ShardedDocuments(places, at_once, int(self.cache_gib * 2**30))

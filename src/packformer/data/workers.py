@@ -20,7 +20,7 @@ from packformer.batch import PackedBatch
 
 _LOADERS = 2  # of training and of validation, at the same time
 _LOCKS, _LOCKS_PER_WORKER = 8, 3  # of a loader: in its queues and its event
-_PLAIN = ("num_tokens", "num_targets", "lengths", "position")
+_PLAIN = ("num_tokens", "num_targets", "lengths", "position", "corpus")
 
 
 def prepare_for_workers(num_workers: int) -> None:

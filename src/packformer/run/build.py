@@ -116,6 +116,7 @@ def build_module(
         identity=identity,
         byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
         score_answers=data.splits.scores_answers,
+        corpora=data.corpora,
         compile=accelerator == "cuda" if config.compile == "auto" else config.compile,
         loss_chunk=_loss_chunk(config.loss_chunk, model, data, accelerator, precision),
     )

@@ -38,6 +38,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 }
 """Values of settings that packformer's own classes choose by."""
 
+_OF_A_CORPUS = ("val/loss/", "val/bits_per_byte/")
 _OWN = "packformer."
 _READ_FILES = ("packformer.data.TextFiles", "packformer.data.TokenShards")
 
@@ -77,6 +78,8 @@ def _check_choice(
     value = node[last]
     if isinstance(value, Mapping):
         return  # an object of the user's
+    if key == "objective" and str(value).startswith(_OF_A_CORPUS):
+        return  # which corpora there are the data say
     if any(value == choice and type(value) is type(choice) for choice in choices):
         return
     shown = [_shown(choice) for choice in choices]

@@ -87,6 +87,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     ):
         if summary.get(key) is not None:
             table.add_row(label, form.format(summary[key]))
+        for name, value in summary.items():  # of the corpora of a mixture
+            if name.startswith(f"{key}/") and value is not None:
+                table.add_row(Text(f"  {name.removeprefix(key + '/')}"), form.format(value))
     if summary["peak_memory_bytes"] is not None:
         table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("attention", summary["kernel"])

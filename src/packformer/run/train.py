@@ -162,6 +162,8 @@ def _check_objective(objective: str, data: PackedDataModule) -> None:
     measured = ["loss", "perplexity"]
     measured += ["bits_per_byte"] if data.splits.byte_lengths is not None else []
     measured += ["answer_accuracy", "exact_match"] if data.splits.scores_answers else []
+    per_corpus = [name for name in measured if name in ("loss", "bits_per_byte")]
+    measured += [f"{name}/{corpus}" for name in per_corpus for corpus in data.corpora]
     names = [f"val/{name}" for name in measured]
     if objective not in names:
         raise ValueError(f"objective ({objective}) must be one of {', '.join(names)}")

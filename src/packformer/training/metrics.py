@@ -22,17 +22,17 @@ class _Sums(Metric):
 
     full_state_update = False
 
-    def __init__(self, dtype: torch.dtype, *names: str) -> None:
+    def __init__(self, dtype: torch.dtype, *names: str, size: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self._state_dtype = dtype
+        self._state_dtype, self._size = dtype, size
         for name in names:
-            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(size, dtype=dtype), dist_reduce_fx="sum")
 
     def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> torch.nn.Module:
         applied = super()._apply(fn, exclude_state)
         for name in self._defaults:
             setattr(self, name, getattr(self, name).to(self._state_dtype))
-            self._defaults[name] = torch.zeros((), dtype=self._state_dtype)
+            self._defaults[name] = torch.zeros(self._size, dtype=self._state_dtype)
         return applied
 
 
@@ -58,16 +58,56 @@ class TokenLoss(_Sums):
 
     def compute(self) -> dict[str, float]:
         """Metrics over everything added since the last reset."""
-        nll, num_targets, num_bytes = (
-            self.nll.item(),
-            self.num_targets.item(),
-            self.num_bytes.item(),
+        loss, bits_per_byte = _means(
+            self.nll.item(), self.num_targets.item(), self.num_bytes.item()
         )
-        loss = nll / num_targets if num_targets else math.nan
         metrics = {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
-        if num_bytes:
-            metrics["bits_per_byte"] = nll / math.log(2) / num_bytes
+        if bits_per_byte is not None:
+            metrics["bits_per_byte"] = bits_per_byte
         return metrics
+
+
+def _means(nll: float, num_targets: float, num_bytes: float) -> tuple[float, float | None]:
+    """Nats per counted token (NaN of none), and bits per byte (None where no byte was counted)."""
+    loss = nll / num_targets if num_targets else math.nan
+    return loss, nll / math.log(2) / num_bytes if num_bytes else None
+
+
+class CorpusLoss(_Sums):
+    """``loss`` and, if bytes were counted, ``bits_per_byte`` of each of several corpora.
+
+    ``compute`` gives ``loss/NAME`` and ``bits_per_byte/NAME``. Weighted with their counted tokens
+    the losses make up that of ``TokenLoss``.
+
+    Args:
+        names: of the corpora.
+    """
+
+    nll: Tensor
+    num_targets: Tensor
+    num_bytes: Tensor
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(torch.float64, "nll", "num_targets", "num_bytes", size=(len(names),))
+        self._names = tuple(names)
+
+    def update(
+        self, corpus: int, nll: Tensor, num_targets: int, num_bytes: Tensor | int = 0
+    ) -> None:
+        """Adds a batch of the corpus of this number, see ``TokenLoss.update``."""
+        self.nll[corpus] += nll
+        self.num_targets[corpus] += num_targets
+        self.num_bytes[corpus] += num_bytes
+
+    def compute(self) -> dict[str, float]:
+        """Metrics over everything added since the last reset."""
+        losses, bits = {}, {}
+        sums = (state.tolist() for state in (self.nll, self.num_targets, self.num_bytes))
+        for name, *of_one in zip(self._names, *sums, strict=True):
+            losses[f"loss/{name}"], bits_per_byte = _means(*of_one)
+            if bits_per_byte is not None:
+                bits[f"bits_per_byte/{name}"] = bits_per_byte
+        return losses | bits
 
 
 class AnswerAccuracy(_Sums):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.training.data_wait import DataWait
 from packformer.training.loss import next_token_loss, summed_nats
-from packformer.training.metrics import AnswerAccuracy, TokenLoss
+from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
 from packformer.training.recompilation import warn_of_recompilation
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class TrainingModule(L.LightningModule):
         identity: settings that a checkpoint cannot go on without, plain types; kept in it.
         byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
         score_answers: measure exact-match accuracy in validation.
+        corpora: names of those that rows of validation are of, each measured by itself too.
         compile: compile model and loss as one graph.
         loss_chunk: tokens whose logits exist at the same time in training, see
             ``next_token_loss``; None for all.
@@ -73,6 +74,7 @@ class TrainingModule(L.LightningModule):
         identity: dict[str, Any] | None = None,
         byte_lengths: Tensor | None = None,
         score_answers: bool = False,
+        corpora: Sequence[str] = (),
         compile: bool = False,
         loss_chunk: int | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class TrainingModule(L.LightningModule):
         self.train_loss.persistent(True)  # a checkpoint may lie between two records
         self.val_loss = TokenLoss()
         self.val_answers = AnswerAccuracy() if score_answers else None
+        self.val_corpora = CorpusLoss(corpora) if corpora else None
         self.grad_norm: Tensor | None = None
         self.kernel = "not chosen yet"
         self.has_validated = False
@@ -164,6 +167,8 @@ class TrainingModule(L.LightningModule):
             counted = batch.targets != IGNORE_INDEX
             num_bytes = byte_lengths[batch.targets.clamp(min=0)].mul(counted).sum()
         self.val_loss.update(nll, batch.num_targets, num_bytes)
+        if self.val_corpora is not None:
+            self.val_corpora.update(batch.corpus, nll, batch.num_targets, num_bytes)
         if self.val_answers is not None:
             self.val_answers.update(predictions, batch.targets, batch.layout)
 
@@ -180,6 +185,9 @@ class TrainingModule(L.LightningModule):
         if self.val_answers is not None:
             metrics |= self.val_answers.compute()
             self.val_answers.reset()
+        if self.val_corpora is not None:
+            metrics |= self.val_corpora.compute()
+            self.val_corpora.reset()
         for name, value in metrics.items():  # already reduced over ranks
             self.log(f"val/{name}", value, logger=False)
 
