@@ -22,9 +22,20 @@ BELOW = {
     "corpus": {"settings"},
     "data": {"attention", "batch", "cache", "corpus", "settings"},
     "bench": {"attention", "batch", "corpus", "nn", "settings"},
-    "cli": {"bench", "corpus", "data", "run", "settings", "threads"},
+    "completion": set(),
+    "cli": {"completion", "bench", "corpus", "data", "run", "settings", "threads"},
     "training": {"attention", "batch", "model", "settings"},
-    "run": {"attention", "batch", "bench", "corpus", "data", "model", "settings", "training"},
+    "run": {
+        "attention",
+        "batch",
+        "bench",
+        "completion",
+        "corpus",
+        "data",
+        "model",
+        "settings",
+        "training",
+    },
 }
 # Which files may import an outside library.
 ONLY_IN = {

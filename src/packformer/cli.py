@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packformer.completion import complete, script
 from packformer.threads import share_processor
 
 if TYPE_CHECKING:
@@ -23,8 +24,13 @@ _DTYPES = ("bfloat16", "float16", "float32", "float64")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 1 on an error, or if the doctor found one."""
     share_processor()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["train"] or script(given):
+        _train(given[given[:1] == ["train"] :])
+        return
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    complete(parser, _train_parser)
+    options, rest = parser.parse_known_args(given)
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse takes no settings that follow an option
@@ -42,10 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="packformer",
-        description="Tools beside `python -m train`.",
+        description="Trains (`packformer train` is `python -m train`), and the tools beside it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    commands.add_parser("train", help="train a model", add_help=False)  # Hydra reads the rest
 
     doctor = commands.add_parser(
         "doctor",
@@ -190,6 +198,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     loader.set_defaults(run=_bench_loader)
     return parser
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from packformer.run.main import main as train
+
+    train(arguments)
+
+
+def _train_parser(line: str) -> argparse.ArgumentParser:
+    from packformer.run.completion import train_parser
+
+    return train_parser(line)
 
 
 def _add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:

@@ -69,12 +69,17 @@ def _environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ["python", "-m", "train", *sys.argv[1:]],
+        "command": _command(),
         "git_revision": _git_revision(),
         "platform": platform.platform(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
     }
+
+
+def _command() -> list[str]:
+    start = ["packformer"] if sys.argv[1:2] == ["train"] else ["python", "-m", "train"]
+    return [*start, *sys.argv[1:]]
 
 
 def _git_revision() -> str | None:

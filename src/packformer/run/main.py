@@ -1,4 +1,4 @@
-"""``python -m train``: Hydra composes, ``train`` runs, errors become one line."""
+"""``packformer train`` and ``python -m train``: Hydra composes, errors become one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from packformer import completion
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.naming import run_name
@@ -26,11 +28,13 @@ log = logging.getLogger(__name__)
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
 _failures: list[str] = []
+_command: list[str] = []
 
 
 @hydra.main(version_base="1.3", config_path="pkg://packformer.conf", config_name="config")
 def _job(config: DictConfig) -> float:
     """One run. A failure is reported and remembered, so that a sweep goes on with the next job."""
+    sys.argv = _command.copy()
     try:
         _check(config)
         from packformer.run.train import train  # slow to import: not before the configuration fits
@@ -64,13 +68,25 @@ def _check(config: DictConfig) -> None:
         raise ValueError("a sweep needs -m: packformer train -m ...")
 
 
-def main() -> None:
-    """Runs the command line; exits with 1 if a run failed."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; exits with 1 if a run failed.
+
+    Args:
+        arguments: settings and options of Hydra; None for all that the process was started with.
+    """
+    started = sys.argv
+    given = started[1:] if arguments is None else list(arguments)
     _failures.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
+    # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.
+    _command[:] = started
+    sys.argv = [started[0], *given]
     try:
-        refuse_secrets({}, sys.argv[1:])  # before Hydra writes them to a sweep's folder
-        refuse_altered_text(sys.argv[1:])
+        refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
+        refuse_altered_text(given)
+        if asked := completion.script(given):
+            print(asked)
+            return
         _job()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -78,7 +94,9 @@ def main() -> None:
     except Exception as error:
         if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
             raise
-        print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
+        print(f"error: {one_line(error, given)}", file=sys.stderr)
         sys.exit(_EXIT_FAILURE)
+    finally:
+        sys.argv = started
     if _failures:
         sys.exit(_EXIT_FAILURE)
