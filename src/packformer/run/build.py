@@ -49,7 +49,7 @@ def make(node: DictConfig) -> Any:
 
 
 @contextmanager
-def _settings_of(group: str) -> Iterator[None]:
+def settings_of(group: str) -> Iterator[None]:
     """Names the group whose settings a constructor does not take."""
     try:
         yield
@@ -59,7 +59,7 @@ def _settings_of(group: str) -> Iterator[None]:
 
 def build_data(config: DictConfig) -> PackedDataModule:
     """The packed data; prepared, so that sizes are known."""
-    with _settings_of("data, packing or loader"):
+    with settings_of("data, packing or loader"):
         data: PackedDataModule = make(config.loader)(make(config.data), make(config.packing))
     return data
 
@@ -81,7 +81,7 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
             f"token id {data.splits.vocab_size - 1} lies outside the vocabulary: model.vocab_size "
             f"({vocab_size}) must be at least that of the data ({data.splits.vocab_size})"
         )
-    with _settings_of("model, attention or position"):
+    with settings_of("model, attention or position"):
         model: GPT = make(config.model)(
             vocab_size=vocab_size,
             max_position=data.max_seqlen,
@@ -103,9 +103,9 @@ def build_module(
     if config.compile not in ("auto", True, False):
         raise ValueError(f"compile ({config.compile}) must be auto, true or false")
     byte_lengths = data.splits.byte_lengths
-    with _settings_of("optimizer"):
+    with settings_of("optimizer"):
         make(config.optimizer)(model, fused=False)
-    with _settings_of("scheduler"):
+    with settings_of("scheduler"):
         make(config.scheduler)(0)
     return TrainingModule(
         model,
@@ -165,7 +165,7 @@ def build_trainer(
             callback.file = folder / LAST_CHECKPOINT
     on_terminal = sys.stdout.isatty()
     shown = TrainingProgressBar() if on_terminal else LineProgress()
-    with _settings_of("trainer"):
+    with settings_of("trainer"):
         return L.Trainer(
             **options,
             max_epochs=-1,

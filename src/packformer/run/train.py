@@ -34,6 +34,7 @@ from packformer.run.folder import csv_logger, write_records
 from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
 from packformer.run.naming import run_name
+from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -90,6 +91,7 @@ def train(config: DictConfig) -> float:
         wandb.resolve_mode(config.logger.wandb.mode)
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
 
+    rehearse(config, plain, accelerator, precision)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)

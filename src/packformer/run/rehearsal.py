@@ -1,0 +1,87 @@
+"""A run is built once without data and memory: what does not fit is told before data are read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from packformer.attention import select_kernel
+from packformer.model import GPT
+from packformer.run.build import make, settings_of
+from packformer.run.nearest import nearest
+from packformer.training.module import DTYPES
+
+_HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
+
+
+def rehearse(
+    config: DictConfig, settings: Mapping[str, Any], accelerator: str, precision: str
+) -> None:
+    """Builds packing, model, attention and schedule.
+
+    Args:
+        config: of the run.
+        settings: the same, resolved, as plain types.
+        accelerator: ``"cuda"`` or ``"cpu"``.
+        precision: Lightning's name.
+
+    Raises:
+        ValueError: if something does not take its settings, or no kernel runs the variant.
+    """
+    for place, node in _targets(settings, ""):
+        _check_names(place, node)
+    with settings_of("packing"):
+        packing = make(config.packing)
+    # Some class of the user's may need memory: it is built, and refused, with the data.
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+        with settings_of("model, attention or position"):
+            model: GPT = make(config.model)(
+                vocab_size=config.model.vocab_size or 1,
+                max_position=packing.max_seqlen,
+                attention=make(config.attention),
+                position=make(config.position),
+            )
+        select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
+    with settings_of("scheduler"):
+        make(config.scheduler)(0)
+
+
+def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What Hydra makes objects of, and where it stands."""
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield place, node
+    for name, child in node.items():
+        yield from _targets(child, f"{place}.{name}" if place else str(name))
+
+
+def _check_names(place: str, node: dict[str, Any]) -> None:
+    """Refuses a class or function that is not there, and settings that it does not take.
+
+    Raises:
+        ValueError: naming the first, and what may have been meant.
+    """
+    target = node["_target_"]
+    try:
+        found = resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{place}._target_ ({target}) cannot be imported: {error}") from error
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):  # written in C
+        return
+    if any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in node:
+        if name not in parameters and name not in _HYDRAS:
+            known = [f"{place}.{parameter}" for parameter in parameters]
+            near = nearest(f"{place}.{name}", known)
+            meant = f"did you mean {near}?" if near else f"{place} takes {', '.join(parameters)}"
+            raise ValueError(f"there is no setting {place}.{name}: {meant}")
