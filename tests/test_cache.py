@@ -1,5 +1,7 @@
 """Cached folders are whole or absent."""
 
+import logging
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -20,6 +22,10 @@ def test_the_environment_chooses_the_place(cache, monkeypatch):
     assert cache_folder() == Path(platformdirs.user_cache_path("packformer"))
 
 
+def names(cache):
+    return [path.name for path in cache.iterdir() if not path.name.startswith(".")]
+
+
 def test_is_made_once(cache):
     calls = []
 
@@ -31,7 +37,7 @@ def test_is_made_once(cache):
     assert first == second == cache / "a"
     assert (first / "result").read_text() == "done"
     assert len(calls) == 1
-    assert [path.name for path in cache.iterdir()] == ["a"]
+    assert names(cache) == ["a"]
 
 
 def test_is_not_seen_before_it_is_complete(cache):
@@ -43,24 +49,52 @@ def test_is_not_seen_before_it_is_complete(cache):
     assert (cache / "a" / "half").exists()
 
 
-def test_failure_leaves_nothing_behind(cache):
-    def fail(folder):
-        (folder / "half").write_text("")
-        raise RuntimeError("in between")
+def test_what_an_interruption_left_is_given_to_the_next(cache):
+    def stop(folder):
+        (folder / "half").write_text("first ")
+        raise KeyboardInterrupt
 
-    with pytest.raises(RuntimeError, match="in between"):
-        cached_folder("a", fail)
-    assert list(cache.iterdir()) == []
+    def go_on(folder):
+        (folder / "whole").write_text((folder / "half").read_text() + "second")
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_folder("a", stop)
+    assert not (cache / "a").exists()
+    assert (cached_folder("a", go_on) / "whole").read_text() == "first second"
+    assert names(cache) == ["a"]
 
 
-def test_a_faster_process_wins(cache):
+def test_others_wait_for_the_one_that_makes_it(cache, caplog):
+    begun, calls = threading.Event(), []
+
     def make(folder):
-        (folder / "result").write_text("mine")
-        (cache / "a").mkdir()
-        (cache / "a" / "result").write_text("theirs")
+        calls.append(folder)
+        begun.set()
+        while "waiting for it" not in caplog.text:
+            pass
 
-    assert (cached_folder("a", make) / "result").read_text() == "theirs"
-    assert [path.name for path in cache.iterdir()] == ["a"]
+    caplog.set_level(logging.INFO)
+    first = threading.Thread(target=cached_folder, args=("a", make))
+    first.start()
+    begun.wait()
+    assert cached_folder("a", make).is_dir()
+    first.join()
+    assert len(calls) == 1
+
+
+def test_a_complete_folder_needs_no_right_to_write(cache):
+    cached_folder("a", lambda folder: None)
+    cache.chmod(0o500)
+    try:
+        assert cached_folder("a", lambda folder: None) == cache / "a"
+    finally:
+        cache.chmod(0o700)
+
+
+def test_a_cache_that_is_a_file_is_named(cache):
+    cache.write_text("")
+    with pytest.raises(OSError, match=r"cache .* cannot be written \(.*\): set PACKFORMER_CACHE"):
+        cached_folder("a", lambda folder: None)
 
 
 def test_fingerprint_depends_on_every_part_and_its_borders():

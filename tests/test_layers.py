@@ -47,6 +47,7 @@ ONLY_IN = {
     "rich": {"bench", "cli", "run"},
     "filelock": {
         "attention/verdicts.py",
+        "cache.py",
         "corpus/preparation.py",
         "data/fetch.py",
         "run/lock.py",

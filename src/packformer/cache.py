@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -31,27 +33,39 @@ def fingerprint(parts: Iterable[str | bytes]) -> str:
 def cached_folder(name: str, make: Callable[[Path], None]) -> Path:
     """The cached folder ``name``, made by ``make`` if it is not there yet.
 
-    It appears complete or not at all: it is made beside its place and moved there at the end, so
-    that neither a crash nor a second process making the same leaves half of one.
+    It appears complete or not at all: it is made beside its place and moved there at the end.
+    One process makes it, others that want it wait. What an interrupted one leaves beside the place
+    is given to the next, which goes on with it or begins anew.
+
+    Args:
+        name: of the folder, by ``fingerprint`` of all that its content depends on.
+        make: fills the folder it is given.
+
+    Raises:
+        OSError: if the cache cannot be written.
     """
     folder = cache_folder() / name
     if folder.is_dir():
         return folder
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process is making %s: waiting for it", folder)
+            lock.acquire()
     except OSError as error:
         raise OSError(
             f"the cache {folder.parent} cannot be written ({error.strerror}): set PACKFORMER_CACHE "
             "to another folder"
         ) from error
     try:
-        make(unfinished)
-        try:
+        if not folder.is_dir():
+            unfinished.mkdir(exist_ok=True)
+            make(unfinished)
             unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was faster
-                raise
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        lock.release()
     return folder

@@ -26,9 +26,11 @@ from packformer.corpus import (
     verify_shard,
 )
 from packformer.corpus import preparation as module_under_test
-from packformer.corpus.encode import Encoder, hash_of, held_out
-from packformer.corpus.preparation import JOURNAL
+from packformer.corpus.encode import Encoder
+from packformer.corpus.journal import JOURNAL
+from packformer.corpus.sample import sample
 from packformer.corpus.shards import ShardWriter, check_tokenizer
+from packformer.corpus.split import hash_of, held_out
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
 
 WORDS = [
@@ -64,6 +66,10 @@ def corpus(tmp_path):
 def preparation(file, output, **options):
     defaults = {"vocab_size": 300, "validation_fraction": 0.2, "shard_mib": 1}
     return Preparation(Input((str(file),)), output, **(defaults | options))
+
+
+def count_of(manifest):
+    return sum(shard.documents for shard in (*manifest.train, *manifest.validation))
 
 
 def beside(tmp_path, name="c"):
@@ -103,7 +109,7 @@ def test_every_document_is_on_its_side_between_its_marks(corpus, tmp_path, monke
     marks = [tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)]
     wanted = {"train": [], "validation": []}
     for text in filter(None, texts):
-        side = "validation" if held_out(np.array(hash_of(text)), 0.2) else "train"
+        side = "validation" if held_out(np.array(hash_of(text.encode())), 0.2) else "train"
         wanted[side].append(text)
     assert len(wanted["train"]) > len(wanted["validation"]) > 20
     for split, documents_found in found.items():
@@ -121,9 +127,11 @@ def test_every_document_is_on_its_side_between_its_marks(corpus, tmp_path, monke
 
 def test_workers_change_no_byte(corpus, tmp_path, monkeypatch):
     small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "here"))
+    monkeypatch.setattr(module_under_test, "_FEW", 0)
     for workers in (1, 3):
         prepare(preparation(corpus[0], tmp_path / str(workers), workers=workers))
-    assert content(tmp_path / "1") == content(tmp_path / "3")
+    assert content(tmp_path / "here") == content(tmp_path / "1") == content(tmp_path / "3")
 
 
 def test_an_interruption_changes_no_byte_and_redoes_no_part(corpus, tmp_path, monkeypatch):
@@ -179,7 +187,11 @@ def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
     file = tmp_path / "b.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     arguments = [str(file), "--vocab-size", "300", "--shard-mib", "1", "--workers", "2"]
-    command = [sys.executable, "-m", "packformer.cli", "prepare", *arguments, "--output"]
+    code = (
+        "from packformer.cli import main; from packformer.corpus import preparation; "
+        "preparation._FEW = 0; main()"
+    )
+    command = [sys.executable, "-c", code, "prepare", *arguments, "--output"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     process = subprocess.Popen(
         [*command, str(tmp_path / "cut")],
@@ -336,16 +348,17 @@ def test_a_long_file_that_is_not_utf8_is_left_out_whole(tmp_path, monkeypatch, p
     parts[place] += b"\xff"
     (tmp_path / "a.txt").write_bytes(b"".join(parts))
     (tmp_path / "b.txt").write_text("a good one")
-    made = preparation(tmp_path, beside(tmp_path), skip_invalid=True, validation_fraction=0.0)
+    made = preparation(tmp_path, beside(tmp_path), skip_invalid=True)
+    (tmp_path / "c.txt").write_text("another good one")
     manifest = prepare(made)
-    assert (manifest.skipped, manifest.train[0].documents) == (1, 1)
+    assert (manifest.skipped, count_of(manifest)) == (1, 2)
 
 
 def test_rows_of_a_table_that_are_not_utf8_are_left_out(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"n,text\n1,good\n2,\xff\n3,good too\n")
     made = preparation(tmp_path / "a.csv", tmp_path / "c", skip_invalid=True)
-    manifest = prepare(replace(made, validation_fraction=0.0))
-    assert (manifest.skipped, manifest.train[0].documents) == (1, 2)
+    manifest = prepare(made)
+    assert (manifest.skipped, count_of(manifest)) == (1, 2)
 
 
 def test_copies_are_on_one_side_whatever_file_they_come_in(tmp_path):
@@ -355,7 +368,7 @@ def test_copies_are_on_one_side_whatever_file_they_come_in(tmp_path):
     marks = set()
     for name in ("a.txt", "b.jsonl"):
         (first, *_) = Input((str(tmp_path / name),)).read(str(tmp_path / name))
-        marks.add(hash_of(documents.text_of(first, "text")))
+        marks.add(hash_of(documents.text_of(first, "text").encode()))
     assert len(marks) == 1
 
 
@@ -364,32 +377,30 @@ def test_input_that_ends_with_a_full_batch_is_complete(tmp_path, monkeypatch, co
     monkeypatch.setattr("packformer.corpus.preparation._BATCH_DOCUMENTS", 7)
     texts = [f"document {number}" for number in range(count)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
-    made = preparation(tmp_path / "a.jsonl", tmp_path / "c", validation_fraction=0.0)
-    assert prepare(made).train[0].documents == count
+    made = preparation(tmp_path / "a.jsonl", tmp_path / "c")
+    assert count_of(prepare(made)) == count
 
 
 def test_an_empty_corpus_leaves_its_folder_free(tmp_path):
     (tmp_path / "empty.txt").write_text("")
-    (tmp_path / "full.txt").write_text("words")
+    (tmp_path / "full.txt").write_text("words and words")
     with pytest.raises(ValueError, match="holds no document"):
         prepare(preparation(tmp_path / "empty.txt", tmp_path / "c"))
     assert not (tmp_path / "c").exists()
     assert prepare(preparation(tmp_path / "full.txt", tmp_path / "c"))
 
 
-def test_the_sample_of_one_long_line_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("packformer.corpus.preparation._MIB", 1000)
+def test_the_sample_of_one_long_line_is_bounded(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "word " * 2000}))
-    made = preparation(tmp_path / "a.jsonl", tmp_path / "c", sample_mib=2)
-    assert sum(map(len, module_under_test._Run(made, print)._sample())) == 2000
+    given = Input((str(tmp_path / "a.jsonl"),))
+    assert sum(map(len, sample(given, given.sources(), 2000, False))) == 2000
 
 
-def test_the_sample_is_bounded_whatever_the_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("packformer.corpus.preparation._MIB", 1000)
+def test_the_sample_is_bounded_whatever_the_files(tmp_path):
     for number in range(100):
         (tmp_path / f"{number:02}.txt").write_text(f"{number % 10} " * 50)
-    run = module_under_test._Run(preparation(tmp_path, beside(tmp_path), sample_mib=2), print)
-    size = sum(map(len, run._sample()))
+    given = Input((str(tmp_path),))
+    size = sum(map(len, sample(given, given.sources(), 2000, False)))
     assert 2000 <= size <= 2100
 
 
@@ -410,10 +421,11 @@ def test_long_documents_are_whole(tmp_path, monkeypatch):
     raws = [raw for name in source.sources() for raw in source.read(name)]
     ids = encoder(raws).ids.tolist()
     assert ids.count(encoder._bos) == ids.count(encoder._eos) == 2
-    prepare(preparation(tmp_path, beside(tmp_path), validation_fraction=0.0, workers=2))
+    prepare(preparation(tmp_path, beside(tmp_path), workers=2))
     _, found = decoded(beside(tmp_path))
     tokenizer = Tokenizer.from_file(str(beside(tmp_path) / "tokenizer.json"))
-    assert [tokenizer.decode(ids) for ids in found["train"]] == [text, "short"]
+    texts = [tokenizer.decode(ids) for side in found.values() for ids in side]
+    assert sorted(texts) == sorted([text, "short"])
 
 
 def test_a_given_tokenizer_is_used_and_kept(corpus, tmp_path):

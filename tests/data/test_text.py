@@ -4,14 +4,17 @@ import gzip
 import json
 import logging
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX
+from packformer.corpus import Input, Preparation
+from packformer.corpus import prepare as make
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
-from packformer.data import StandardLibrary, TextFiles, text
+from packformer.data import StandardLibrary, TextFiles, TokenShards, text
 from packformer.data.source import whole_document
 
 VOCAB = 270
@@ -178,6 +181,57 @@ def test_description_counts_documents_and_tokens(folder):
     assert not splits.scores_answers
 
 
+def test_a_file_without_a_setting_that_changed_is_not_read_again(folder, monkeypatch):
+    write(folder, a="alpha", b="beta")
+    prepare(folder)
+    monkeypatch.setattr("packformer.corpus.documents.Input.read", None)
+    assert prepare(folder).train.num_documents == 1
+
+
+def test_runs_at_the_same_time_prepare_once(folder, monkeypatch):
+    write(folder, a="alpha", b="beta")
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return done(*arguments)
+
+    done = text.prepare
+    monkeypatch.setattr(text, "prepare", counted)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: prepare(folder).fingerprint, range(4)))
+    assert len(set(found)) == len(calls) == 1
+
+
+def test_a_cut_preparation_is_gone_on_with(folder, cache, monkeypatch):
+    write(folder, **{f"f{n}": f"file number {n}\n" * 40 for n in range(30)})
+    wanted = prepare(folder)
+    monkeypatch.setenv("PACKFORMER_CACHE", str(cache.with_name("other")))
+    monkeypatch.setattr("packformer.corpus.encode.Encoder.__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder)
+    monkeypatch.undo()
+    monkeypatch.setenv("PACKFORMER_CACHE", str(cache.with_name("other")))
+    monkeypatch.setattr("packformer.corpus.preparation.train_bpe", None)  # not again
+    found = prepare(folder)
+    assert all_texts(found) == all_texts(wanted)
+    assert found.fingerprint == wanted.fingerprint
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_text_and_shards_of_it_are_the_same(folder, tmp_path):
+    write(folder, **{f"f{n}": f"file number {n}\n" * (n + 1) for n in range(9)})
+    given = Input((str(folder),))
+    options = {"vocab_size": VOCAB, "validation_fraction": 0.05}
+    make(Preparation(given, tmp_path / "corpus", **options))
+    assert (
+        prepare(folder).fingerprint == TokenShards(str(tmp_path / "corpus")).prepare().fingerprint
+    )
+
+
 def test_preparing_again_reuses_the_cache(folder, monkeypatch):
     write(folder, a="alpha", b="beta")
     first = prepare(folder)
@@ -185,8 +239,7 @@ def test_preparing_again_reuses_the_cache(folder, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(text, "train_bpe", refuse)
-    monkeypatch.setattr(text, "encode_documents", refuse)
+    monkeypatch.setattr(text, "prepare", refuse)
     second = prepare(folder)
     assert second.tokenizer == first.tokenizer
     assert all_texts(second) == all_texts(first)
@@ -230,17 +283,18 @@ def test_a_vocabulary_too_small_is_refused_and_leaves_nothing_in_the_cache(folde
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5])
+@pytest.mark.parametrize("fraction", [1, -0.1, 1.5, "half"])
 def test_validation_fraction_must_lie_between(folder, fraction):
     write(folder, a="alpha", b="beta")
-    with pytest.raises(ValueError, match=rf"validation_fraction \({fraction}\) must lie between"):
+    message = rf"data.validation_fraction \({fraction}\) must be from 0 up and below 1"
+    with pytest.raises(ValueError, match=message):
         prepare(folder, validation_fraction=fraction)
 
 
 def test_file_that_is_not_utf8_is_named_with_the_byte(folder):
     write(folder, a="alpha", b="beta")
     (folder / "latin.txt").write_bytes(b"0123 caf\xe9 noir")
-    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 \(byte 8\).*skip_invalid=true"):
+    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 \(byte 8\).*skip-invalid"):
         prepare(folder)
 
 
@@ -251,14 +305,13 @@ def test_jsonl_line_that_is_not_utf8_is_named_with_line_and_byte(folder):
         prepare(path)
 
 
-def test_skip_invalid_leaves_out_and_counts_what_is_not_utf8(folder, caplog):
+def test_skip_invalid_leaves_out_and_counts_what_is_not_utf8(folder):
     write(folder, a="alpha", b="beta")
     (folder / "latin.txt").write_bytes(b"caf\xe9")
     (folder / "data.jsonl").write_bytes(b'{"text": "c"}\n{"text": "\xff"}\n')
-    with caplog.at_level(logging.WARNING):
-        splits = prepare(folder, skip_invalid=True)
+    splits = prepare(folder, skip_invalid=True)
     assert all_texts(splits) == ["alpha", "beta", "c"]
-    assert "skipped 2 documents that are not UTF-8: data.jsonl, latin.txt" in caplog.text
+    assert splits.description.endswith("2 left out as not UTF-8")
 
 
 @pytest.mark.parametrize("skip_invalid", [False, True])
@@ -305,14 +358,14 @@ def test_missing_path_is_named(folder):
 @pytest.mark.parametrize("num_empty", [0, 2])
 def test_folder_without_text_is_named(folder, num_empty):
     write(folder, **{f"f{n}": "" for n in range(num_empty)})
-    message = r"data\.path .*texts holds no document: 2 files, no text"
+    message = r"texts holds no document: 2 are empty"
     with pytest.raises(ValueError, match=message if num_empty else "texts holds no file"):
         prepare(folder)
 
 
 def test_folder_of_invalid_files_alone_is_named(folder):
     (folder / "a.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"holds no document: 1 files, 1 not UTF-8"):
+    with pytest.raises(ValueError, match=r"holds no document: 0 are empty, 1 not UTF-8"):
         prepare(folder, skip_invalid=True)
 
 
@@ -397,7 +450,7 @@ def test_unknown_words_are_warned_of(folder, tmp_path, caplog):
     words.save(str(tmp_path / "own.json"))
     with caplog.at_level(logging.WARNING):
         assert prepare(folder, tokenizer=str(tmp_path / "own.json")).byte_lengths is None
-    assert "50.0 % of the tokens into [UNK]" in caplog.text
+    assert "(71.9 %), 50.0 % of the tokens are [UNK]" in caplog.text
 
 
 def test_tables_and_compressed_files_are_read_as_what_they_hold(folder):

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
 
 from packformer.corpus.documents import PIECE, Raw, UndecodableError, text_of
+from packformer.corpus.losses import characters, token_characters, unknown_token
+from packformer.corpus.split import hash_of
 from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
 
 _WORDS_KEPT = 200_000  # about 30 MB
-_HASHED = 2**16  # bytes, less than the first piece of a long file has
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
 
-EMPTY, SKIPPED = -1, -2
+EMPTY, SKIPPED, NO_TOKEN = -1, -2, -3
 """Instead of a hash: documents that are left out."""
 
 
@@ -31,9 +31,12 @@ class Encoded(NamedTuple):
     Attributes:
         ids: of all, one after another, in the shards' dtype.
         ends: past-the-end place of each in ``ids``.
-        hashes: of each text: 31 bits of its SHA-256, or ``EMPTY`` or ``SKIPPED``.
+        hashes: of each text: 31 bits of its SHA-256, or ``EMPTY``, ``SKIPPED`` or ``NO_TOKEN``.
         text_bytes: of each, UTF-8.
         spelled_bytes: that the ids of each stand for; -1 if the tokenizer does not say.
+        characters: of all texts together.
+        lost: of these, those that no token spells.
+        unknown: ids that stand for what the tokenizer does not know.
     """
 
     ids: NDArray[np.unsignedinteger]
@@ -41,6 +44,9 @@ class Encoded(NamedTuple):
     hashes: NDArray[np.int64]
     text_bytes: NDArray[np.int64]
     spelled_bytes: NDArray[np.int64]
+    characters: int
+    lost: int
+    unknown: int
 
 
 class Encoder:
@@ -50,9 +56,12 @@ class Encoder:
         tokenizer_json: of the tokenizer, with ``BOS`` and ``EOS``.
         field: that holds the text in a line of JSON.
         skip_invalid: leave out what is not UTF-8 instead of failing.
+        keep_empty: a document without text is one, of its two marks alone.
     """
 
-    def __init__(self, tokenizer_json: str, field: str, skip_invalid: bool) -> None:
+    def __init__(
+        self, tokenizer_json: str, field: str, skip_invalid: bool, keep_empty: bool = False
+    ) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         model = self._tokenizer.model
         if isinstance(model, models.BPE):  # of words it has split before: by default 10,000
@@ -63,8 +72,12 @@ class Encoder:
         self.dtype = np.dtype(np.uint16 if num_ids(self._tokenizer) <= 2**16 else np.uint32)
         self._bos, self._eos = vocabulary[BOS], vocabulary[EOS]
         self._byte_lengths = token_byte_lengths(self._tokenizer)
+        self._characters = token_characters(self._tokenizer)
+        unknown = unknown_token(self._tokenizer)
+        self._unknown = None if unknown is None else vocabulary.get(unknown)
         self._field = field
         self._skip_invalid = skip_invalid
+        self._keep_empty = keep_empty
 
     def __call__(self, batch: Sequence[Raw]) -> Encoded:
         """Ids of all, ``BOS`` before the first piece of a document and ``EOS`` after its last.
@@ -79,20 +92,43 @@ class Encoder:
             hashes.append(mark)
             sizes.append(size)
         bos, eos = ([np.array([id], self.dtype)] for id in (self._bos, self._eos))
-        parts: list[NDArray[np.unsignedinteger]] = []
+        parts: list[NDArray[np.unsignedinteger]] = [np.empty(0, self.dtype)]
         sizes_in_ids = []
-        for raw, pieces, mark in zip(batch, self._encode(texts), hashes, strict=True):
-            kept = [*bos * raw.first, *pieces, *eos * raw.last] if mark >= 0 else []
+        for number, (raw, pieces) in enumerate(zip(batch, self._encode(texts), strict=True)):
+            if texts[number] and raw.first and raw.last and not any(map(len, pieces)):
+                hashes[number] = NO_TOKEN
+            kept = [*bos * raw.first, *pieces, *eos * raw.last] if hashes[number] >= 0 else []
             parts += kept
             sizes_in_ids.append(sum(map(len, kept)))
-        ends = np.cumsum(sizes_in_ids, dtype=np.int64)
-        found = np.concatenate([np.empty(0, self.dtype), *parts])
-        if self._byte_lengths is None:
-            spelled = np.full(len(batch), -1)
-        else:
-            sums = np.concatenate([[0], np.cumsum(self._byte_lengths[found])])
-            spelled = np.diff(sums[ends], prepend=0)
-        return Encoded(found, *(np.array(x, np.int64) for x in (ends, hashes, sizes, spelled)))
+        ids, ends = np.concatenate(parts), np.cumsum(sizes_in_ids, dtype=np.int64)
+        text_bytes = np.array(sizes, np.int64)
+        spelled = np.full(len(batch), -1, np.int64)
+        if self._byte_lengths is not None:
+            spelled = _sums(self._byte_lengths[ids], ends)
+        return Encoded(
+            ids,
+            ends,
+            np.array(hashes, np.int64),
+            text_bytes,
+            spelled,
+            sum(map(len, texts)),
+            self._lost(texts, ids, ends, spelled == text_bytes),
+            0 if self._unknown is None else int((ids == self._unknown).sum()),
+        )
+
+    def _lost(
+        self,
+        texts: list[str],
+        ids: NDArray[np.unsignedinteger],
+        ends: NDArray[np.int64],
+        whole: NDArray[np.bool_],
+    ) -> int:
+        """Characters that no token spells, of the texts that are not known to be ``whole``."""
+        if whole.all():
+            return 0
+        spelled = _sums(self._characters[ids], ends)
+        missing = [max(0, characters(texts[n]) - int(spelled[n])) for n in np.flatnonzero(~whole)]
+        return sum(missing)
 
     def _text(self, raw: Raw) -> tuple[str, int, int]:
         """Text, hash and size."""
@@ -102,10 +138,10 @@ class Encoder:
             if not self._skip_invalid:
                 raise
             return "", SKIPPED, 0
-        if not text and raw.first and raw.last:
+        if not text and raw.first and raw.last and not self._keep_empty:
             return "", EMPTY, 0
         data = text.encode()
-        return text, _hash(data), len(data)
+        return text, hash_of(data), len(data)
 
     def _encode(self, texts: list[str]) -> list[list[NDArray[np.unsignedinteger]]]:
         """Ids of the pieces of each text.
@@ -121,6 +157,12 @@ class Encoder:
         return [[next(ids) for _ in some] for some in pieces]
 
 
+def _sums(values: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum of the values up to each end, from the one before."""
+    totals = np.concatenate([[0], np.cumsum(values)])
+    return np.diff(totals[ends], prepend=0)
+
+
 def _groups(texts: list[str]) -> Iterator[list[str]]:
     """At most ``_TEXTS`` texts of at most ``PIECE`` characters together, or one."""
     start = size = 0
@@ -131,21 +173,6 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
         size += len(text)
     if texts:
         yield texts[start:]
-
-
-def hash_of(text: str) -> int:
-    """31 bits of the SHA-256 of the text's first 64 KiB: which side of the split it is on."""
-    return _hash(text.encode())
-
-
-def _hash(data: bytes) -> int:
-    # Of a long file only a piece is known when it has to be put on a side.
-    return int.from_bytes(hashlib.sha256(data[:_HASHED]).digest()[:4]) >> 1
-
-
-def held_out(hashes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
-    """Which documents of these hashes are for validation."""
-    return hashes < fraction * 2**31
 
 
 def _pieces(text: str) -> list[str]:
@@ -161,13 +188,17 @@ def _pieces(text: str) -> list[str]:
 _encoder: Encoder | None = None
 
 
-def start_process(tokenizer_json: str, field: str, skip_invalid: bool) -> None:
-    """Makes this process ready for ``encode``."""
+def start_process(*settings: Any) -> None:
+    """Makes this process ready for ``encode``.
+
+    Args:
+        settings: of ``Encoder``.
+    """
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many processes as wanted
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _encoder = Encoder(tokenizer_json, field, skip_invalid)
+    _encoder = Encoder(*settings)
 
 
 def _end_with_parent() -> None:

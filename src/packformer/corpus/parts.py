@@ -1,4 +1,4 @@
-"""What of a corpus is finished at once: a shard of each split."""
+"""The parts of a corpus, finished one at a time: a shard of each split."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packformer.corpus.documents import Raw
-from packformer.corpus.encode import EMPTY, SKIPPED, Encoded, held_out
+from packformer.corpus.encode import EMPTY, NO_TOKEN, SKIPPED, Encoded
 from packformer.corpus.shards import SPLITS, ShardWriter
+from packformer.corpus.split import Spare, held_out
+
+COUNTS = ("empty", "skipped", "no_token", "characters", "lost", "unknown")
+"""Of a part, in the journal: documents that are left out, then what ``Encoded`` counts."""
 
 
 class Place(NamedTuple):
@@ -54,7 +58,7 @@ class Part:
         self._dtype = dtype
         self._fraction = fraction
         self._report = report
-        self._held_out = False  # the document whose pieces are coming
+        self._hash = 0  # of the document whose pieces are coming
         self._text = 0
         self._begin()
 
@@ -63,7 +67,8 @@ class Part:
             split: ShardWriter(self._folder / f"{split}-{self._number:05}.tokens", self._dtype)
             for split in SPLITS
         }
-        self._left_out = {"empty": 0, "skipped": 0}
+        self._spares = {split: Spare(split) for split in SPLITS}
+        self._counts = dict.fromkeys(COUNTS, 0)
 
     def add(self, encoded: Encoded, batch: Batch) -> None:
         """Writes a batch; one that is empty only ends its part."""
@@ -73,23 +78,25 @@ class Part:
         last = np.array([raw.last for raw in batch.pieces], dtype=bool)
         first = np.array([raw.first for raw in batch.pieces], dtype=bool)
         # Later pieces are on the side of their document's first one, maybe of an earlier batch.
-        firsts = np.concatenate([[self._held_out], held_out(encoded.hashes, self._fraction)])
-        side_of = np.maximum.accumulate(np.where(first, np.arange(1, len(first) + 1), 0))
-        validation = firsts[side_of]
-        self._held_out = bool(validation[-1])
-        self._left_out["empty"] += int((encoded.hashes == EMPTY).sum())
-        self._left_out["skipped"] += int((encoded.hashes == SKIPPED).sum())
+        first_of = np.maximum.accumulate(np.where(first, np.arange(1, len(first) + 1), 0))
+        hashes = np.concatenate([[self._hash], encoded.hashes])[first_of]
+        validation = held_out(hashes, self._fraction)
+        self._hash = int(hashes[-1])
+        for name, mark in (("empty", EMPTY), ("skipped", SKIPPED), ("no_token", NO_TOKEN)):
+            self._counts[name] += int((encoded.hashes == mark).sum())
+        for name in ("characters", "lost", "unknown"):
+            self._counts[name] += getattr(encoded, name)
         kept = encoded.hashes >= 0
         for split, side in zip(SPLITS, (~validation, validation), strict=True):
             here = side & kept
             if here.any():
+                writer = self._writers[split]
+                text, spelled = encoded.text_bytes[here], encoded.spelled_bytes[here]
+                numbers = writer.documents + np.cumsum(last[here]) - last[here]
+                self._spares[split].add(hashes[here], numbers, text, spelled)
                 ends = np.cumsum(sizes[here])[last[here]]
-                self._writers[split].add(
-                    encoded.ids[np.repeat(here, sizes)],
-                    ends,
-                    int(encoded.text_bytes[here].sum()),
-                    int(encoded.spelled_bytes[here].sum()),
-                )
+                ids = encoded.ids[np.repeat(here, sizes)]
+                writer.add(ids, ends, int(text.sum()), int(spelled.sum()))
         self._text += int(encoded.text_bytes.sum())
         self._report(batch.read, self._text)
 
@@ -97,7 +104,8 @@ class Part:
         """The shards on disk, and what was left out; then the next part begins."""
         shards = {split: writer.finish() for split, writer in self._writers.items()}
         found: dict[str, Any] = {split: s and asdict(s) for split, s in shards.items()}
-        found |= self._left_out
+        found["spare"] = {split: spare.found() for split, spare in self._spares.items()}
+        found |= self._counts
         self._number += 1
         self._begin()
         return found

@@ -15,33 +15,36 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
-from packformer.corpus.documents import STANDARD_INPUT, Input, Raw, text_of
+from packformer.corpus.documents import STANDARD_INPUT, Input, Raw, UndecodableError
 from packformer.corpus.encode import Encoded, encode
-from packformer.corpus.parts import Batch, Part, Place
-from packformer.corpus.processes import process_context, process_pool
+from packformer.corpus.journal import JOURNAL, Journal
+from packformer.corpus.losses import loss_remarks, unknown_token
+from packformer.corpus.parts import COUNTS, Batch, Part, Place
+from packformer.corpus.processes import Processes
+from packformer.corpus.sample import sample
 from packformer.corpus.shards import (
     FORMAT,
     MANIFEST,
-    SPLITS,
     TOKENIZER,
     Manifest,
-    Shard,
     hash_file,
     load_manifest,
 )
+from packformer.corpus.split import split
 from packformer.corpus.tokenizer import MIN_VOCAB, load_tokenizer, num_ids, train_bpe
 from packformer.settings import check_whole
 
-JOURNAL = ".progress.jsonl"
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
 _MIB = 2**20
+_RULES = 2  # by which documents are split and cut: goes up with any change of the bytes
+_FEW = 16 * 2**20  # bytes of input that are done before processes would have started
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Preparation:
             document are on one side, and more documents move none.
         shard_mib: of text that makes a shard.
         skip_invalid: leave out, and count, documents that are not UTF-8.
-        workers: processes that tokenize.
+        keep_empty: a document without text is one; else they are left out, and counted.
+        workers: processes that tokenize; a few megabytes are tokenized without them.
 
     Raises:
         ValueError: if a value is out of range.
@@ -73,6 +77,7 @@ class Preparation:
     validation_fraction: float = 0.01
     shard_mib: int = 256
     skip_invalid: bool = False
+    keep_empty: bool = False
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -130,6 +135,31 @@ def prepare(
             folder.rmdir()
 
 
+def identity_of(preparation: Preparation) -> str:
+    """A name for all that the bytes of the shards depend on.
+
+    A file counts by its name, size and time; the standard input, which has none, by its content.
+    """
+    p = preparation
+    inputs: list[list[str | int]] = []
+    for source in p.input.sources():
+        file = p.input.file_of(source)
+        if file is None:
+            inputs.append([source])
+        elif source == STANDARD_INPUT:
+            inputs.append([source, hash_file(file)])
+        else:
+            stat = file.stat()
+            inputs.append([source, stat.st_size, stat.st_mtime_ns])
+    tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
+    if p.tokenizer is not None:
+        tokenizer = [load_tokenizer(p.tokenizer).to_str()]
+    settings = [p.input.field, p.input.format, p.validation_fraction, p.shard_mib, p.skip_invalid]
+    versions = [FORMAT, _RULES, version("tokenizers")]
+    everything = [versions, inputs, tokenizer, settings, p.keep_empty]
+    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+
+
 def _check_apart(preparation: Preparation) -> None:
     """A corpus among its own input, or among other files, is refused.
 
@@ -139,20 +169,18 @@ def _check_apart(preparation: Preparation) -> None:
     folder = preparation.output.resolve()
     for path in preparation.input.paths:
         given = Path(path).expanduser()
-        if given.is_dir() and folder.is_relative_to(given.resolve()):
+        if not given.is_dir() or not folder.is_relative_to(given.resolve()):
+            continue
+        below = folder.relative_to(given.resolve()).parts
+        if not any(part.startswith(".") for part in below):  # hidden folders are not read
             raise ValueError(f"{preparation.output} lies within the input {path}: choose another")
     if folder.is_dir() and not any((folder / name).exists() for name in (MANIFEST, JOURNAL)):
-        ours = (_LOCK, _STANDARD_INPUT, _unfinished(JOURNAL))
+        ours = (_LOCK, _STANDARD_INPUT, f"{JOURNAL}.new")
         others = sorted(file.name for file in folder.iterdir() if file.name not in ours)
         if others:
             raise ValueError(
                 f"{preparation.output} holds {others[0]} and is no corpus: choose an empty folder"
             )
-
-
-def _unfinished(name: str) -> str:
-    """What a file is called until it is whole."""
-    return f"{name}.new"
 
 
 class _Run:
@@ -162,18 +190,20 @@ class _Run:
         self._report = report
         self._input = preparation.input
         self._sources = preparation.input.sources()
-        self._journal: list[dict[str, Any]] = []
-        self._processes = process_context()
+        files = [self._input.file_of(source) for source in self._sources]
+        size = sum(file.stat().st_size for file in files if file) if all(files) else _FEW
+        self._processes = Processes(0 if size < _FEW else preparation.workers)
 
     def run(self) -> Manifest:
         if STANDARD_INPUT in self._input.paths:
             self._keep_standard_input()
-        identity = self._identity()
+        identity = identity_of(replace(self._preparation, input=self._input))
+        self._journal = Journal(self._folder, identity)
         if (self._folder / MANIFEST).exists():
-            return self._finished(identity)
-        self._load_journal(identity)
-        tokenizer = self._tokenizer()
+            return self._finished()
+        self._journal.load()
         try:
+            tokenizer = self._tokenizer()
             self._write_shards(tokenizer)
         except BrokenProcessPool as error:
             raise ValueError(
@@ -181,15 +211,17 @@ class _Run:
                 "command goes on after the last finished part, with --workers 1 if need be"
             ) from error
         except (OSError, ValueError) as error:
-            kept = len(self._journal) - 1
+            kept = len(self._journal.parts)
             if not kept:
                 (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             if isinstance(error, OSError):
                 reason = f"{error.filename or self._folder}: {reason}"
+            if isinstance(error, UndecodableError):
+                reason += ": convert or remove it, or leave such documents out with skip-invalid"
             hint = f" ({kept} finished parts are kept: the same command goes on after them)"
             raise ValueError(reason + hint * (kept > 0)) from error
-        return self._finish(tokenizer, identity)
+        return self._finish(tokenizer)
 
     def _keep_standard_input(self) -> None:
         """In a file: it is read twice, and again after an interruption."""
@@ -198,71 +230,16 @@ class _Run:
             shutil.copyfileobj(sys.stdin.buffer, stream)
         self._input = replace(self._input, standard_input=file)
 
-    def _identity(self) -> str:
-        """All that the bytes of the shards depend on."""
-        p = self._preparation
-        inputs: list[list[str | int]] = []
-        for source in self._sources:
-            file = self._input.file_of(source)
-            if source == STANDARD_INPUT:
-                assert file is not None
-                inputs.append([source, hash_file(file)])
-            elif file is None:
-                inputs.append([source])
-            else:
-                stat = file.stat()
-                inputs.append([source, stat.st_size, stat.st_mtime_ns])
-        tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
-        if p.tokenizer is not None:
-            tokenizer = [load_tokenizer(p.tokenizer).to_str()]
-        settings = [self._input.field, self._input.format, p.validation_fraction, p.shard_mib]
-        everything = [FORMAT, version("tokenizers"), inputs, tokenizer, settings, p.skip_invalid]
-        return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
-
-    def _finished(self, identity: str) -> Manifest:
+    def _finished(self) -> Manifest:
         file = self._folder / MANIFEST
-        journal = self._folder / JOURNAL
-        (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
-        first = journal.read_text().partition("\n")[0] if journal.exists() else ""
-        if first != json.dumps({"identity": identity}):
+        if not self._journal.is_of_this():
             raise ValueError(
                 f"{self._folder} holds a corpus made from other files or with other settings: "
                 "choose another folder, or remove it"
             )
-        return load_manifest(file.read_text(), str(file))
-
-    def _load_journal(self, identity: str) -> None:
-        """What was finished of this very corpus; begins the journal where nothing was."""
-        file = self._folder / JOURNAL
-        for line in file.read_text().splitlines() if file.exists() else ():
-            try:
-                self._journal.append(json.loads(line))
-            except json.JSONDecodeError:  # cut off by a kill: its part was not finished
-                break
-        begun = {"identity": identity}
-        if len(self._journal) < 2 and self._journal != [begun]:
-            (self._folder / TOKENIZER).unlink(missing_ok=True)  # no part binds to it
-            self._journal = [begun]
-        if self._journal[0] != begun:
-            raise ValueError(
-                f"{self._folder} holds the beginning of a corpus from other files or with other "
-                "settings: choose another folder, or remove it"
-            )
-        self._replace(file, "".join(json.dumps(entry) + "\n" for entry in self._journal))
-
-    @staticmethod
-    def _replace(file: Path, text: str) -> None:
-        """Its content, whole or not at all."""
-        unfinished = file.with_name(_unfinished(file.name))
-        unfinished.write_text(text)
-        os.replace(unfinished, file)
-
-    def _note(self, entry: dict[str, Any]) -> None:
-        self._journal.append(entry)
-        with (self._folder / JOURNAL).open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        manifest = load_manifest(file.read_text(), str(file))
+        self._tidy(manifest)
+        return manifest
 
     def _tokenizer(self) -> Tokenizer:
         file, given = self._folder / TOKENIZER, self._preparation.tokenizer
@@ -272,7 +249,9 @@ class _Run:
             tokenizer = load_tokenizer(given)
         else:
             self._report(Progress("training the tokenizer", 0, None, 0))
-            tokenizer = train_bpe(self._sample(), self._preparation.vocab_size)
+            p = self._preparation
+            texts = sample(self._input, self._sources, p.sample_mib * _MIB, p.skip_invalid)
+            tokenizer = train_bpe(texts, p.vocab_size)
         unfinished = file.with_name(f".{file.name}")
         try:
             tokenizer.save(str(unfinished))
@@ -281,46 +260,25 @@ class _Run:
         os.replace(unfinished, file)
         return tokenizer
 
-    def _sample(self) -> Iterator[str]:
-        """Texts to train the tokenizer on: of each file its share that is left."""
-        files = [self._input.file_of(source) for source in self._sources]
-        sizes = [file.stat().st_size if file else 1 for file in files]
-        most = self._preparation.sample_mib * _MIB
-        total, upto, taken = max(1, sum(sizes)), 0, 0
-        for source, size in zip(self._sources, sizes, strict=True):
-            upto += size
-            if taken >= most * upto / total:
-                continue
-            for raw in self._input.read(source):
-                try:
-                    text = text_of(raw, self._input.field)
-                    yield text[: max(1, most - taken)]
-                except ValueError:
-                    if not self._preparation.skip_invalid:
-                        raise
-                taken += len(raw.data)
-                if taken >= most * upto / total:
-                    break
-
     def _write_shards(self, tokenizer: Tokenizer) -> None:
-        place = Place(*self._journal[-1].get("place", (0, 0)))
+        parts = self._journal.parts
+        place = Place(*parts[-1]["place"]) if parts else Place(0, 0)
         p = self._preparation
         with ExitStack() as stack:
             part = stack.enter_context(self._part(tokenizer))
-            pool = stack.enter_context(
-                process_pool(self._processes, p.workers, tokenizer, self._input, p.skip_invalid)
-            )
+            settings = (tokenizer.to_str(), p.input.field, p.skip_invalid, p.keep_empty)
+            pool = stack.enter_context(self._processes.executor(*settings))
             waiting: deque[tuple[Future[Encoded], Batch]] = deque()
 
             def take() -> None:
                 future, batch = waiting.popleft()
                 part.add(future.result(), batch)
                 if batch.ends_part:
-                    self._note({"place": batch.place, **part.finish()})
+                    self._journal.note({"place": batch.place, **part.finish()})
 
             for batch in self._batches(place):
                 waiting.append((pool.submit(encode, batch.pieces), batch))
-                if len(waiting) > 2 * p.workers:
+                if len(waiting) > self._processes.batches_ahead:
                     take()
             while waiting:
                 take()
@@ -332,9 +290,8 @@ class _Run:
 
         files = [self._input.file_of(source) for source in self._sources]
         size = sum(f.stat().st_size for f in files if f) if all(files) else None
-        dtype = "uint16" if num_ids(tokenizer) <= 2**16 else "uint32"
-        number = len(self._journal) - 1
-        part = Part(self._folder, number, dtype, self._preparation.validation_fraction, report)
+        number, fraction = len(self._journal.parts), self._preparation.validation_fraction
+        part = Part(self._folder, number, _dtype(tokenizer), fraction, report)
         try:
             yield part
         finally:
@@ -365,30 +322,53 @@ class _Run:
         if pieces or in_part:
             yield Batch(pieces, True, Place(len(self._sources), 0), before)
 
-    def _finish(self, tokenizer: Tokenizer, identity: str) -> Manifest:
-        parts = self._journal[1:]
-        train, validation = (
-            [Shard(**part[split]) for part in parts if part[split]] for split in SPLITS
-        )
-        empty, skipped = (sum(part[name] for part in parts) for name in ("empty", "skipped"))
-        if not train and not validation:
+    def _finish(self, tokenizer: Tokenizer) -> Manifest:
+        parts = self._journal.parts
+        counts = {name: sum(part[name] for part in parts) for name in COUNTS}
+        if not any(part["train"] or part["validation"] for part in parts):
             for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
                 (self._folder / name).unlink(missing_ok=True)
             raise ValueError(
                 f"{', '.join(self._input.paths)} holds no document"
-                + (f": {empty} are empty, {skipped} not UTF-8" if empty or skipped else "")
+                + f": {counts['empty']} are empty, {counts['skipped']} not UTF-8"
+                + f", {counts['no_token']} have no token in this tokenizer"
+                * (counts["no_token"] > 0)
             )
+        dtype, fraction = _dtype(tokenizer), self._preparation.validation_fraction
+        sides = split(self._folder, parts, dtype, fraction)
+        shards = [shard for some in sides.shards.values() for shard in some]
+        losses = loss_remarks(
+            unknown_token(tokenizer),
+            lost=counts["lost"],
+            characters=counts["characters"],
+            unknown=counts["unknown"],
+            tokens=sum(shard.tokens for shard in shards),
+            documents=counts["no_token"],
+        )
         manifest = Manifest(
             tokenizer_sha256=hash_file(self._folder / TOKENIZER),
             vocab_size=num_ids(tokenizer),
-            dtype="uint16" if num_ids(tokenizer) <= 2**16 else "uint32",
-            validation_fraction=self._preparation.validation_fraction,
-            empty=empty,
-            skipped=skipped,
-            train=train,
-            validation=validation,
+            dtype=dtype,
+            validation_fraction=fraction,
+            empty=counts["empty"],
+            skipped=counts["skipped"],
+            train=sides.shards["train"],
+            validation=sides.shards["validation"],
+            remarks=[*sides.remarks, *losses],
         )
         manifest.save(self._folder)
-        self._replace(self._folder / JOURNAL, json.dumps({"identity": identity}) + "\n")
-        (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
+        self._tidy(manifest)
         return manifest
+
+    def _tidy(self, manifest: Manifest) -> None:
+        """Removes what only the making of the corpus needed."""
+        listed = {shard.file for shard in (*manifest.train, *manifest.validation)}
+        for file in self._folder.glob("*.tokens"):
+            if file.name not in listed:
+                file.unlink()
+        self._journal.close()
+        (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
+
+
+def _dtype(tokenizer: Tokenizer) -> str:
+    return "uint16" if num_ids(tokenizer) <= 2**16 else "uint32"

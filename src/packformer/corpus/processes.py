@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any
 
-from tokenizers import Tokenizer
-
-from packformer.corpus.documents import Input
-from packformer.corpus.encode import start_process
+from packformer.corpus.documents import Raw
+from packformer.corpus.encode import Encoded, Encoder, start_process
 
 
-def process_context() -> Any:
-    """Begins to start what processes are forked from, so that it is ready when they are wanted.
+class _ThisProcess(Executor):
+    """Encodes what it is given at once, in this process."""
 
-    Where there is such a server it imports once for all of them; this process, which may have
-    threads, is never forked.
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def submit(self, _: Any, batch: Sequence[Raw], /) -> Future[Encoded]:  # type: ignore[override]
+        future: Future[Encoded] = Future()
+        try:
+            future.set_result(self._encoder(batch))
+        except ValueError as error:
+            future.set_exception(error)
+        return future
+
+
+class Processes:
+    """Where batches are encoded: in some processes, or in this one.
+
+    Processes are forked from a server that starts with this object, so that it is ready when they
+    are wanted. The server imports once for all of them; this process, which may have threads, is
+    never forked.
+
+    Args:
+        workers: how many; 0 for this process alone, which starts at once.
     """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._context = _context() if workers else None
+
+    @property
+    def batches_ahead(self) -> int:
+        """Batches that are worth handing over before the first is back."""
+        return 2 * self._workers
+
+    @contextmanager
+    def executor(self, *settings: Any) -> Iterator[Executor]:
+        """Takes ``submit(encode, batch)``.
+
+        Args:
+            settings: of ``Encoder``.
+        """
+        if not self._workers:
+            yield _ThisProcess(Encoder(*settings))
+            return
+        pool = ProcessPoolExecutor(self._workers, self._context, start_process, settings)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -30,15 +75,3 @@ def process_context() -> Any:
     except OSError:  # its socket lies in a temporary folder whose name may be too long for one
         return multiprocessing.get_context("spawn")
     return context
-
-
-@contextmanager
-def process_pool(
-    context: Any, workers: int, tokenizer: Tokenizer, input: Input, skip_invalid: bool
-) -> Iterator[ProcessPoolExecutor]:
-    initial = (tokenizer.to_str(), input.field, skip_invalid)
-    pool = ProcessPoolExecutor(workers, context, start_process, initial)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -67,6 +67,7 @@ class Manifest:
         skipped: documents that were not UTF-8, left out.
         train: shards to learn from.
         validation: shards to measure on.
+        remarks: what who trains on it should know, a sentence each.
         format: of this file and the shards.
     """
 
@@ -78,6 +79,7 @@ class Manifest:
     skipped: int
     train: list[Shard] = field(default_factory=list)
     validation: list[Shard] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     format: int = FORMAT
 
     def save(self, folder: Path) -> None:
@@ -117,6 +119,12 @@ class ShardWriter:
     Args:
         file: its place.
         dtype: of the ids.
+
+    Attributes:
+        documents: that ended so far.
+        tokens: so far.
+        text_bytes: of their texts.
+        spelled_bytes: of the ids.
     """
 
     def __init__(self, file: Path, dtype: str) -> None:
@@ -125,7 +133,7 @@ class ShardWriter:
         self._stream: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self._ends: list[NDArray[np.int64]] = []
-        self.tokens = self.text_bytes = self.spelled_bytes = 0
+        self.documents = self.tokens = self.text_bytes = self.spelled_bytes = 0
 
     def add(self, ids: Ids, ends: NDArray[np.int64], text_bytes: int, spelled_bytes: int) -> None:
         """Adds documents, and pieces of them.
@@ -138,6 +146,7 @@ class ShardWriter:
         """
         self._ends.append(self.tokens + ends)
         self._write(ids.astype(self._dtype, copy=False).tobytes())
+        self.documents += len(ends)
         self.tokens += len(ids)
         self.text_bytes += text_bytes
         self.spelled_bytes += spelled_bytes

@@ -50,6 +50,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads a ``tokenizer.json``; adds ``BOS`` and ``EOS`` if it lacks them.
 
+    Its truncation, padding and dropout are for batches of training: they are turned off.
+
     Raises:
         ValueError: if there is no such file, or it is no tokenizer.
     """
@@ -61,6 +63,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise ValueError(f"{path} is no tokenizer.json: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    model = tokenizer.model
+    if isinstance(model, models.BPE) and model.dropout is not None:
+        model.dropout = None
+        tokenizer.model = model
     tokenizer.add_special_tokens([BOS, EOS])
     return tokenizer
 

@@ -88,6 +88,9 @@ class TokenShards:
         if self.verify:
             for corpus in corpora:
                 corpus.verify()
+        for corpus in corpora:
+            for remark in corpus.manifest.remarks:
+                log.warning("%s%s", f"{corpus.path}: " if several else "", remark)
         sources = [self._source(corpus, "train") for corpus in corpora]
         for corpus, source in zip(corpora, sources, strict=True):
             if not source.num_documents:
@@ -100,6 +103,7 @@ class TokenShards:
         tokenizer = Tokenizer.from_file(str(first.tokenizer))
         shards = [s for c in corpora for s in (*c.manifest.train, *c.manifest.validation)]
         found = totals(shards)
+        skipped = sum(corpus.manifest.skipped for corpus in corpora)
         identity = [[asdict(corpus.manifest) for corpus in corpora], list(weights)]
         return DataSplits(
             train=train,
@@ -110,7 +114,9 @@ class TokenShards:
             tokenizer=first.tokenizer,
             fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
             description=f"{', '.join(paths)}: {found['documents']:,} documents, "
-            f"{found['tokens']:,} tokens, {validation.num_documents:,} held out",
+            f"{found['tokens']:,} tokens, {validation.num_documents:,} held out"
+            + f", {skipped:,} left out as not UTF-8"
+            * (skipped > 0),
         )
 
     def _weights(self, count: int) -> list[float] | None:

@@ -111,12 +111,7 @@ def _print(
         console.print(
             "the text has no more pairs to merge: the vocabulary is smaller than asked for"
         )
-    for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
-        if not shards:
-            console.print(
-                f"warning: no document is for {name}, training needs some: change "
-                "--validation-fraction, or give more documents"
-            )
-            return
+    for remark in manifest.remarks:
+        console.print(f"note: {remark}", highlight=False, markup=False)
     path = shown_override("data.path", str(preparation.output))
     print(f"train on it with  python -m train data=shards {path}")  # a console would wrap it

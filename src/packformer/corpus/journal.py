@@ -1,0 +1,81 @@
+"""What is finished of a corpus, so that an interruption loses nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from packformer.corpus.shards import TOKENIZER
+
+JOURNAL = ".progress.jsonl"
+
+
+class Journal:
+    """A line for what the corpus is made of, then one for each finished part.
+
+    Args:
+        folder: of the corpus.
+        identity: of all that its bytes depend on.
+
+    Attributes:
+        parts: that are finished.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._file = folder / JOURNAL
+        self._begun = {"identity": identity}
+        self.parts: list[dict[str, Any]] = []
+
+    def is_of_this(self) -> bool:
+        """Whether the journal on disk is of the very same corpus."""
+        lines = self._lines()
+        return bool(lines) and lines[0] == self._begun
+
+    def load(self) -> None:
+        """What was finished of this very corpus; begins the journal where nothing was.
+
+        Raises:
+            ValueError: if parts of another corpus are there.
+        """
+        lines = self._lines()
+        if len(lines) > 1 and lines[0] != self._begun:
+            raise ValueError(
+                f"{self._file.parent} holds the beginning of a corpus from other files or with "
+                "other settings: choose another folder, or remove it"
+            )
+        if lines[:1] != [self._begun]:
+            lines = []
+            self._file.with_name(TOKENIZER).unlink(missing_ok=True)  # made for another corpus
+        self.parts = lines[1:]
+        self._save([self._begun, *self.parts])
+
+    def note(self, part: dict[str, Any]) -> None:
+        """A part that is finished."""
+        self.parts.append(part)
+        with self._file.open("a") as stream:
+            stream.write(json.dumps(part) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def close(self) -> None:
+        """The corpus is finished: only what it was made of is kept."""
+        if self._lines() != [self._begun]:
+            self._save([self._begun])
+
+    def _lines(self) -> list[dict[str, Any]]:
+        found = []
+        for line in self._file.read_text().splitlines() if self._file.exists() else ():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:  # cut off by a kill: its part was not finished
+                break
+        return found
+
+    def _save(self, lines: Sequence[dict[str, Any]]) -> None:
+        """The whole file, or none of it."""
+        unfinished = self._file.with_name(f"{JOURNAL}.new")
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        os.replace(unfinished, self._file)
