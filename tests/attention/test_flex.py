@@ -85,6 +85,17 @@ def test_blocks_of_the_backward_are_the_transposed_ones(packing, window):
         assert torch.equal(by_query, by_key.T)
 
 
+@pytest.mark.parametrize("window", [None, 1, 50, 129, 200])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_tables_ascend(packing, window):
+    """Else torch's kernels drop an entry where the row's last block is incomplete."""
+    mask = block_mask(PackedLayout.from_lengths(PACKINGS[packing]), window)
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        counts, indices = getattr(mask, f"{kind}_num_blocks"), getattr(mask, f"{kind}_indices")
+        for count, row in zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True):
+            assert row[:count] == sorted(set(row[:count]))
+
+
 def test_tables_are_as_wide_as_the_longest_document_or_the_window():
     layout = PackedLayout.from_lengths([200] * 50, max_seqlen=257).to("meta")
     assert block_mask(layout).kv_indices.shape == (1, 1, 79, 3)

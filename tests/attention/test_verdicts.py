@@ -15,11 +15,10 @@ from packformer.attention import (
     Verdicts,
     choice,
     packed_attention,
-    proof,
     select_proved_kernel,
     verdicts,
 )
-from packformer.attention.proof import judge
+from packformer.attention.proof import Verdict, judge, timing
 
 VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
 SDPA = KERNELS["sdpa"]
@@ -55,7 +54,7 @@ def wrong_gradient(q, k, v, layout, scoring, prepared=None):
 
 def leaking(q, k, v, layout, scoring, prepared=None):
     out = SDPA.run(q, k, v, layout, scoring)
-    return out + 1e-9 * v.mean()
+    return out + 1e-9 * v.detach().mean()
 
 
 def crashing(q, k, v, layout, scoring, prepared=None):
@@ -93,7 +92,7 @@ def plant(monkeypatch, run, milliseconds=None):
     monkeypatch.setitem(KERNELS, "planted", kernel)
     if milliseconds is not None:
         monkeypatch.setattr(
-            proof, "_milliseconds", lambda k, v: milliseconds if k is kernel else 5.0
+            timing, "milliseconds", lambda k, v: milliseconds if k is kernel else 5.0
         )
     return kernel
 
@@ -154,7 +153,7 @@ def keep_some(first):
     known = Verdicts("cpu")
     for size in range(first, first + 8):
         variant = replace(VARIANT, head_dim=size)
-        known.keep(SDPA, variant, proof.Verdict("wrong", "", {}, False, None))
+        known.keep(SDPA, variant, Verdict("wrong", "", {}, {}, False, None))
 
 
 def test_processes_lose_none_of_each_others_verdicts():

@@ -24,9 +24,24 @@ _BLOCK = 128
 _MOST_BIASES = 2**31 - 1
 
 
+_MOST_PROGRAMS = 1024
+
+
 @cache
 def _compiled_flex_attention() -> Callable[..., Any]:
-    return torch.compile(flex_attention, dynamic=False)
+    """For calls outside of a compiled model: one program for a row length, then one for all."""
+    compiled = torch.compile(flex_attention)
+
+    def attend(*arguments: Any, **options: Any) -> Any:
+        # Beyond its usual eight programs torch would run uncompiled, in quadratic memory.
+        with torch._dynamo.config.patch(
+            recompile_limit=_MOST_PROGRAMS,
+            accumulated_recompile_limit=_MOST_PROGRAMS,
+            fail_on_recompile_limit_hit=True,
+        ):
+            return compiled(*arguments, **options)
+
+    return attend
 
 
 def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
@@ -64,16 +79,19 @@ def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
 
     def table(counts_N: Tensor, blocks_NW: Tensor) -> tuple[Tensor, Tensor]:
         used = offset_W < counts_N[:, None]
-        blocks_NW = torch.where(used, blocks_NW, block_N[:, None])  # the rest is never read
+        blocks_NW = torch.where(used, blocks_NW, block_N[:, None])
         return counts_N.to(torch.int32)[None, None], blocks_NW.to(torch.int32)[None, None]
 
-    # Partial blocks: the diagonal one, then those on the far side of the full ones.
-    kv = table(full_N - needed_N + 1, needed_N[:, None] + offset_W - 1)
+    # Every table ascends. Torch's kernels read no more blocks of their own, smaller size than the
+    # row holds: where its last 128 tokens are incomplete, they leave out the end of a full table,
+    # which is the missing half of the row's last block only if that block stands there.
+    # Partial blocks: those on the far side of the full ones, and the diagonal one.
+    far_kv = table(full_N - needed_N, needed_N[:, None] + offset_W)
+    kv = (far_kv[0] + 1, far_kv[1])  # behind the far ones a table holds its diagonal block
     full_kv = table(block_N - full_N, full_N[:, None] + offset_W)
     q = table(needed_by_N - full_for_N + 1, full_for_N[:, None] + offset_W)
+    q[1][..., 0] = block_N
     full_q = table(full_for_N - block_N, block_N[:, None] + 1 + offset_W)
-    for indices in (kv[1], q[1]):
-        indices[..., 0] = block_N
 
     def sees(batch: Tensor, head: Tensor, q_index: Tensor, kv_index: Tensor) -> Tensor:
         return (kv_index <= q_index) & (q_index - kv_index <= reach_M[q_index])

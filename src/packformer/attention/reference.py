@@ -42,9 +42,19 @@ def reference_attention(
         k_BMHK = k_BMHK.repeat_interleave(queries_per_kv, dim=2)
         v_BMHK = v_BMHK.repeat_interleave(queries_per_kv, dim=2)
     scores_BHMM = torch.einsum("bmhk,bnhk->bhmn", q_BMHK, k_BMHK) * scoring.scale
+    scores_BHMM = final_scores(scores_BHMM, scoring, q)
+    scores_BHMM = scores_BHMM.masked_fill(~visible(layout, scoring.window), float("-inf"))
+    return torch.einsum("bhmn,bnhk->bmhk", scores_BHMM.softmax(-1), v_BMHK)
+
+
+def final_scores(scores_BHMM: Tensor, scoring: Scoring, q: Tensor) -> Tensor:
+    """Scaled products of queries and keys, float64 ``[1, H, M, M]``, after all options.
+
+    Which keys a query sees is another question, see ``visible``.
+    """
     if scoring.soft_cap is not None:
         scores_BHMM = scoring.soft_cap * (scores_BHMM / scoring.soft_cap).tanh()
-    index = torch.arange(layout.num_tokens, device=q.device)
+    index = torch.arange(q.shape[1], device=q.device)
     if scoring.bias is not None:
         scores_BHMM = scores_BHMM + scoring.bias.double()
     if (slopes := scoring.slopes(q)) is not None:
@@ -54,8 +64,7 @@ def reference_attention(
         batch = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=q.device)
         head = torch.arange(q.shape[2], device=q.device)[:, None, None]
         scores_BHMM = scoring.score_mod(scores_BHMM, batch, head, index[:, None], index[None, :])
-    scores_BHMM = scores_BHMM.masked_fill(~visible(layout, scoring.window), float("-inf"))
-    return torch.einsum("bhmn,bnhk->bmhk", scores_BHMM.softmax(-1), v_BMHK)
+    return scores_BHMM
 
 
 reference_kernel = Kernel(

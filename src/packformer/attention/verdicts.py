@@ -30,7 +30,7 @@ _PACKAGES = ("torch", "xformers", "flash-attn-4", "nvidia-cutlass-dsl", "triton"
 
 def machine(device_type: str) -> dict[str, str | None]:
     """What verdicts depend on: device, driver, packages with kernels, and the code around them."""
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(position.__file__)]
+    sources = [*sorted(Path(__file__).parent.rglob("*.py")), Path(position.__file__)]
     code = fingerprint(file.read_bytes() for file in sources)
     found: dict[str, str | None] = {"packformer": f"{packformer.__version__} (kernels {code[:8]})"}
     for package in _PACKAGES:
@@ -129,12 +129,16 @@ def _check(verdict: Verdict) -> None:
     good = (
         verdict.status in STATUSES
         and isinstance(verdict.reason, str)
-        and isinstance(verdict.errors, dict)
-        and all(isinstance(error, float) for error in verdict.errors.values())
+        and _are_numbers(verdict.errors)
+        and _are_numbers(verdict.roundings)
         and isinstance(verdict.milliseconds, float) == (verdict.status == "ok")
     )
     if not good:
         raise ValueError("a verdict is damaged")
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(x, float) for x in values.values())
 
 
 @cache

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +17,7 @@ from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, se
 from packformer.attention.load_xformers import how_xformers_was_loaded
 from packformer.attention.proof import TOLERANCE, clock, prove, warm_up
 from packformer.attention.verdicts import machine
+from packformer.bench.processes import run_in_processes
 
 VARIANTS: dict[str, frozenset[str]] = {
     "mha": frozenset(),
@@ -185,17 +183,10 @@ def _prove_all(cells: list[_Cell], report: Callable[[str], None]) -> dict[_Cell,
 
 
 def _in_processes(cells: list[_Cell], workers: int) -> Iterator[tuple[_Cell, Verdict]]:
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = {
-            pool.submit(_prove_named, kernel.name, variant): (variant, kernel)
-            for variant, kernel in cells
-        }
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                reason = "fails: its process died"
-                yield futures[future], Verdict("failed", reason, {}, False, None)
+    tasks = [(kernel.name, variant) for variant, kernel in cells]
+    died = Verdict("failed", "fails: its process died", {}, {}, False, None)
+    for number, verdict in run_in_processes(_prove_named, tasks, workers):
+        yield cells[number], verdict or died
 
 
 def _prove_named(name: str, variant: Variant) -> Verdict:

@@ -1,0 +1,29 @@
+"""Whether a kernel computes what it claims, on this very machine, and how fast."""
+
+from packformer.attention.proof.case import Case
+from packformer.attention.proof.comparison import Comparison, compare
+from packformer.attention.proof.timing import median_milliseconds, warm_up
+from packformer.attention.proof.verdict import (
+    MOST_ROUNDINGS,
+    STATUSES,
+    TOLERANCE,
+    Verdict,
+    clock,
+    judge,
+    prove,
+)
+
+__all__ = [
+    "MOST_ROUNDINGS",
+    "STATUSES",
+    "TOLERANCE",
+    "Case",
+    "Comparison",
+    "Verdict",
+    "clock",
+    "compare",
+    "judge",
+    "median_milliseconds",
+    "prove",
+    "warm_up",
+]
