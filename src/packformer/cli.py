@@ -65,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(doctor)
     doctor.add_argument("--head-dim", type=int, default=64, help="head size")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    doctor.add_argument(
+        "--fuzz",
+        type=int,
+        metavar="N",
+        help="run N random calls through all kernels instead, and print the smallest that fails",
+    )
+    doctor.add_argument("--seed", type=int, default=0, help="of the random calls")
+    doctor.add_argument("--kernel", help="the only one to run random calls, or a case, through")
+    doctor.add_argument("--case", help="run one call again, as --fuzz printed it")
     doctor.set_defaults(run=_doctor)
 
     plan = commands.add_parser(
@@ -278,6 +287,9 @@ def _doctor(options: argparse.Namespace) -> None:
     if options.head_dim < 1:
         raise ValueError(f"--head-dim ({options.head_dim}) must be at least 1")
     device, dtype = _device_and_dtype(options)
+    if options.fuzz is not None or options.case is not None:
+        _doctor_cases(options, device)
+        return
     errors = Console(stderr=True)
     if errors.is_terminal:
         with errors.status("loading") as status:
@@ -289,6 +301,26 @@ def _doctor(options: argparse.Namespace) -> None:
     else:
         print_examination(examination, Console(width=None if sys.stdout.isatty() else 130))
     if examination.wrong:
+        sys.exit(1)
+
+
+def _doctor_cases(options: argparse.Namespace, device: str) -> None:
+    from rich.console import Console
+
+    from packformer.bench.fuzz import fuzz, kernels_here, print_fuzz, print_outcomes, run_again
+
+    kernels = kernels_here(device, options.kernel)
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    if options.case is not None:
+        outcomes = run_again(kernels, device, options.case)
+        print_outcomes(outcomes, console)
+    else:
+        if options.fuzz < 1:
+            raise ValueError(f"--fuzz ({options.fuzz}) must be at least 1")
+        found = fuzz(kernels, device, options.fuzz, options.seed, Console(stderr=True).print)
+        print_fuzz(found, console)
+        outcomes = found.failures
+    if any(outcome.reason for outcome in outcomes):
         sys.exit(1)
 
 

@@ -18,7 +18,7 @@ from packformer.attention import (
     select_proved_kernel,
     verdicts,
 )
-from packformer.attention.proof import Verdict, judge, timing
+from packformer.attention.proof import Verdict, judge, rows, timing
 
 VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
 SDPA = KERNELS["sdpa"]
@@ -227,7 +227,14 @@ def test_a_verdict_is_made_once_for_a_machine(monkeypatch, tmp_path):
 
 
 def damaged(**changes):
-    verdict = {"status": "ok", "reason": "", "errors": {}, "isolated": True, "milliseconds": 1.0}
+    verdict = {
+        "status": "ok",
+        "reason": "",
+        "errors": {},
+        "roundings": {},
+        "isolated": True,
+        "milliseconds": 1.0,
+    }
     return json.dumps({str(VARIANT): {"sdpa": verdict | changes}})
 
 
@@ -242,6 +249,7 @@ def damaged(**changes):
         damaged(milliseconds="fast"),
         damaged(status=7),
         damaged(errors=3),
+        damaged(roundings={"out": "small"}),
         damaged(more=1),
     ],
 )
@@ -324,8 +332,8 @@ def test_published_slopes_of_any_number_of_heads(monkeypatch, name, heads, kv_he
     variant = Variant("cuda", torch.bfloat16, 64, frozenset({"grouped", "alibi"}))
     if reason := KERNELS[name].unsupported(variant):
         pytest.skip(f"{name} {reason}")
-    monkeypatch.setattr(proof, "_HEADS", heads)
-    monkeypatch.setattr(proof, "_GROUPED_KV_HEADS", kv_heads)
+    monkeypatch.setattr(rows, "_HEADS", heads)
+    monkeypatch.setattr(rows, "_GROUPED_KV_HEADS", kv_heads)
     verdict = judge(KERNELS[name], variant)
     print(f"{name} {heads}/{kv_heads}: {verdict}")
     assert verdict.status == "ok", verdict.reason

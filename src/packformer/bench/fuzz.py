@@ -67,6 +67,35 @@ def kernels_here(device_type: str, named: str | None = None) -> list[Kernel]:
     return here
 
 
+def run_again(kernels: Sequence[Kernel], device_type: str, case: str) -> list[Outcome]:
+    """Runs one case through ``kernels``.
+
+    Args:
+        kernels: those that support it.
+        device_type: ``"cpu"`` or ``"cuda"``.
+        case: as ``print_fuzz`` shows it.
+
+    Raises:
+        ValueError: if that is no case, or no kernel supports it; says why.
+    """
+    read = Case.from_json(case)
+    variant = read.variant(device_type)
+    able = [kernel for kernel in kernels if kernel.unsupported(variant) is None]
+    if not able:
+        reasons = "; ".join(f"{kernel.name} {kernel.unsupported(variant)}" for kernel in kernels)
+        raise ValueError(f"no kernel runs this case: {reasons}")
+    return [run_case(kernel, read, device_type) for kernel in able]
+
+
+def print_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Prints a line for each kernel."""
+    for outcome in outcomes:
+        shown = ", ".join(f"{name} {times:.3g}" for name, times in outcome.roundings.items())
+        console.print(
+            f"{outcome.kernel}: {outcome.reason or 'right'} (roundings: {shown})", highlight=False
+        )
+
+
 def fuzz(
     kernels: Sequence[Kernel],
     device_type: str,

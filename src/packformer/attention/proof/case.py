@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -37,6 +38,11 @@ class Inputs(NamedTuple):
     layout: PackedLayout
     scoring: Scoring
     learned: frozenset[str]
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """The same call with other tensors."""
+        q, k, v, grad = (change(x) for x in (self.q, self.k, self.v, self.grad))
+        return self._replace(q=q, k=k, v=v, grad=grad)
 
 
 @dataclass(frozen=True)

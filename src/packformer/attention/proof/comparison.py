@@ -39,7 +39,7 @@ def compare(kernel: Kernel, case: Case, device_type: str) -> Comparison:
     inputs = case.inputs(device_type)
     found = results(kernel.run, inputs)
     # Else its gradients would be rounded to half precision.
-    exact = Inputs(*(x.double() for x in inputs[:4]), *inputs[4:])
+    exact = inputs.changed(Tensor.double)
     wanted = results(reference_attention, exact)
     expected = expected_errors(exact, case.torch_dtype)
     relative, roundings = {}, {}

@@ -101,7 +101,8 @@ def _draw_tokens(generator: random.Random, most: int) -> int:
         return generator.randint(1, min(20, most))
     if kind < 0.65:
         block = generator.choice([block for block in _BLOCKS if block <= most])
-        tokens = block * generator.randint(1, most // block) + generator.randint(-2, 2)
+        multiple = generator.randint(1, min(most // block, generator.choice((1, 5, most))))
+        tokens = block * multiple + generator.randint(-2, 2)
         return min(most, max(1, tokens))
     return min(most, max(1, round(most ** generator.random())))
 
@@ -183,9 +184,7 @@ def _simpler(case: Case) -> Iterator[Case]:
     for heads, kv_heads in ((1, 1), (2, 1)):
         if heads < case.num_heads and (kv_heads == heads or case.num_kv_heads < case.num_heads):
             bias_heads = min(case.bias_heads, heads)
-            yield replace(
-                case, num_heads=heads, num_kv_heads=kv_heads, bias_heads=bias_heads
-            )
+            yield replace(case, num_heads=heads, num_kv_heads=kv_heads, bias_heads=bias_heads)
     plain = (
         {"empty_slots": 0},
         {"bound": None},
@@ -201,7 +200,7 @@ def _simpler(case: Case) -> Iterator[Case]:
         {"seed": 0},
     )
     for change in plain:
-        simpler = replace(case, **change)  # type: ignore[arg-type]
+        simpler = replace(case, **change)
         if simpler != case and not (case.alibi == "none" and simpler.alibi != "none"):
             yield simpler
     for head_dim in (16, 64):

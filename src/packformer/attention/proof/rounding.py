@@ -70,8 +70,8 @@ def expected_errors(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
         dtype: that the kernel computes in.
 
     Returns:
-        float32 (float64 for float64): ``out`` and ``dq`` ``[M, H]``, ``dk`` and ``dv`` ``[M, G]``, ``slopes`` ``[H]``,
-        and with a bias ``bias`` ``[H or 1, M]``.
+        float32 (float64 for float64): ``out`` and ``dq`` ``[M, H]``, ``dk`` and ``dv`` ``[M, G]``,
+        ``slopes`` ``[H]``, and with a bias ``bias`` ``[H or 1, M]``.
     """
     precision = _Precision.of(dtype)
     single = _Precision.of(torch.float32)  # slopes and biases, whatever the dtype
@@ -89,9 +89,7 @@ def expected_errors(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
 
     out = weights @ v
     errors_out = (
-        weight_errors @ v.square()
-        + precision.summing(weights @ v.abs())
-        + precision.storing(out)
+        weight_errors @ v.square() + precision.summing(weights @ v.abs()) + precision.storing(out)
     )
     mean_errors = (grad.square() * errors_out).sum(-1)
     mean_errors += precision.summing((grad * out).abs().sum(-1))
