@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given[:1] == ["train"] or script(given):
         _train(given[given[:1] == ["train"] :])
         return
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("packformer").setLevel(logging.INFO)
     parser = _parser()
     complete(parser, _train_parser)
     options, rest = parser.parse_known_args(given)
@@ -225,7 +228,7 @@ def _add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument(
         "path", nargs="?", help=f"file, folder, .jsonl or prepared corpus; without it {otherwise}"
     )
-    parser.add_argument("--field", default="text", help="that holds the text in a .jsonl line")
+    _add_reading(parser)
     parser.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
     parser.add_argument("--tokenizer", help="a tokenizer.json to use instead")
     parser.add_argument("--row-length", type=int, default=32_768, help="tokens of a row")
@@ -235,13 +238,7 @@ def _add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 def _add_preparation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="INPUT", help="file, folder, - or hf:NAME")
-    parser.add_argument("--field", default="text", help="that holds the text in a record")
-    parser.add_argument(
-        "--format",
-        choices=("auto", "text", "jsonl", "csv", "parquet"),
-        default="auto",
-        help="of the files; auto: by their suffixes, lines of JSON from the standard input",
-    )
+    _add_reading(parser)
     parser.add_argument("--vocab-size", type=int, default=32_768, help="of the BPE trained on it")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to use instead")
     parser.add_argument("--sample-mib", type=int, default=256, help="of text to train the BPE on")
@@ -250,8 +247,29 @@ def _add_preparation(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shard-mib", type=int, default=256, help="of text in a shard")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--field", default="text", help="that holds the text in a record")
     parser.add_argument(
-        "--skip-invalid", action="store_true", help="leave out what is not UTF-8, and count it"
+        "--format",
+        choices=("auto", "text", "jsonl", "csv", "parquet"),
+        default="auto",
+        help="of the files; auto: by their suffixes, of .json by what it holds, lines of JSON from "
+        "the standard input",
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=("auto", "double", "none"),
+        default="auto",
+        help="whether fields of a table may stand in double quotes; auto: unless tabs separate "
+        "them, and what looks like the other is refused",
+    )
+    parser.add_argument(
+        "--skip-invalid",
+        action="store_true",
+        help="leave out, and count, documents that cannot be read (not UTF-8, no JSON, no text in "
+        "the field, a row of another length) instead of stopping",
     )
 
 
@@ -329,7 +347,7 @@ def _preparation(options: argparse.Namespace, output: Path) -> Preparation:
 
     output = output.expanduser()
     return Preparation(
-        Input(tuple(options.paths), options.field, options.format),
+        Input(tuple(options.paths), options.field, options.format, options.quoting),
         output,
         tokenizer=options.tokenizer,
         vocab_size=options.vocab_size,
@@ -387,6 +405,9 @@ def _documents(options: argparse.Namespace) -> DataSet | None:
     return TextFiles(
         path=options.path,
         field=options.field,
+        format=options.format,
+        quoting=options.quoting,
+        skip_invalid=options.skip_invalid,
         vocab_size=options.vocab_size,
         tokenizer=options.tokenizer,
     )

@@ -116,7 +116,7 @@ def test_every_document_is_on_its_side_between_its_marks(corpus, tmp_path, monke
         assert [[ids[0], ids[-1]] for ids in documents_found] == [marks] * len(wanted[split])
         assert [tokenizer.decode(ids[1:-1]) for ids in documents_found] == wanted[split]
     assert len(manifest.train) > 3
-    assert manifest.empty == texts.count("")
+    assert manifest.left_out.empty == texts.count("")
     for split in ("train", "validation"):
         for shard in getattr(manifest, split):
             verify_shard(tmp_path / "c" / shard.file, shard, "uint16", manifest.vocab_size)
@@ -337,7 +337,7 @@ def test_what_is_not_utf8_is_left_out_and_counted_if_asked(tmp_path):
     with pytest.raises(ValueError, match=r"bad.txt is not UTF-8 \(byte 3\)"):
         prepare(preparation(tmp_path, beside(tmp_path, "strict")))
     manifest = prepare(preparation(tmp_path, beside(tmp_path, "lax"), skip_invalid=True))
-    assert manifest.skipped == 1
+    assert manifest.left_out.not_utf8 == 1
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -351,14 +351,14 @@ def test_a_long_file_that_is_not_utf8_is_left_out_whole(tmp_path, monkeypatch, p
     made = preparation(tmp_path, beside(tmp_path), skip_invalid=True)
     (tmp_path / "c.txt").write_text("another good one")
     manifest = prepare(made)
-    assert (manifest.skipped, count_of(manifest)) == (1, 2)
+    assert (manifest.left_out.not_utf8, count_of(manifest)) == (1, 2)
 
 
 def test_rows_of_a_table_that_are_not_utf8_are_left_out(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"n,text\n1,good\n2,\xff\n3,good too\n")
     made = preparation(tmp_path / "a.csv", tmp_path / "c", skip_invalid=True)
     manifest = prepare(made)
-    assert (manifest.skipped, count_of(manifest)) == (1, 2)
+    assert (manifest.left_out.not_utf8, count_of(manifest)) == (1, 2)
 
 
 def test_copies_are_on_one_side_whatever_file_they_come_in(tmp_path):

@@ -38,7 +38,8 @@ def bench_prepare(preparation: Preparation, rounds: int) -> None:
     check_whole("--rounds", rounds, at_least=1)
     console = Console(width=120)
     source = preparation.input
-    texts = [text_of(raw, source.field) for name in source.sources() for raw in source.read(name)]
+    raws = (raw for name in source.sources() for raw in source.read(name))
+    texts = [text for raw in raws if (text := text_of(raw, source.field))]
     size = sum(len(text.encode()) for text in texts)
     os.environ["RAYON_NUM_THREADS"] = str(preparation.workers)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

@@ -1,11 +1,13 @@
 """Text in, token shards out; knows nothing of torch, so that its processes start at once."""
 
-from packformer.corpus.documents import Input
+from packformer.corpus.input import Input
+from packformer.corpus.left_out import LeftOut
 from packformer.corpus.preparation import Preparation, prepare
 from packformer.corpus.shards import Manifest, Shard, load_manifest, open_shard, verify_shard
 
 __all__ = [
     "Input",
+    "LeftOut",
     "Manifest",
     "Preparation",
     "Shard",

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
 
-from packformer.corpus.documents import PIECE, Raw, UndecodableError, text_of
+from packformer.corpus.documents import PIECE, Raw, text_or_omission
+from packformer.corpus.left_out import Omission, Reason
 from packformer.corpus.losses import characters, token_characters, unknown_token
 from packformer.corpus.split import hash_of
 from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
@@ -21,8 +22,8 @@ from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
 _WORDS_KEPT = 200_000  # about 30 MB
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
 
-EMPTY, SKIPPED, NO_TOKEN = -1, -2, -3
-"""Instead of a hash: documents that are left out."""
+MARKS = {reason: -number for number, reason in enumerate(Reason, start=1)}
+"""Instead of a hash: documents that are left out, and why."""
 
 
 class Encoded(NamedTuple):
@@ -31,12 +32,13 @@ class Encoded(NamedTuple):
     Attributes:
         ids: of all, one after another, in the shards' dtype.
         ends: past-the-end place of each in ``ids``.
-        hashes: of each text: 31 bits of its SHA-256, or ``EMPTY``, ``SKIPPED`` or ``NO_TOKEN``.
+        hashes: of each text: 31 bits of its SHA-256, or one of ``MARKS``.
         text_bytes: of each, UTF-8.
         spelled_bytes: that the ids of each stand for; -1 if the tokenizer does not say.
         characters: of all texts together.
         lost: of these, those that no token spells.
         unknown: ids that stand for what the tokenizer does not know.
+        messages: of the first document that is left out for a reason, where it needs words.
     """
 
     ids: NDArray[np.unsignedinteger]
@@ -47,6 +49,7 @@ class Encoded(NamedTuple):
     characters: int
     lost: int
     unknown: int
+    messages: dict[Reason, str]
 
 
 class Encoder:
@@ -55,7 +58,7 @@ class Encoder:
     Args:
         tokenizer_json: of the tokenizer, with ``BOS`` and ``EOS``.
         field: that holds the text in a line of JSON.
-        skip_invalid: leave out what is not UTF-8 instead of failing.
+        skip_invalid: leave out what cannot be read instead of failing.
         keep_empty: a document without text is one, of its two marks alone.
     """
 
@@ -78,6 +81,7 @@ class Encoder:
         self._field = field
         self._skip_invalid = skip_invalid
         self._keep_empty = keep_empty
+        self._messages: dict[Reason, str] = {}
 
     def __call__(self, batch: Sequence[Raw]) -> Encoded:
         """Ids of all, ``BOS`` before the first piece of a document and ``EOS`` after its last.
@@ -85,6 +89,7 @@ class Encoder:
         Raises:
             ValueError: if a text cannot be read.
         """
+        self._messages = {}
         texts, hashes, sizes = [], [], []
         for raw in batch:
             text, mark, size = self._text(raw)
@@ -96,7 +101,7 @@ class Encoder:
         sizes_in_ids = []
         for number, (raw, pieces) in enumerate(zip(batch, self._encode(texts), strict=True)):
             if texts[number] and raw.first and raw.last and not any(map(len, pieces)):
-                hashes[number] = NO_TOKEN
+                hashes[number] = MARKS[Reason.NO_TOKEN]
             kept = [*bos * raw.first, *pieces, *eos * raw.last] if hashes[number] >= 0 else []
             parts += kept
             sizes_in_ids.append(sum(map(len, kept)))
@@ -114,6 +119,7 @@ class Encoder:
             sum(map(len, texts)),
             self._lost(texts, ids, ends, spelled == text_bytes),
             0 if self._unknown is None else int((ids == self._unknown).sum()),
+            self._messages,
         )
 
     def _lost(
@@ -132,14 +138,13 @@ class Encoder:
 
     def _text(self, raw: Raw) -> tuple[str, int, int]:
         """Text, hash and size."""
-        try:
-            text = text_of(raw, self._field)
-        except UndecodableError:
-            if not self._skip_invalid:
-                raise
-            return "", SKIPPED, 0
-        if not text and raw.first and raw.last and not self._keep_empty:
-            return "", EMPTY, 0
+        text = text_or_omission(raw, self._field, self._skip_invalid)
+        if isinstance(text, Omission):
+            if text.reason is not Reason.EMPTY or not self._keep_empty:
+                if text.message:
+                    self._messages.setdefault(text.reason, text.message)
+                return "", MARKS[text.reason], 0
+            text = ""
         data = text.encode()
         return text, hash_of(data), len(data)
 

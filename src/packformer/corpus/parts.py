@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packformer.corpus.documents import Raw
-from packformer.corpus.encode import EMPTY, NO_TOKEN, SKIPPED, Encoded
+from packformer.corpus.encode import MARKS, Encoded
+from packformer.corpus.left_out import LeftOut, Reason
 from packformer.corpus.shards import SPLITS, ShardWriter
 from packformer.corpus.split import Spare, held_out
 
-COUNTS = ("empty", "skipped", "no_token", "characters", "lost", "unknown")
-"""Of a part, in the journal: documents that are left out, then what ``Encoded`` counts."""
+COUNTS = ("characters", "lost", "unknown")
+"""What ``Encoded`` counts: of a part in the journal."""
+
+log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -60,6 +64,7 @@ class Part:
         self._report = report
         self._hash = 0  # of the document whose pieces are coming
         self._text = 0
+        self._told: set[Reason] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -69,6 +74,7 @@ class Part:
         }
         self._spares = {split: Spare(split) for split in SPLITS}
         self._counts = dict.fromkeys(COUNTS, 0)
+        self._left_out = LeftOut()
 
     def add(self, encoded: Encoded, batch: Batch) -> None:
         """Writes a batch; one that is empty only ends its part."""
@@ -82,9 +88,8 @@ class Part:
         hashes = np.concatenate([[self._hash], encoded.hashes])[first_of]
         validation = held_out(hashes, self._fraction)
         self._hash = int(hashes[-1])
-        for name, mark in (("empty", EMPTY), ("skipped", SKIPPED), ("no_token", NO_TOKEN)):
-            self._counts[name] += int((encoded.hashes == mark).sum())
-        for name in ("characters", "lost", "unknown"):
+        self._count_left_out(encoded)
+        for name in COUNTS:
             self._counts[name] += getattr(encoded, name)
         kept = encoded.hashes >= 0
         for split, side in zip(SPLITS, (~validation, validation), strict=True):
@@ -100,12 +105,21 @@ class Part:
         self._text += int(encoded.text_bytes.sum())
         self._report(batch.read, self._text)
 
+    def _count_left_out(self, encoded: Encoded) -> None:
+        for reason, message in encoded.messages.items():
+            if reason not in self._told:
+                self._told.add(reason)
+                log.warning("left out, the first of its kind: %s", message)
+        counts = {why.value: int((encoded.hashes == mark).sum()) for why, mark in MARKS.items()}
+        self._left_out += LeftOut(**counts)
+
     def finish(self) -> dict[str, Any]:
         """The shards on disk, and what was left out; then the next part begins."""
         shards = {split: writer.finish() for split, writer in self._writers.items()}
         found: dict[str, Any] = {split: s and asdict(s) for split, s in shards.items()}
         found["spare"] = {split: spare.found() for split, spare in self._spares.items()}
         found |= self._counts
+        found["left_out"] = asdict(self._left_out)
         self._number += 1
         self._begin()
         return found

@@ -20,9 +20,11 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
-from packformer.corpus.documents import STANDARD_INPUT, Input, Raw, UndecodableError
+from packformer.corpus.documents import InvalidDocumentError, Raw, UndecodableError
 from packformer.corpus.encode import Encoded, encode
+from packformer.corpus.input import STANDARD_INPUT, Input
 from packformer.corpus.journal import JOURNAL, Journal
+from packformer.corpus.left_out import LeftOut
 from packformer.corpus.losses import loss_remarks, unknown_token
 from packformer.corpus.parts import COUNTS, Batch, Part, Place
 from packformer.corpus.processes import Processes
@@ -43,7 +45,7 @@ _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
 _MIB = 2**20
-_RULES = 2  # by which documents are split and cut: goes up with any change of the bytes
+_RULES = 3  # by which documents are read, split and cut: goes up with any change of the bytes
 _FEW = 16 * 2**20  # bytes of input that are done before processes would have started
 
 
@@ -61,7 +63,7 @@ class Preparation:
         validation_fraction: share of the documents held out, by a hash of their text: copies of a
             document are on one side, and more documents move none.
         shard_mib: of text that makes a shard.
-        skip_invalid: leave out, and count, documents that are not UTF-8.
+        skip_invalid: leave out, and count, documents that cannot be read.
         keep_empty: a document without text is one; else they are left out, and counted.
         workers: processes that tokenize; a few megabytes are tokenized without them.
 
@@ -154,7 +156,8 @@ def identity_of(preparation: Preparation) -> str:
     tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
     if p.tokenizer is not None:
         tokenizer = [load_tokenizer(p.tokenizer).to_str()]
-    settings = [p.input.field, p.input.format, p.validation_fraction, p.shard_mib, p.skip_invalid]
+    reading = [p.input.field, p.input.format, p.input.quoting]
+    settings = [*reading, p.validation_fraction, p.shard_mib, p.skip_invalid]
     versions = [FORMAT, _RULES, version("tokenizers")]
     everything = [versions, inputs, tokenizer, settings, p.keep_empty]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
@@ -202,6 +205,7 @@ class _Run:
         if (self._folder / MANIFEST).exists():
             return self._finished()
         self._journal.load()
+        self._remarks = self._input.announce()
         try:
             tokenizer = self._tokenizer()
             self._write_shards(tokenizer)
@@ -219,6 +223,8 @@ class _Run:
                 reason = f"{error.filename or self._folder}: {reason}"
             if isinstance(error, UndecodableError):
                 reason += ": convert or remove it, or leave such documents out with skip-invalid"
+            elif isinstance(error, InvalidDocumentError):
+                reason += ", or leave such documents out with skip-invalid"
             hint = f" ({kept} finished parts are kept: the same command goes on after them)"
             raise ValueError(reason + hint * (kept > 0)) from error
         return self._finish(tokenizer)
@@ -325,14 +331,14 @@ class _Run:
     def _finish(self, tokenizer: Tokenizer) -> Manifest:
         parts = self._journal.parts
         counts = {name: sum(part[name] for part in parts) for name in COUNTS}
+        left_out = self._input.files_left_out()
+        left_out = sum((LeftOut(**part["left_out"]) for part in parts), left_out)
         if not any(part["train"] or part["validation"] for part in parts):
             for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
                 (self._folder / name).unlink(missing_ok=True)
             raise ValueError(
                 f"{', '.join(self._input.paths)} holds no document"
-                + f": {counts['empty']} are empty, {counts['skipped']} not UTF-8"
-                + f", {counts['no_token']} have no token in this tokenizer"
-                * (counts["no_token"] > 0)
+                + f", left out are {left_out}" * bool(left_out)
             )
         dtype, fraction = _dtype(tokenizer), self._preparation.validation_fraction
         sides = split(self._folder, parts, dtype, fraction)
@@ -343,18 +349,17 @@ class _Run:
             characters=counts["characters"],
             unknown=counts["unknown"],
             tokens=sum(shard.tokens for shard in shards),
-            documents=counts["no_token"],
+            documents=left_out.no_token,
         )
         manifest = Manifest(
             tokenizer_sha256=hash_file(self._folder / TOKENIZER),
             vocab_size=num_ids(tokenizer),
             dtype=dtype,
             validation_fraction=fraction,
-            empty=counts["empty"],
-            skipped=counts["skipped"],
+            left_out=left_out,
             train=sides.shards["train"],
             validation=sides.shards["validation"],
-            remarks=[*sides.remarks, *losses],
+            remarks=[*self._remarks, *sides.remarks, *losses],
         )
         manifest.save(self._folder)
         self._tidy(manifest)

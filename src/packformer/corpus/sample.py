@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from packformer.corpus.documents import Input, text_of
+from packformer.corpus.documents import text_or_omission
+from packformer.corpus.input import Input
 
 _CHUNK = 2**16  # characters given to the trainer at once: its own form of them is much larger
 _WORD = 1024  # characters: training takes time that grows with the square of a word
@@ -23,7 +24,7 @@ def sample(input: Input, sources: list[str], most: int, skip_invalid: bool) -> I
         input: the documents.
         sources: of them.
         most: bytes in all.
-        skip_invalid: leave out what is not UTF-8 instead of failing.
+        skip_invalid: leave out what cannot be read instead of failing.
 
     Raises:
         ValueError: if a document cannot be read.
@@ -36,11 +37,9 @@ def sample(input: Input, sources: list[str], most: int, skip_invalid: bool) -> I
         if taken >= most * upto / total:
             continue
         for raw in input.read(source):
-            try:
-                yield from chunks(text_of(raw, input.field)[: max(1, most - taken)])
-            except ValueError:
-                if not skip_invalid:
-                    raise
+            text = text_or_omission(raw, input.field, skip_invalid)
+            if isinstance(text, str):
+                yield from chunks(text[: max(1, most - taken)])
             taken += len(raw.data)
             if taken >= most * upto / total:
                 break

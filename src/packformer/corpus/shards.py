@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from packformer.corpus.left_out import LeftOut
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -63,8 +65,7 @@ class Manifest:
         vocab_size: every id is below it.
         dtype: of the ids, ``uint16`` or ``uint32``.
         validation_fraction: share of the documents, by a hash of their text, held out.
-        empty: documents without text, left out.
-        skipped: documents that were not UTF-8, left out.
+        left_out: what of the input is in no shard.
         train: shards to learn from.
         validation: shards to measure on.
         remarks: what who trains on it should know, a sentence each.
@@ -75,8 +76,7 @@ class Manifest:
     vocab_size: int
     dtype: str
     validation_fraction: float
-    empty: int
-    skipped: int
+    left_out: LeftOut
     train: list[Shard] = field(default_factory=list)
     validation: list[Shard] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -101,6 +101,10 @@ def load_manifest(text: str, place: str) -> Manifest:
             raise ValueError(f"its format is {values.get('format')}, not {FORMAT}")
         for split in SPLITS:
             values[split] = [Shard(**shard) for shard in values[split]]
+        if "left_out" in values:
+            values["left_out"] = LeftOut(**values["left_out"])
+        else:  # as it was written before there were more kinds
+            values["left_out"] = LeftOut(empty=values.pop("empty"), not_utf8=values.pop("skipped"))
         manifest = Manifest(**values)
         if manifest.dtype not in ("uint16", "uint32"):
             raise ValueError(f"its dtype is {manifest.dtype}")

@@ -70,16 +70,17 @@ class TextFiles:
 
     A file is one document; in a folder every file below it is one, hidden ones left out; in a
     ``.jsonl`` file every line is one, in a ``.csv``, ``.tsv`` or ``.parquet`` file every row. Files
-    may be ``.gz`` or ``.zst``. If there is one document in all, its last part is held out.
+    may be compressed. If there is one document in all, its last part is held out.
 
     What was prepared is used again as long as names, sizes and times of the files and the settings
     are the same; the files are not read again for it.
 
     Args:
         path: file or folder.
-        field: that holds the text in a ``.jsonl`` line, or the column that does.
-        format: of the files; ``auto`` goes by their suffixes.
-        skip_invalid: leave out, and count, files and lines that are not UTF-8.
+        field: that holds the text in a JSON object, or the column that does.
+        format: of the files, see ``corpus.Input``.
+        quoting: of tables, see ``corpus.Input``.
+        skip_invalid: leave out, and count, documents that cannot be read.
         vocab_size: entries of the BPE trained on the text.
         tokenizer: path of a ``tokenizer.json`` to use instead.
         validation_fraction: share of the documents held out.
@@ -91,6 +92,7 @@ class TextFiles:
     path: str
     field: str = "text"
     format: str = "auto"
+    quoting: str = "auto"
     skip_invalid: bool = False
     vocab_size: int = 4096
     tokenizer: str | None = None
@@ -101,7 +103,7 @@ class TextFiles:
         root = Path(as_text("data.path", self.path, "path")).expanduser()
         if not root.exists():
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
-        given = Input((str(root),), field, self.format)
+        given = Input((str(root),), field, self.format, self.quoting)
         preparation = replace(_preparation(given, self), skip_invalid=self.skip_invalid)
         return _prepared(preparation, str(root))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from packformer.cache import cache_folder, fingerprint
-from packformer.corpus import Shard, load_manifest, open_shard, verify_shard
+from packformer.corpus import LeftOut, Shard, load_manifest, open_shard, verify_shard
 from packformer.corpus.shards import (
     MANIFEST,
     TOKENIZER,
@@ -103,7 +103,7 @@ class TokenShards:
         tokenizer = Tokenizer.from_file(str(first.tokenizer))
         shards = [s for c in corpora for s in (*c.manifest.train, *c.manifest.validation)]
         found = totals(shards)
-        skipped = sum(corpus.manifest.skipped for corpus in corpora)
+        left_out = sum((corpus.manifest.left_out for corpus in corpora), LeftOut())
         identity = [[asdict(corpus.manifest) for corpus in corpora], list(weights)]
         return DataSplits(
             train=train,
@@ -115,8 +115,7 @@ class TokenShards:
             fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
             description=f"{', '.join(paths)}: {found['documents']:,} documents, "
             f"{found['tokens']:,} tokens, {validation.num_documents:,} held out"
-            + f", {skipped:,} left out as not UTF-8"
-            * (skipped > 0),
+            + f", left out are {left_out}" * bool(left_out),
         )
 
     def _weights(self, count: int) -> list[float] | None:

@@ -98,10 +98,8 @@ def _print(
             f"{found['text_bytes'] / 1e6:>12,.1f} MB of text in {len(shards):,} shards",
             highlight=False,
         )
-    if manifest.empty or manifest.skipped:
-        console.print(
-            f"left out   {manifest.empty:,} empty, {manifest.skipped:,} not UTF-8", highlight=False
-        )
+    if manifest.left_out:
+        print(f"left out   {manifest.left_out}")
     rate = f", {text / 1e6 / seconds:,.1f} MB/s" if text else ", nothing was left to do"
     console.print(
         f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}; {seconds:,.1f} s{rate}",

@@ -1,0 +1,1 @@
+"""Readers: one format a file, each from a stream of bytes, or a source, to documents."""

@@ -1,0 +1,102 @@
+"""How a file holds JSON objects, as its first bytes show it."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum, auto
+from typing import Any
+
+from packformer.corpus.documents import InvalidDocumentError, value_of
+
+HEAD = 2**16
+"""Bytes from the beginning of a file that decide."""
+_MARK = "\ufeff"
+_NOT_WHOLE = object()
+_MARGIN = 12  # characters of the longest thing JSON has beside strings: -Infinity, \\uXXXX
+
+
+class Layout(Enum):
+    """One object a line; one array of them; objects over several lines or several on one."""
+
+    LINES = auto()
+    ARRAY = auto()
+    OBJECTS = auto()
+
+
+def layout_of(head: bytes) -> Layout:
+    """How a file that begins with these bytes holds objects; ``LINES`` unless it shows another.
+
+    A first line that is damaged is still one of lines where the next one begins an object.
+    """
+    text = _text(head)
+    if re.match(r"\[\s*(\{|\]\s*$)", text):
+        return Layout.ARRAY
+    if not text.startswith("{"):
+        return Layout.LINES
+    first, second = _lines(text)
+    try:
+        json.loads(first)
+    except json.JSONDecodeError as error:
+        several = error.msg == "Extra data" and first[error.pos :].startswith("{")
+        broken = not second or second.startswith("{")
+        return Layout.OBJECTS if several or not broken else Layout.LINES
+    except (ValueError, RecursionError):
+        pass
+    return Layout.LINES
+
+
+def holds_records(head: bytes, field: str) -> bool:
+    """Whether a file that begins with these bytes evidently holds documents as JSON objects.
+
+    Lines of objects do, and an array of objects. An object alone, maybe over several lines, does if
+    it has the field: others are settings, notebooks and the like.
+    """
+    text = _text(head)
+    layout = layout_of(head)
+    if layout is Layout.ARRAY:
+        return _value(text[1:].lstrip().removeprefix("]") or "{}") is not None
+    if not text.startswith("{"):
+        return False
+    first, second = _lines(text)
+    values = [_value(line) for line in (first, second) if line.startswith("{")]
+    if layout is Layout.LINES and len(values) == 2 and None not in values:
+        return True
+    value = _value(text)
+    if value is _NOT_WHOLE:
+        return re.search(rf'"{re.escape(field.rpartition(".")[2])}"\s*:', text) is not None
+    return value is not None and _has(value, field)
+
+
+def is_cut_short(error: json.JSONDecodeError) -> bool:
+    """Whether more text may mend what is wrong with the text so far."""
+    return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc) - _MARGIN
+
+
+def _text(head: bytes) -> str:
+    return head.decode(errors="replace").removeprefix(_MARK).lstrip()
+
+
+def _lines(text: str) -> tuple[str, str]:
+    """The first two that are not blank, without white space around them."""
+    first, _, rest = text.partition("\n")
+    return first.strip(), rest.lstrip().partition("\n")[0].strip()
+
+
+def _value(text: str) -> Any:
+    """The object that a text begins with, ``_NOT_WHOLE`` if it goes on; None if it is none."""
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        return _NOT_WHOLE if is_cut_short(error) and text.startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _has(record: dict[str, Any], field: str) -> bool:
+    try:
+        value_of(record, field, "")
+    except InvalidDocumentError:
+        return False
+    return True
