@@ -245,7 +245,7 @@ def test_a_tokenizer_is_not_trained_again(corpus, tmp_path, monkeypatch):
 
 def test_what_failed_before_its_first_part_binds_nobody(corpus, tmp_path):
     wrong = Input((str(corpus[0]),), field="body")
-    with pytest.raises(ValueError, match=r"has no field 'body', but text: set the field$"):
+    with pytest.raises(ValueError, match=r"has no field 'body', but text: set the field, or leave"):
         prepare(replace(preparation(corpus[0], tmp_path / "c"), input=wrong))
     assert prepare(preparation(corpus[0], tmp_path / "c")).train
 
@@ -406,7 +406,7 @@ def test_the_sample_is_bounded_whatever_the_files(tmp_path):
 
 def test_nothing_but_empty_documents_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 3)
-    with pytest.raises(ValueError, match=r"holds no document: 3 are empty, 0 not UTF-8"):
+    with pytest.raises(ValueError, match=r"holds no document, left out: 3 empty$"):
         prepare(preparation(tmp_path / "a.jsonl", tmp_path / "c"))
 
 

@@ -180,7 +180,7 @@ def _add_folder(walk: FolderWalk, path: str, root: str) -> None:
     before = len(walk.files), walk.left_out.repeated
     walk.add_folder(root)
     if before == (len(walk.files), walk.left_out.repeated):
-        why = f", left out are {walk.left_out}" if walk.left_out else ""
+        why = f", {walk.left_out}" if walk.left_out else ""
         raise ValueError(f"{path} holds no file{why}")
 
 

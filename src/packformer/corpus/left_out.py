@@ -75,15 +75,11 @@ class LeftOut:
         return self != LeftOut()
 
     def __str__(self) -> str:
-        """As ``documents: 3 empty, 2 null; files and folders: 1 hidden``; empty if nothing is."""
-        groups = {"documents": _DOCUMENTS, "files and folders": _FILES}
-        return "; ".join(
-            f"{name}: {', '.join(shown)}"
-            for name, words in groups.items()
-            if (shown := self._shown(words))
-        )
+        """As ``left out: 3 empty, 2 null; of files and folders 1 hidden``; empty if nothing is."""
+        documents, files = self._shown(_DOCUMENTS), self._shown(_FILES)
+        groups = [documents] * bool(documents) + [f"of files and folders {files}"] * bool(files)
+        return f"left out: {'; '.join(groups)}" if groups else ""
 
-    def _shown(self, words: dict[str, str]) -> list[str]:
-        return [
-            f"{count:,} {word}" for name, word in words.items() if (count := getattr(self, name))
-        ]
+    def _shown(self, words: dict[str, str]) -> str:
+        counts = ((getattr(self, name), word) for name, word in words.items())
+        return ", ".join(f"{count:,} {word}" for count, word in counts if count)

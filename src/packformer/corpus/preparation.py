@@ -338,7 +338,7 @@ class _Run:
                 (self._folder / name).unlink(missing_ok=True)
             raise ValueError(
                 f"{', '.join(self._input.paths)} holds no document"
-                + f", left out are {left_out}" * bool(left_out)
+                + f", {left_out}" * bool(left_out)
             )
         dtype, fraction = _dtype(tokenizer), self._preparation.validation_fraction
         sides = split(self._folder, parts, dtype, fraction)

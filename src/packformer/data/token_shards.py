@@ -115,7 +115,8 @@ class TokenShards:
             fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
             description=f"{', '.join(paths)}: {found['documents']:,} documents, "
             f"{found['tokens']:,} tokens, {validation.num_documents:,} held out"
-            + f", left out are {left_out}" * bool(left_out),
+            + f", left out are {left_out}"
+            * bool(left_out),
         )
 
     def _weights(self, count: int) -> list[float] | None:

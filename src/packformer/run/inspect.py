@@ -104,7 +104,7 @@ def _print_manifest(path: str, console: Console) -> None:
         )
     console.print(
         f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}, "
-        f"left out of {manifest.left_out or 'it: nothing'}",
+        f"{manifest.left_out or 'nothing left out'}",
         highlight=False,
     )
 

@@ -99,7 +99,7 @@ def _print(
             highlight=False,
         )
     if manifest.left_out:
-        print(f"left out   {manifest.left_out}")
+        print(manifest.left_out)
     rate = f", {text / 1e6 / seconds:,.1f} MB/s" if text else ", nothing was left to do"
     console.print(
         f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}; {seconds:,.1f} s{rate}",
