@@ -45,12 +45,12 @@ from packformer.run.build import (
     build_model,
     build_module,
     build_trainer,
-    make,
+    make_factory,
     quiet_lightning,
 )
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.errors import USER_ERRORS, one_line
-from packformer.training import TrainingModule, peak_flops
+from packformer.training import TrainingModule, build_optimizer, peak_flops
 from packformer.training.module import DTYPES
 
 _ROWS = 64  # made beforehand, and used again and again
@@ -184,7 +184,8 @@ class _Ours:
         )
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return make(self._config.optimizer)(model, fused=self._accelerator == "cuda")
+        factory = make_factory(self._config.optimizer)
+        return build_optimizer(factory, model, fused=self._accelerator == "cuda")
 
     def _batches(self) -> Iterator[PackedBatch]:
         def rows() -> Iterator[PackedBatch]:

@@ -34,7 +34,9 @@ from packformer.training import (
     LineProgress,
     TrainingModule,
     TrainingProgressBar,
+    build_optimizer,
     chunk_that_fits,
+    divides_gradients,
 )
 
 log = logging.getLogger(__name__)
@@ -48,12 +50,17 @@ def make(node: DictConfig) -> Any:
     return instantiate(node, _convert_="all")
 
 
+def make_factory(node: DictConfig) -> Any:
+    """The function that ``node`` names with its settings, ``_partial_: true`` or not."""
+    return instantiate(node, _convert_="all", _partial_=True)
+
+
 @contextmanager
 def settings_of(group: str) -> Iterator[None]:
     """Names the group whose settings a constructor does not take."""
     try:
         yield
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
         raise ValueError(f"{group} does not take its settings: {error}") from error
 
 
@@ -104,13 +111,18 @@ def build_module(
         raise ValueError(f"compile ({config.compile}) must be auto, true or false")
     byte_lengths = data.splits.byte_lengths
     with settings_of("optimizer"):
-        make(config.optimizer)(model, fused=False)
+        optimizer = build_optimizer(make_factory(config.optimizer), model, fused=False)
+    if precision == "16-mixed" and divides_gradients(optimizer):
+        raise ValueError(
+            "optimizer.fused (true) and trainer.precision=16-mixed both scale the gradients, and "
+            "clipping would be wrong: leave optimizer.fused out"
+        )
     with settings_of("scheduler"):
-        make(config.scheduler)(0)
+        make_factory(config.scheduler)(0)
     return TrainingModule(
         model,
-        make(config.optimizer),
-        make(config.scheduler),
+        make_factory(config.optimizer),
+        make_factory(config.scheduler),
         token_budget=data.token_budget,
         max_grad_norm=config.max_grad_norm,
         identity=identity,

@@ -1,10 +1,12 @@
 """Training packed models with Lightning."""
 
+from packformer.training.build_optimizer import build_optimizer
 from packformer.training.checkpoint import AtomicCheckpointIO
+from packformer.training.clipping import divides_gradients
 from packformer.training.last_checkpoint import LastCheckpoint
 from packformer.training.loss import chunk_that_fits
 from packformer.training.module import TrainingModule
-from packformer.training.optimizer import adamw
+from packformer.training.optimizer import adamw, muon
 from packformer.training.peak_flops import peak_flops
 from packformer.training.progress import LineProgress, TrainingProgressBar
 from packformer.training.records import StepRecords
@@ -18,8 +20,11 @@ __all__ = [
     "TrainingModule",
     "TrainingProgressBar",
     "adamw",
+    "build_optimizer",
     "chunk_that_fits",
     "constant",
+    "divides_gradients",
+    "muon",
     "peak_flops",
     "warmup_cosine",
 ]

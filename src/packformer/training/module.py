@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import packformer
 from packformer.attention import (
@@ -23,6 +23,8 @@ from packformer.attention import (
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
+from packformer.training.build_optimizer import build_optimizer, describe_optimizer
+from packformer.training.clipping import clip_gradients
 from packformer.training.data_wait import DataWait
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
@@ -48,7 +50,7 @@ class TrainingModule(L.LightningModule):
 
     Args:
         model: the GPT.
-        optimizer: makes an optimizer from the model and ``fused``.
+        optimizer: makes the optimizer, see ``build_optimizer``.
         schedule: factor on the learning rate after a number of optimizer steps.
         token_budget: counted tokens per row the summed loss is divided by.
         max_grad_norm: gradients are scaled down to this 2-norm; None for no limit.
@@ -66,7 +68,7 @@ class TrainingModule(L.LightningModule):
     def __init__(
         self,
         model: GPT,
-        optimizer: Callable[..., torch.optim.Optimizer],
+        optimizer: Callable[..., Any],
         schedule: Callable[[int], float],
         *,
         token_budget: int,
@@ -192,7 +194,8 @@ class TrainingModule(L.LightningModule):
             self.log(f"val/{name}", value, logger=False)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._make_optimizer(self.model, fused=self._is_fused())
+        optimizer = build_optimizer(self._make_optimizer, self.model, fused=self._is_fused())
+        log.info("optimize %s", describe_optimizer(optimizer))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule)
         return {
             "optimizer": optimizer,
@@ -210,31 +213,17 @@ class TrainingModule(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # Lightning's own clipping refuses fused optimizers under mixed precision.
-        parameters = list(self.model.parameters())
-        self.grad_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self._max_grad_norm is None:
-            return
-        if optimizer.param_groups[0].get("fused"):
-            # Divided where the step reads them anyway, as for a gradient scaler, which only float16
-            # has, and that is not fused.
-            times_the_limit = (self.grad_norm.float() + 1e-6) / self._max_grad_norm
-            optimizer.grad_scale = times_the_limit.clamp(min=1.0)  # type: ignore[attr-defined]
-        else:
-            nn.utils.clip_grads_with_norm_(parameters, self._max_grad_norm, self.grad_norm)
+        self.grad_norm = clip_gradients(optimizer, self.model.parameters(), self._max_grad_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes a checkpoint fit this run's device and folder.
+        """Makes a checkpoint fit this run's folder.
 
-        Optimizers would take over whether their step was fused there. Lightning's
-        ``ModelCheckpoint`` forgets the best checkpoint if its folder's name has changed at all.
+        Lightning's ``ModelCheckpoint`` forgets the best checkpoint if its folder's name has changed
+        at all.
         """
-        for state in checkpoint.get("optimizer_states", ()):
-            for group in state["param_groups"]:
-                group["fused"] = self._is_fused()
         folders = {c.dirpath for c in self.trainer.checkpoint_callbacks if hasattr(c, "dirpath")}
         for state in checkpoint.get("callbacks", {}).values():
             former = state.get("dirpath") if isinstance(state, dict) else None

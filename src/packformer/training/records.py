@@ -27,6 +27,19 @@ def is_record_due(trainer: L.Trainer, batch_idx: int) -> bool:
     return due and not accumulating
 
 
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Rates by name: ``learning_rate`` of the first group of parameters, and by their number those
+    of the groups that began with a rate of their own: ``learning_rate_1``."""
+    rates: dict[str, float] = {}
+    begun = set()
+    for number, group in enumerate(optimizer.param_groups):
+        begin = float(group["initial_lr"])
+        if begin not in begun:
+            begun.add(begin)
+            rates[f"learning_rate_{number}" if number else "learning_rate"] = float(group["lr"])
+    return rates
+
+
 class StepRecords(L.Callback):
     """Logs loss, throughput and packing every ``log_every_n_steps`` optimizer steps.
 
@@ -137,7 +150,7 @@ class StepRecords(L.Callback):
         self.latest = {
             "train/loss": loss,
             "train/tokens_per_second": rate,
-            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            **{f"train/{name}": rate for name, rate in learning_rates(trainer.optimizers[0]).items()},
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
             "data/wait": self._waits[-1],
