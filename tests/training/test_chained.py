@@ -13,7 +13,7 @@ def make_model():
 
 
 def members(model):
-    """Of different kinds and state: momentum, two moments and a step count, a sum from the start."""
+    """Of different state: a momentum, two moments and a count of steps, a sum from the start."""
     return [
         torch.optim.SGD([model[0].weight], lr=0.1, momentum=0.9),
         torch.optim.AdamW([{"params": [model[0].bias]}, {"params": [model[1].bias]}], lr=0.01),

@@ -103,7 +103,5 @@ def test_only_what_declares_it_and_is_fused_divides_gradients():
         "two": [False, False],
         "two, one fused": [True, False],
     }
-    mixed = [
-        {"params": [p], "fused": number == 0} for number, p in enumerate(model.parameters())
-    ]
+    mixed = [{"params": [p], "fused": number == 0} for number, p in enumerate(model.parameters())]
     assert not divides_gradients(torch.optim.AdamW(mixed, fused=True)), "one group is not fused"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
@@ -23,17 +22,14 @@ from omegaconf import DictConfig
 
 from packformer.data import PackedDataModule
 from packformer.model import GPT
+from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import memory_bytes
 from packformer.run.naming import run_name
-from packformer.run.resume import LAST_CHECKPOINT
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
 from packformer.training import (
     AtomicCheckpointIO,
-    LastCheckpoint,
-    LineProgress,
     TrainingModule,
-    TrainingProgressBar,
     build_optimizer,
     chunk_that_fits,
     divides_gradients,
@@ -169,28 +165,22 @@ def build_trainer(
         # Buffers are constants. Sent before every forward they would also halt a validation whose
         # rows do not suffice for all ranks.
         options["strategy"] = DDPStrategy(broadcast_buffers=False)
-    callbacks = {name: c for name, c in make(config.callbacks).items() if c is not None}
-    for callback in callbacks.values():
-        if isinstance(callback, ModelCheckpoint):
-            callback.dirpath = str(folder / LAST_CHECKPOINT.parent)
-        elif isinstance(callback, LastCheckpoint):
-            callback.file = folder / LAST_CHECKPOINT
-    on_terminal = sys.stdout.isatty()
-    shown = TrainingProgressBar() if on_terminal else LineProgress()
+    with settings_of("callbacks"):
+        callbacks = build_callbacks(make(config.callbacks) or {}, folder)
     with settings_of("trainer"):
         return L.Trainer(
             **options,
             max_epochs=-1,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
-            callbacks=[*callbacks.values(), shown],
-            enable_progress_bar=on_terminal,
+            callbacks=callbacks,
+            enable_progress_bar=is_on_terminal(),
             logger=False,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=folder,
             use_distributed_sampler=False,
             enable_model_summary=False,
-            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks.values()),
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
 
 

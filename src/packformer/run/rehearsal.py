@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from packformer.attention import select_kernel
 from packformer.model import GPT
-from packformer.run.build import make, settings_of
+from packformer.run.build import make, make_factory, settings_of
 from packformer.run.nearest import nearest
 from packformer.training.module import DTYPES
 
@@ -49,7 +49,7 @@ def rehearse(
             )
         select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
     with settings_of("scheduler"):
-        make(config.scheduler)(0)
+        make_factory(config.scheduler)(0)
 
 
 def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -28,6 +28,7 @@ from packformer.run.build import (
     build_wandb_logger,
     quiet_lightning,
 )
+from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.curve import draw_loss_curve
 from packformer.run.device import num_devices, resolve_accelerator, resolve_precision
 from packformer.run.folder import csv_logger, write_records
@@ -119,7 +120,7 @@ def train(config: DictConfig) -> float:
         write_records(folder, plain)
         loggers = [csv_logger(folder, resumed_step), build_wandb_logger(config, folder, plain)]
         trainer.loggers = [logger for logger in loggers if logger is not None]
-        _announce(config, module, data, folder, resumed_step, changes)
+        _announce(config, trainer, module, data, folder, resumed_step, changes)
         with warnings.catch_warnings():
             for hint in _LIGHTNING_HINTS:
                 warnings.filterwarnings("ignore", hint)
@@ -185,6 +186,7 @@ def _folder(checkpoint: Path | None) -> Path:
 
 def _announce(
     config: DictConfig,
+    trainer: L.Trainer,
     module: TrainingModule,
     data: PackedDataModule,
     folder: Path,
@@ -197,6 +199,7 @@ def _announce(
     log.info("model    %s parameters", f"{module.model.num_parameters():,}")
     if module.loss_chunk < data.row_length:
         log.info("loss     the logits of %s tokens at a time", f"{module.loss_chunk:,}")
+    tell_what_is_left_out(trainer.callbacks)  # type: ignore[attr-defined]
     log.info("folder   %s", folder)
     if resumed_step is not None:
         log.info("resumed  after step %d", resumed_step)

@@ -3,6 +3,7 @@
 from packformer.training.build_optimizer import build_optimizer
 from packformer.training.checkpoint import AtomicCheckpointIO
 from packformer.training.clipping import divides_gradients
+from packformer.training.finite_guard import FiniteGuard
 from packformer.training.last_checkpoint import LastCheckpoint
 from packformer.training.loss import chunk_that_fits
 from packformer.training.module import TrainingModule
@@ -14,6 +15,7 @@ from packformer.training.schedule import constant, warmup_cosine
 
 __all__ = [
     "AtomicCheckpointIO",
+    "FiniteGuard",
     "LastCheckpoint",
     "LineProgress",
     "StepRecords",

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -23,7 +22,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves whole optimizer steps: never within an accumulation, never weights that are not finite.
+    """Saves whole optimizer steps, never within an accumulation.
 
     Lightning's ``ModelCheckpoint`` writes its own ``last.ckpt`` only where it saves its best. After
     a step that is due for validation the save of the validation serves, so that a resumed run
@@ -85,17 +84,16 @@ class LastCheckpoint(Checkpoint):
         if (batch_idx + 1) % trainer.val_check_interval == 0:
             self._ending = asked
             return
-        self._save(trainer, pl_module)
+        self._save(trainer)
         if asked:
             raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # As a Checkpoint, after all other callbacks: what they know of the validation is saved.
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._save(trainer, pl_module)
+            self._save(trainer)
 
-    def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        _check_finite(module, trainer.global_step)
+    def _save(self, trainer: L.Trainer) -> None:
         assert self.file is not None
         trainer.save_checkpoint(self.file)
         self._saved = time.monotonic()
@@ -112,11 +110,3 @@ class LastCheckpoint(Checkpoint):
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}
-
-
-def _check_finite(module: L.LightningModule, step: int) -> None:
-    if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
-        raise ValueError(
-            f"the weights at step {step} are not finite: lower optimizer.learning_rate; "
-            "they are not saved"
-        )

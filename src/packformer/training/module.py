@@ -25,10 +25,10 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
 from packformer.training.clipping import clip_gradients
+from packformer.training.compilation import compile_whole, warn_of_recompilation
 from packformer.training.data_wait import DataWait
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
-from packformer.training.recompilation import warn_of_recompilation
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,8 @@ class TrainingModule(L.LightningModule):
             )
         elif compile:
             warn_of_recompilation()
-            self._training_loss = torch.compile(self._eager_loss, dynamic=False)
-            self._validation_loss = torch.compile(self._eager_validation_loss, dynamic=False)
+            self._training_loss = compile_whole(self._eager_loss)
+            self._validation_loss = compile_whole(self._eager_validation_loss)
 
     def _eager_loss(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> Tensor:
         """Summed nats of the counted tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import nn
@@ -128,8 +129,5 @@ def muon(
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Trainable weights of the linear layers of ``model.blocks``."""
     blocks = getattr(model, "blocks", model)
-    return [
-        layer.weight
-        for layer in blocks.modules()
-        if isinstance(layer, nn.Linear) and layer.weight.requires_grad
-    ]
+    linear = [layer for layer in blocks.modules() if isinstance(layer, nn.Linear)]
+    return [p for layer in linear if (p := cast(nn.Parameter, layer.weight)).requires_grad]

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from packformer.training.module import TrainingModule
 from packformer.training.records import StepRecords, is_record_due
 
 log = logging.getLogger(__name__)
@@ -57,18 +58,19 @@ class LineProgress(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        step, latest = trainer.global_step, _records(trainer)
-        if not latest or not is_record_due(trainer, batch_idx):
+        assert isinstance(pl_module, TrainingModule)
+        if not is_record_due(trainer, batch_idx):
             return
+        step, rate = trainer.global_step, _records(trainer).get("train/tokens_per_second")
         done = step - self._first_step
         left = (time.perf_counter() - self._start) / done * (trainer.max_steps - step)
         log.info(
-            "step %*d/%d  loss %.4f  %s tokens/s  %d:%02d left",
+            "step %*d/%d  loss %.4f  %s%d:%02d left",
             len(str(trainer.max_steps)),
             step,
             trainer.max_steps,
-            latest["train/loss"],
-            f"{latest['train/tokens_per_second']:,.0f}",
+            pl_module.train_loss.compute()["loss"],
+            "" if rate is None else f"{rate:,.0f} tokens/s  ",
             *divmod(round(left), 60),
         )
 

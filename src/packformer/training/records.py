@@ -28,15 +28,15 @@ def is_record_due(trainer: L.Trainer, batch_idx: int) -> bool:
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Rates by name: ``learning_rate`` of the first group of parameters, and by their number those
-    of the groups that began with a rate of their own: ``learning_rate_1``."""
+    """``train/learning_rate`` of the first group of parameters, and, by their number, of the groups
+    that began with another: ``train/learning_rate_1``."""
     rates: dict[str, float] = {}
     begun = set()
     for number, group in enumerate(optimizer.param_groups):
         begin = float(group["initial_lr"])
         if begin not in begun:
             begun.add(begin)
-            rates[f"learning_rate_{number}" if number else "learning_rate"] = float(group["lr"])
+            rates["train/learning_rate" + (f"_{number}" if number else "")] = float(group["lr"])
     return rates
 
 
@@ -135,7 +135,6 @@ class StepRecords(L.Callback):
 
     def _record(self, trainer: L.Trainer, module: TrainingModule, batch: PackedBatch) -> None:
         loss = module.train_loss.compute()["loss"]  # waits for the device
-        module.train_loss.reset()
         seconds = time.perf_counter() - self._start
         counted = torch.tensor(self._targets, dtype=torch.float64)
         if trainer.world_size > 1:
@@ -150,7 +149,10 @@ class StepRecords(L.Callback):
         self.latest = {
             "train/loss": loss,
             "train/tokens_per_second": rate,
-            **{f"train/{name}": rate for name, rate in learning_rates(trainer.optimizers[0]).items()},
+            **{
+                f"train/{name}": rate
+                for name, rate in learning_rates(trainer.optimizers[0]).items()
+            },
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
             "data/wait": self._waits[-1],
@@ -163,11 +165,6 @@ class StepRecords(L.Callback):
             self.latest["train/model_flops_utilisation"] = self._flops / seconds / self._peak
         for logger in trainer.loggers:
             logger.log_metrics(self.latest, step=trainer.global_step)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the training loss is {loss} at step {trainer.global_step}: lower "
-                "optimizer.learning_rate; what was saved, if anything, is from before"
-            )
         self._reset()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -181,11 +178,6 @@ class StepRecords(L.Callback):
         self.latest |= metrics
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-        if not math.isfinite(metrics["val/loss"]):
-            raise ValueError(
-                f"the validation loss is {metrics['val/loss']} at step {trainer.global_step}: "
-                "lower optimizer.learning_rate; what was saved, if anything, is from before"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,72 @@
+"""Compiled once and whole: what breaks the graph is an error, what compiles again is said aloud."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    from torch._dynamo.exc import Unsupported
+
+log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R]:
+    """Compiles ``function`` as one graph for constant shapes.
+
+    Args:
+        function: of tensors.
+        options: of ``torch.compile``.
+
+    Returns:
+        The compiled function. It raises a ValueError where the graph would break, which says where,
+        and where torch would give up compiling because shapes or values keep changing.
+    """
+    from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported  # takes a second to import
+
+    compiled = torch.compile(function, dynamic=False, fullgraph=True, **options)
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return compiled(*args, **kwargs)
+        except Unsupported as error:
+            raise ValueError(_broken(error)) from error
+        except FailOnRecompileLimitHit as error:
+            limit = torch._dynamo.config.recompile_limit
+            raise ValueError(
+                f"torch.compile gave up after {limit} compilations of one step, because what they "
+                "were made for keeps changing (the warnings above name it): make it constant, or "
+                "set compile=false"
+            ) from error
+
+    return call
+
+
+def _broken(error: Unsupported) -> str:
+    reason, _, more = str(error).partition("\n")
+    explained = more.partition("Explanation:")[2].strip().partition("\n")[0]
+    frame = next(reversed(error.real_stack or []), None)
+    where = f" at {frame.filename}:{frame.lineno} ({frame.line})" if frame else ""
+    return (
+        f"the model cannot be compiled as one graph, it breaks{where}: {reason}. {explained} "
+        "Change it, or set compile=false"
+    )
+
+
+class _Warn(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log.warning("compiled again, which takes time: %s", " ".join(record.getMessage().split()))
+
+
+def warn_of_recompilation() -> None:
+    """Turns torch's own log of recompilations, which names the guard that failed, into warnings."""
+    torch._logging.set_logs(recompiles=True)  # type: ignore[attr-defined]
+    source = logging.getLogger("torch._dynamo.guards.__recompiles")
+    source.handlers = [_Warn()]
+    source.propagate = False

@@ -1,0 +1,64 @@
+"""A run whose numbers are no longer finite ends, and saves nothing from after."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+
+from packformer.training.module import TrainingModule
+from packformer.training.records import is_record_due
+
+_ADVICE = "lower optimizer.learning_rate; what was saved, if anything, is from before"
+
+
+class FiniteGuard(L.Callback):
+    """Ends a run with a loss, a gradient or weights that are NaN or infinite.
+
+    Part of every run, whatever records and saves it. The training loss since the last look and the
+    last gradient are looked at every ``log_every_n_steps`` optimizer steps, where records wait for
+    the device anyway; the validation loss after each validation; the weights before each save.
+
+    It comes after the callbacks that read ``train_loss``, which it empties, and before those that
+    save.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        if not is_record_due(trainer, batch_idx):
+            return
+        loss = pl_module.train_loss.compute()["loss"]
+        pl_module.train_loss.reset()
+        _check("training loss", loss, trainer.global_step)
+        # A gradient scaler leaves out the steps whose float16 gradients overflow.
+        if pl_module.grad_norm is not None and trainer.precision != "16-mixed":
+            _check("norm of the gradient", float(pl_module.grad_norm), trainer.global_step)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            loss = float(trainer.callback_metrics["val/loss"])
+            _check("validation loss", loss, trainer.global_step)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        finite = [torch.isfinite(p).all() for p in pl_module.parameters()]
+        if not torch.stack(finite).all():
+            raise ValueError(
+                f"the weights at step {trainer.global_step} are not finite: lower "
+                "optimizer.learning_rate; they are not saved"
+            )
+
+
+def _check(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"the {what} is {value} at step {step}: {_ADVICE}")

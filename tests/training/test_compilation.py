@@ -1,0 +1,90 @@
+"""One graph or a clear line, and a second compilation is said aloud."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from packformer.training.compilation import compile_whole, warn_of_recompilation
+
+
+def test_a_recompilation_names_the_guard_that_failed(caplog):
+    torch._dynamo.reset()
+    warn_of_recompilation()
+
+    @torch.compile(dynamic=False, backend="eager")
+    def double(x):
+        return 2 * x
+
+    with caplog.at_level(logging.WARNING):
+        double(torch.ones(3))
+        double(torch.zeros(3))
+        assert not caplog.records
+        double(torch.ones(4))
+    (record,) = caplog.records
+    assert record.name == "packformer.training.compilation"
+    assert "compiled again" in record.message
+    assert "size mismatch at index 0. expected 3, actual 4" in record.message
+
+
+class Printing(nn.Module):
+    def forward(self, x):
+        print(x)
+        return 2 * x
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+class Leaving(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(x.numpy(force=True)).sin() if x.tolist() else x
+
+
+class Disabled(nn.Module):
+    @torch._dynamo.disable
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("module", [Printing, Branching, Leaving, Disabled])
+def test_a_graph_break_of_the_users_is_an_error_that_says_where(module):
+    torch._dynamo.reset()
+    layer = module()
+
+    def loss(x):
+        return layer(x).sum()
+
+    message = r"breaks at .*test_compilation\.py:\d+ \(.*\): .*compile=false"
+    with pytest.raises(ValueError, match=message) as caught:
+        compile_whole(loss, backend="eager")(torch.ones(3))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_keeps_changing_is_an_error():
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=3):
+        double = compile_whole(lambda x: 2 * x, backend="eager")
+        for size in (1, 2, 3):
+            assert double(torch.ones(size)).sum() == 2 * size
+        with pytest.raises(ValueError, match="gave up after 3 compilations of one step"):
+            double(torch.ones(4))
+
+
+@pytest.mark.parametrize("error", [ValueError("a rule"), RuntimeError("CUDA out of memory")])
+def test_other_errors_stay_what_they_are(error):
+    torch._dynamo.reset()
+
+    def backend(graph, inputs):
+        def run(*args):
+            raise error
+
+        return run
+
+    with pytest.raises(type(error), match=str(error)):
+        compile_whole(lambda x: 2 * x, backend=backend)(torch.ones(3))
