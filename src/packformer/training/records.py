@@ -149,10 +149,7 @@ class StepRecords(L.Callback):
         self.latest = {
             "train/loss": loss,
             "train/tokens_per_second": rate,
-            **{
-                f"train/{name}": rate
-                for name, rate in learning_rates(trainer.optimizers[0]).items()
-            },
+            **learning_rates(trainer.optimizers[0]),
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
             "data/wait": self._waits[-1],
