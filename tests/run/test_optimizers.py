@@ -104,7 +104,7 @@ def two_rates(model: Any) -> list[torch.optim.Optimizer]:
     ("text", "message"),
     [
         ("_target_: torch.optim.SGD\nlr: fast", "optimizer does not take its settings"),
-        ("_target_: torch.optim.SGD\nrate: 1", "optimizer does not take its settings"),
+        ("_target_: torch.optim.SGD\nrate: 1", "there is no setting optimizer.rate"),
         ("_target_: torch.optim.LBFGS", "optimizer (LBFGS) cannot train here"),
         ("_target_: torch.nn.Linear\nin_features: 3\nout_features: 4", "optimizer"),
         ("_target_: builtins.list", "optimizer"),
