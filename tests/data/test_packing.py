@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from packformer.data.order import Cursor
-from packformer.data.packing import BestFitPacker, PackerState
+from packformer.data.packing import BestFitPacker, PackerState, Piece
 from packformer.data.settings import PackingSettings
 
 
@@ -206,6 +206,16 @@ def test_resuming_from_any_position_gives_the_same_rows(seed):
         assert json.dumps(resumed.to_dict()) == positions[-1]
 
 
+def test_a_position_that_lists_its_pieces_one_by_one_goes_on_too():
+    lengths, settings = random_lengths(7, count=60), PackingSettings(100, 90, "split", 8)
+    state = PackerState()
+    rows = pack(lengths, settings, seed=0, state=state)
+    list(islice(rows, 5))
+    former = state.to_dict() | {"pool": [list(piece) for piece in state.pool]}
+    following = pack(lengths, settings, seed=0, state=PackerState.from_dict(former))
+    assert list(islice(following, 9)) == list(islice(rows, 9))
+
+
 def test_a_saved_position_does_not_change_when_packing_goes_on():
     state = PackerState()
     rows = pack(random_lengths(8), PackingSettings(100), seed=0, state=state)
@@ -243,7 +253,7 @@ class Endless(Lengths):
 def test_a_checkpoint_holds_no_more_than_the_lookahead_however_long_a_document_is(source):
     state = PackerState()
     for _ in islice(pack(source, PackingSettings(100, lookahead=4), seed=0, state=state), 50):
-        assert 0 < len(state.to_dict()["pool"]) <= 4
+        assert 0 < len(state.to_dict()["pool"]) <= 4 * len(Piece._fields)
 
 
 def test_a_position_deep_within_a_document_without_end_goes_on_there():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from heapq import heapify, heappop, heapreplace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from packformer.data.order import Cursor, Cut, PackingCounts, read
@@ -25,6 +28,9 @@ class Piece(NamedTuple):
     start: int
 
 
+_NUMBERS = len(Piece._fields)
+
+
 @dataclass
 class PackerState:
     """Where a packer stands; plain numbers, so that it fits in a checkpoint.
@@ -42,21 +48,27 @@ class PackerState:
     counts: PackingCounts = field(default_factory=PackingCounts)
 
     def to_dict(self) -> dict[str, Any]:
-        """A copy made of plain types only."""
+        """A copy made of plain types only; the numbers of all pieces one after another.
+
+        It is made for every row: a list for every piece of a large pool would take most of the time.
+        """
         return {
             "cursors": [dict(vars(cursor)) for cursor in self.cursors],
             "arrivals": self.arrivals,
-            "pool": [list(piece) for piece in self.pool],
+            "pool": [*chain.from_iterable(self.pool)],
             "counts": dict(vars(self.counts)),
         }
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> PackerState:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; a list for every piece, as it once was, is read too."""
+        numbers = state["pool"]
+        if numbers and not isinstance(numbers[0], int):
+            numbers = [*chain.from_iterable(numbers)]
         return cls(
             [Cursor(**cursor) for cursor in state["cursors"]],
             state["arrivals"],
-            [Piece(*piece) for piece in state["pool"]],
+            [Piece(*numbers[i : i + _NUMBERS]) for i in range(0, len(numbers), _NUMBERS)],
             PackingCounts(**state["counts"]),
         )
 
@@ -98,28 +110,37 @@ class BestFitPacker:
             ValueError: if a whole pass yields no piece, or a document is too long under ``error``.
         """
         pool = state.pool
+        waiting = deque(sorted(pool, key=lambda piece: piece.arrival))  # and some that are packed
+        packed: set[int] = set()  # arrivals of those
         reading = self._read(state)
         while True:
-            self._refill(state, reading)
+            self._refill(state, reading, waiting)
             if not pool:
                 return
-            piece = pool.pop(min(range(len(pool)), key=lambda i: pool[i].arrival))
+            while (piece := waiting.popleft()).arrival in packed:
+                packed.remove(piece.arrival)
+            del pool[bisect_left(pool, piece)]
             row, room = [piece], self._settings.row_length - piece.length
             while len(row) < self._max_documents:
-                self._refill(state, reading)
-                fits = bisect_right(pool, room, key=lambda piece: piece.length)
+                self._refill(state, reading, waiting)
+                fits = bisect_right(pool, (room, math.inf))
                 if not fits:
                     break
                 piece = pool.pop(fits - 1)
+                packed.add(piece.arrival)
                 row.append(piece)
                 room -= piece.length
             yield row
 
-    def _refill(self, state: PackerState, reading: Iterator[Cut]) -> None:
-        for document, start, length in islice(
-            reading, max(0, self._settings.lookahead - len(state.pool))
-        ):
-            insort(state.pool, Piece(length, state.arrivals, document, start))
+    def _refill(self, state: PackerState, reading: Iterator[Cut], waiting: deque[Piece]) -> None:
+        while len(state.pool) < self._settings.lookahead:
+            cut = next(reading, None)
+            if cut is None:
+                return
+            document, start, length = cut
+            piece = Piece(length, state.arrivals, document, start)
+            insort(state.pool, piece)
+            waiting.append(piece)
             state.arrivals += 1
 
     def _read(self, state: PackerState) -> Iterator[Cut]:
@@ -132,8 +153,8 @@ class BestFitPacker:
             mixture = Mixture([mixture], [1.0])
         if not state.cursors:
             state.cursors = [Cursor() for _ in mixture.sources]
-        readings = {
-            number: read(
+        readings = [
+            read(
                 source,
                 self._settings,
                 cursor,
@@ -141,15 +162,23 @@ class BestFitPacker:
                 seed=self._seed,
                 epochs=self._epochs,
             )
-            for number, (source, cursor) in enumerate(
-                zip(mixture.sources, state.cursors, strict=True)
-            )
-        }
-        while readings:
-            number = min(readings, key=lambda n: state.cursors[n].tokens / mixture.weights[n])
+            for source, cursor in zip(mixture.sources, state.cursors, strict=True)
+        ]
+        if len(readings) == 1:
+            yield from readings[0]
+            return
+
+        def share(number: int) -> tuple[float, int]:
+            return state.cursors[number].tokens / mixture.weights[number], number
+
+        behind = [share(number) for number in range(len(readings))]
+        heapify(behind)
+        while behind:
+            number = behind[0][1]
             cut = next(readings[number], None)
             if cut is None:
-                del readings[number]
-            else:
-                document, start, length = cut
-                yield mixture.starts[number] + document, start, length
+                heappop(behind)
+                continue
+            heapreplace(behind, share(number))
+            document, start, length = cut
+            yield mixture.starts[number] + document, start, length

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -267,7 +269,7 @@ class ShardedDocuments:
         self.sections_at_once = at_once
         self.sections = [place.shard.documents for place in shards]
         self.num_documents = sum(self.sections)
-        self._ends = np.cumsum(self.sections)
+        self._ends = [*accumulate(self.sections)]
         self._start()
 
     def _start(self) -> None:
@@ -359,9 +361,9 @@ class ShardedDocuments:
         return np.asarray(ends[which] - np.where(which > 0, ends[which - 1], 0), dtype=np.int64)
 
     def _range(self, index: int) -> tuple[NDArray[np.unsignedinteger], int, int]:
-        section = int(np.searchsorted(self._ends, index, side="right"))
+        section = bisect_right(self._ends, index)
         ids, ends = self._open(section)
-        number = index - (int(self._ends[section - 1]) if section else 0)
+        number = index - (self._ends[section - 1] if section else 0)
         return ids, int(ends[number - 1]) if number else 0, int(ends[number])
 
     def length(self, index: int) -> int:
