@@ -42,6 +42,7 @@ class Raw(NamedTuple):
         first: begins its document.
         last: ends its document.
         read: bytes of the input that are done with, for the progress.
+        context: end of the piece before, which the tokens of this one may depend on.
     """
 
     data: bytes
@@ -51,6 +52,7 @@ class Raw(NamedTuple):
     first: bool = True
     last: bool = True
     read: int = 0
+    context: bytes = b""
 
 
 class InvalidDocumentError(ValueError):

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models
+from tokenizers import models
 
 from packformer.corpus.documents import PIECE, Raw, text_or_omission
 from packformer.corpus.left_out import Omission, Reason
+from packformer.corpus.long_texts import Cutter, pieces
 from packformer.corpus.losses import characters, token_characters, unknown_token
 from packformer.corpus.split import hash_of
-from packformer.corpus.tokenizer import BOS, EOS, num_ids, token_byte_lengths
+from packformer.corpus.tokenizer import BOS, EOS, num_ids, text_tokenizer, token_byte_lengths
 
 _WORDS_KEPT = 200_000  # about 30 MB
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
@@ -65,12 +66,12 @@ class Encoder:
     def __init__(
         self, tokenizer_json: str, field: str, skip_invalid: bool, keep_empty: bool = False
     ) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer = text_tokenizer(tokenizer_json)
         model = self._tokenizer.model
         if isinstance(model, models.BPE):  # of words it has split before: by default 10,000
             model._resize_cache(_WORDS_KEPT)
             self._tokenizer.model = model
-        self._tokenizer.encode_special_tokens = True  # spelled out in a text they are text
+        self._cutter = Cutter(self._tokenizer)
         vocabulary = self._tokenizer.get_vocab()
         self.dtype = np.dtype(np.uint16 if num_ids(self._tokenizer) <= 2**16 else np.uint32)
         self._bos, self._eos = vocabulary[BOS], vocabulary[EOS]
@@ -99,10 +100,12 @@ class Encoder:
         bos, eos = ([np.array([id], self.dtype)] for id in (self._bos, self._eos))
         parts: list[NDArray[np.unsignedinteger]] = [np.empty(0, self.dtype)]
         sizes_in_ids = []
-        for number, (raw, pieces) in enumerate(zip(batch, self._encode(texts), strict=True)):
-            if texts[number] and raw.first and raw.last and not any(map(len, pieces)):
+        contexts = [raw.context.decode() for raw in batch]
+        encoded = self._encode(texts, contexts)
+        for number, (raw, found) in enumerate(zip(batch, encoded, strict=True)):
+            if texts[number] and raw.first and raw.last and not any(map(len, found)):
                 hashes[number] = MARKS[Reason.NO_TOKEN]
-            kept = [*bos * raw.first, *pieces, *eos * raw.last] if hashes[number] >= 0 else []
+            kept = [*bos * raw.first, *found, *eos * raw.last] if hashes[number] >= 0 else []
             parts += kept
             sizes_in_ids.append(sum(map(len, kept)))
         ids, ends = np.concatenate(parts), np.cumsum(sizes_in_ids, dtype=np.int64)
@@ -148,18 +151,29 @@ class Encoder:
         data = text.encode()
         return text, hash_of(data), len(data)
 
-    def _encode(self, texts: list[str]) -> list[list[NDArray[np.unsignedinteger]]]:
-        """Ids of the pieces of each text.
+    def _encode(
+        self, texts: list[str], contexts: list[str]
+    ) -> list[list[NDArray[np.unsignedinteger]]]:
+        """Ids of the pieces of each text, without those of the context it stands behind."""
+        split = [
+            list(pieces(before, text, self._cutter))
+            for before, text in zip(contexts, texts, strict=True)
+        ]
+        every = [piece for some in split for piece in some]
+        found = iter(self._ids([before + text for before, text in every]))
+        dropped = iter(self._ids([before for before, _ in every if before]))
+        return [
+            [next(found)[len(next(dropped)) if before else 0 :] for before, _ in some]
+            for some in split
+        ]
 
-        A few at a time: the library's form of them takes their size in memory many times.
-        """
-        pieces = [_pieces(text) for text in texts]
+    def _ids(self, texts: list[str]) -> list[NDArray[np.unsignedinteger]]:
+        """A few at a time: the library's form of them takes their size in memory many times."""
         found: list[NDArray[np.unsignedinteger]] = []
-        for part in _groups([piece for some in pieces for piece in some]):
+        for part in _groups(texts):
             encodings = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
             found += [np.array(encoding.ids, self.dtype) for encoding in encodings]
-        ids = iter(found)
-        return [[next(ids) for _ in some] for some in pieces]
+        return found
 
 
 def _sums(values: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -178,16 +192,6 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
         size += len(text)
     if texts:
         yield texts[start:]
-
-
-def _pieces(text: str) -> list[str]:
-    """The text, cut after newlines where it is longer than ``PIECE`` characters."""
-    pieces = []
-    while len(text) > PIECE:
-        end = text.rfind("\n", PIECE // 2, PIECE) + 1 or PIECE
-        pieces.append(text[:end])
-        text = text[end:]
-    return [*pieces, text]
 
 
 _encoder: Encoder | None = None

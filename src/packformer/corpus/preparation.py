@@ -25,6 +25,7 @@ from packformer.corpus.encode import Encoded, encode
 from packformer.corpus.input import STANDARD_INPUT, Input
 from packformer.corpus.journal import JOURNAL, Journal
 from packformer.corpus.left_out import LeftOut
+from packformer.corpus.long_texts import Cutter, recut
 from packformer.corpus.losses import loss_remarks, unknown_token
 from packformer.corpus.parts import COUNTS, Batch, Part, Place
 from packformer.corpus.processes import Processes
@@ -38,14 +39,20 @@ from packformer.corpus.shards import (
     load_manifest,
 )
 from packformer.corpus.split import split
-from packformer.corpus.tokenizer import MIN_VOCAB, load_tokenizer, num_ids, train_bpe
+from packformer.corpus.tokenizer import (
+    MIN_VOCAB,
+    load_tokenizer,
+    num_ids,
+    text_tokenizer,
+    train_bpe,
+)
 from packformer.settings import check_whole
 
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
 _MIB = 2**20
-_RULES = 3  # by which documents are read, split and cut: goes up with any change of the bytes
+_RULES = 4  # by which documents are read, split and cut: goes up with any change of the bytes
 _FEW = 16 * 2**20  # bytes of input that are done before processes would have started
 
 
@@ -282,7 +289,7 @@ class _Run:
                 if batch.ends_part:
                     self._journal.note({"place": batch.place, **part.finish()})
 
-            for batch in self._batches(place):
+            for batch in self._batches(place, Cutter(text_tokenizer(settings[0]))):
                 waiting.append((pool.submit(encode, batch.pieces), batch))
                 if len(waiting) > self._processes.batches_ahead:
                     take()
@@ -303,7 +310,7 @@ class _Run:
         finally:
             part.discard()
 
-    def _batches(self, place: Place) -> Iterator[Batch]:
+    def _batches(self, place: Place, cutter: Cutter) -> Iterator[Batch]:
         """Pieces from ``place`` on; a batch ends where its part does."""
         most = self._preparation.shard_mib * _MIB
         pieces: list[Raw] = []
@@ -311,7 +318,8 @@ class _Run:
         for number, source in enumerate(self._sources):
             count = 0
             if number >= place.source:
-                for raw in self._input.read(source, whole=self._preparation.skip_invalid):
+                raws = self._input.read(source, whole=self._preparation.skip_invalid)
+                for raw in recut(raws, cutter):
                     count += 1
                     if number == place.source and count <= place.pieces:
                         continue

@@ -71,6 +71,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def text_tokenizer(tokenizer_json: str) -> Tokenizer:
+    """A tokenizer for documents: special tokens spelled out in a text are text."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
 def num_ids(tokenizer: Tokenizer) -> int:
     """One more than the highest id; a vocabulary may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
