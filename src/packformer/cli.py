@@ -335,7 +335,8 @@ def _doctor_cases(options: argparse.Namespace, device: str) -> None:
     else:
         if options.fuzz < 1:
             raise ValueError(f"--fuzz ({options.fuzz}) must be at least 1")
-        found = fuzz(kernels, device, options.fuzz, options.seed, Console(stderr=True).print)
+        errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        found = fuzz(kernels, device, options.fuzz, options.seed, errors.print)
         print_fuzz(found, console)
         outcomes = found.failures
     if any(outcome.reason for outcome in outcomes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,9 +120,13 @@ def fuzz(
         for kernel, share in zip(kernels, shares, strict=True)
         for cases in draw_cases(kernel, device_type, str(seed), share)
     ]
+    random.Random(seed).shuffle(groups)  # kernels that compile long beside those that run long
     outcomes: list[Outcome] = []
     for found in _all_outcomes(groups, device_type):
         outcomes += found
+        for outcome in found:
+            if outcome.reason is not None:
+                report(f"failed: {outcome.kernel} {outcome.reason}: {outcome.case.to_json()}")
         failed = sum(outcome.reason is not None for outcome in outcomes)
         report(f"{len(outcomes)} of {count} cases, {failed} failed")
     smallest = {}

@@ -12,7 +12,8 @@ from packformer.attention.proof.case import Case
 
 _HEADS = ((1, 1), (2, 1), (3, 3), (4, 2), (5, 1), (6, 2), (8, 8), (12, 3), (12, 12), (16, 2))
 _HEAD_DIMS = (16, 24, 32, 64, 64, 80, 96, 128, 128, 192, 256)
-_BLOCKS = (8, 16, 32, 64, 128, 256, 512)
+_CUTS = (8, 16, 32, 64, 128, 256, 512)
+_BLOCK, _STEP = 128, 16
 _SOFT_CAPS = (5.0, 30.0, 50.0)
 _SIZES = (0.02, 0.3, 1.0, 1.0, 1.0, 3.0)
 _SCALES = (0.1, 1.0, 1.0, 1.0, 2.0)
@@ -95,14 +96,14 @@ def _draw_row(generator: random.Random, program: Case, device_type: str) -> Case
 
 
 def _draw_tokens(generator: random.Random, most: int) -> int:
-    """Few, around a multiple of a block, or any number."""
+    """Few, around a multiple of 16, or any number."""
     kind = generator.random()
     if kind < 0.15:
         return generator.randint(1, min(20, most))
-    if kind < 0.65:
-        block = generator.choice([block for block in _BLOCKS if block <= most])
-        multiple = generator.randint(1, min(most // block, generator.choice((1, 5, most))))
-        tokens = block * multiple + generator.randint(-2, 2)
+    if kind < 0.7:
+        blocks = generator.randint(0, min(most // _BLOCK, generator.choice((0, 1, 4, most))))
+        steps = generator.randint(0, _BLOCK // _STEP)
+        tokens = blocks * _BLOCK + steps * _STEP + generator.randint(-1, 1)
         return min(most, max(1, tokens))
     return min(most, max(1, round(most ** generator.random())))
 
@@ -121,7 +122,7 @@ def draw_lengths(generator: random.Random, tokens: int) -> tuple[int, ...]:
     elif kind == 3:
         cuts = {1, tokens - 1}
     elif kind == 4:
-        block = generator.choice(_BLOCKS)
+        block = generator.choice(_CUTS)
         cuts = {cut + generator.randint(-1, 1) for cut in range(block, tokens, block)}
     elif kind == 5:
         cuts = set(range(1, min(tokens, generator.choice((2, 20, 300)))))
