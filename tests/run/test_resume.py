@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,26 @@ def test_auto_starts_anew_where_nothing_is_unfinished(
     for _ in range(2):
         assert train(*small, "resume=auto").code == 0
     assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_auto_tells_what_differs_from_the_newest_unfinished_run(
+    train: Callable, small: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "packformer")
+    assert train(*small, "resume=auto").code == 0
+    assert "resume=auto: there is no unfinished run in runs, starting a new one" in caplog.text
+    (folder,) = (tmp_path / "runs").iterdir()
+    (folder / "summary.json").unlink()  # as if it had been killed
+    (tmp_path / "runs" / "config.yaml").write_text("a: [")  # no run's: left out
+    caplog.clear()
+    assert train(*small, "resume=auto", "seed=1", "trainer.max_steps=3").code == 0
+    assert f"resume=auto: the newest unfinished run, in runs/{folder.name}, has " in caplog.text
+    for difference in ("seed 0 (here 1)", "trainer.max_steps 4 (here 3)"):
+        assert difference in caplog.text
+    caplog.clear()
+    many = ["model.width=32", "model.num_layers=1", "optimizer.eps=1e-7", "optimizer.beta1=0.8"]
+    assert train(*small, "resume=auto", "seed=1", "attention=mqa", *many).code == 0
+    assert re.search(r", \d+ more differences, starting a new one", caplog.text)
 
 
 def test_a_finished_run_can_be_prolonged(train: Callable, small: list[str], tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_resumed_jobs_are_in_the_table(train: Callable, small: list[str], tmp_pa
     file = max(tmp_path.glob("runs/sweeps/*/sweep.csv"))
     with file.open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["job"] for row in rows] == ["0_default", "1_default"]
+    assert [row["job"] for row in rows] == ["0_default_num_kv_heads-1", "1_default_num_kv_heads-2"]
     assert all(float(row["val/loss"]) > 0 for row in rows)
 
 

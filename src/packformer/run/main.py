@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from packformer import completion
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
-from packformer.run.naming import run_name
+from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text
 from packformer.run.secrets import refuse_secrets
 from packformer.run.sweep import write_failure
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = sys.argv
     given = started[1:] if arguments is None else list(arguments)
     _failures.clear()
+    register_folder_suffix()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.
     _command[:] = started

@@ -1,11 +1,14 @@
-"""What a run is called."""
+"""What a run is called, and its folder."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import sys
+from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from packformer.settings import as_text
 
@@ -20,13 +23,54 @@ _NOT_IN_NAME = (
     "name",
 )
 _FOLDER_NAME = re.compile(r"\w[\w .+=-]*")
+# Characters, at most: W&B takes 128; file systems 255 bytes, with the time and the experiment.
+_IN_NAME, _IN_FOLDER, _OF_VALUE = 128, 64, 32
+_DIGITS = 6  # of a hash that stands for what was cut off
 
 
 def run_name(config: DictConfig) -> str:
-    """The experiment and what the command line changed of it."""
-    overrides = [o.lstrip("+~") for o in HydraConfig.get().overrides.task]
-    told = [o for o in overrides if o.partition("=")[0].split(".")[0] not in _NOT_IN_NAME]
-    return " ".join([str(config.name), *told])
+    """The experiment and what the command line changed of it: at most 128 characters."""
+    words = [f"{key}={_short(value)}" for key, value in _told(HydraConfig.get().overrides.task)]
+    return _cut(" ".join([str(config.name), *words]), _IN_NAME)
+
+
+def folder_suffix(overrides: Sequence[str], mode: object) -> str:
+    """What tells a run's folder from others: ``_path-wiki_max_steps-50``, or nothing.
+
+    Args:
+        overrides: of the run.
+        mode: Hydra's; in a sweep only what its jobs differ in is told.
+    """
+    if "MULTIRUN" in str(mode):
+        overrides = [override for override in overrides if override not in sys.argv]
+    words = [f"_{key.rpartition('.')[2]}-{_short(value)}" for key, value in _told(overrides)]
+    return _cut(re.sub(r"[^\w.-]+", "-", "".join(words)), _IN_FOLDER)
+
+
+def register_folder_suffix() -> None:
+    """Makes ``${folder_suffix:OVERRIDES,MODE}`` known to configurations."""
+    OmegaConf.register_new_resolver("folder_suffix", folder_suffix, replace=True)
+
+
+def _told(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Keys and values of what belongs into a name."""
+    pairs = [override.lstrip("+~").partition("=") for override in overrides]
+    return [(key, value) for key, _, value in pairs if key.split(".")[0] not in _NOT_IN_NAME]
+
+
+def _short(value: str) -> str:
+    """The end of ``value``, of a path as many of its last parts as fit."""
+    plain = re.sub(r"\s+", "_", value.strip("[]{}'\"/ "))
+    while len(plain) > _OF_VALUE and "/" in plain:
+        plain = plain.partition("/")[2]
+    return plain[-_OF_VALUE:]
+
+
+def _cut(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
+    return f"{text[: length - _DIGITS - 1]}-{digest}"
 
 
 def check_name(name: object) -> None:

@@ -19,6 +19,7 @@ SUMMARY_FILE = "summary.json"
 _NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
+_TOLD = 6  # differences of a configuration, at most
 _DECIDED = "PACKFORMER_RESUME_FROM"
 
 
@@ -72,11 +73,17 @@ def identity_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
     """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
-    former, new = _flat(_identity(_read(folder / CONFIG_FILE))), _flat(_identity(config))
+    differences = _differences(_read(folder / CONFIG_FILE), config)
+    return [f"{key}: {former} -> {new}" for key, former, new in differences]
+
+
+def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings that are not the same, with both values."""
+    one, other = _flat(_identity(former)), _flat(_identity(new))
     return [
-        f"{key}: {former.get(key)} -> {new.get(key)}"
-        for key in sorted(former.keys() | new.keys())
-        if former.get(key) != new.get(key)
+        (key, one.get(key), other.get(key))
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
     ]
 
 
@@ -91,12 +98,12 @@ def _flat(node: Any, path: str = "") -> dict[str, Any]:
 
 
 def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
-    unfinished = [
-        folder
+    others = {
+        folder: _read(file)
         for file in output_dir.rglob(CONFIG_FILE)
         if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
-        if _identity(_read(file)) == _identity(config)
-    ]
+    }
+    unfinished = [f for f, former in others.items() if _identity(former) == _identity(config)]
     running = [folder for folder in unfinished if is_running(folder)]
     saved = [
         checkpoint
@@ -105,13 +112,27 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
     ]
     if saved:
         return max(saved, key=lambda path: path.stat().st_mtime)
-    why = "no unfinished run of this configuration"
     if running:
         why = f"the run in {running[0]} is still going on"
     elif unfinished:
         why = f"the unfinished run in {unfinished[0]} saved no {LAST_CHECKPOINT}"
+    else:
+        why = _why_none(output_dir, others, config)
     log.info("resume=auto: %s, starting a new one", why)
     return None
+
+
+def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict[str, Any]) -> str:
+    """What keeps the newest of ``others``, unfinished runs, from being resumed."""
+    stopped = [f for f in others if (f / LAST_CHECKPOINT).is_file() and not is_running(f)]
+    if not stopped:
+        return f"there is no unfinished run in {output_dir}"
+    newest = max(stopped, key=lambda folder: (folder / LAST_CHECKPOINT).stat().st_mtime)
+    differences = _differences(others[newest], config)
+    told = [f"{key} {former} (here {new})" for key, former, new in differences[:_TOLD]]
+    if len(differences) > _TOLD:
+        told.append(f"{len(differences) - _TOLD} more differences")
+    return f"the newest unfinished run, in {newest}, has {', '.join(told)}"
 
 
 def _read(file: Path) -> dict[str, Any]:

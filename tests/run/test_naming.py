@@ -1,0 +1,86 @@
+"""Names tell runs apart, are short, and fit into any file system."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packformer.run.naming import folder_suffix
+
+
+@pytest.mark.parametrize(
+    ("overrides", "suffix"),
+    [
+        ([], ""),
+        (["+experiment=gqa", "logger=csv", "resume=auto", "hydra.job.num=1", "name=x"], ""),
+        (["trainer.max_steps=50"], "_max_steps-50"),
+        (["data=text", "data.path=corpora/wiki"], "_data-text_path-corpora-wiki"),
+        (["data.path=/home/me/data/wiki/"], "_path-home-me-data-wiki"),
+        (
+            ["data.path=/a/very/long/way/to/the/folder/of/texts"],
+            "_path-long-way-to-the-folder-of-texts",
+        ),
+        (["data.path=[a b,c]"], "_path-a_b-c"),
+        (["data.path=東京"], "_path-東京"),
+        (["~callbacks.records"], ""),
+        (["~data.seed"], "_seed-"),
+    ],
+)
+def test_a_folder_tells_what_the_command_line_changed(overrides: list[str], suffix: str) -> None:
+    assert folder_suffix(overrides, "RunMode.RUN") == suffix
+
+
+def test_in_a_sweep_it_tells_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train", "-m", "data=text", "data.path=a,b", "seed=3"])
+    job = ["data=text", "data.path=a", "seed=3"]
+    assert folder_suffix(job, "RunMode.MULTIRUN") == "_path-a"
+    assert folder_suffix(job, "RunMode.RUN") == "_data-text_path-a_seed-3"
+
+
+def test_any_overrides_make_a_folder_of_bounded_length(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    signs = [*"ab/.\\'\"$ {}[](),=:#~é東\n*?<>|%0", "/long/path/", "word" * 20]
+    found = {}
+    for _ in range(500):
+        overrides = [
+            f"data.key{number}={''.join(draw.choices(signs, k=draw.randint(0, 12)))}"
+            for number in range(draw.randint(1, 8))
+        ]
+        suffix = folder_suffix(overrides, "RunMode.RUN")
+        assert len(suffix) <= 64
+        assert re.fullmatch(r"[\w.-]*", suffix)
+        if len(suffix) == 64:  # cut: a hash tells what is missing
+            assert found.setdefault(suffix, overrides) == overrides
+        (tmp_path / f"x{suffix}").mkdir(exist_ok=True)
+
+
+def test_runs_on_five_corpora_bear_five_names(
+    train: Callable, small: list[str], tmp_path: Path, corpus: Path
+) -> None:
+    names = "abcde"
+    for name in names:
+        (tmp_path / name).symlink_to(corpus)
+    settings = ["+debug=fast", "data=text", "data.vocab_size=300", "trainer.max_steps=1"]
+    done = train("-m", *settings, f"data.path={','.join(names)}")
+    assert done.code == 0, done.err
+    folders = sorted(f.name for f in tmp_path.glob("runs/sweeps/*/*_*") if f.is_dir())
+    assert folders == [f"{n}_default_path-{name}" for n, name in enumerate(names)]
+    assert train(*settings, "data.path=a").code == 0
+    (folder,) = tmp_path.glob("runs/2*")
+    assert folder.name.endswith("_default_debug-fast_data-text_vocab_size-300_max_steps-1_path-a")
+
+
+def test_the_shown_name_is_bounded(
+    train: Callable, small: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fractions = [f"{key}=0.{'1' * 30}" for key in ("max_grad_norm", "model.init_std")]
+    with caplog.at_level("INFO", "packformer"):
+        assert train(*small, "trainer.max_steps=1", *fractions).code == 0
+    (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("run  ")]
+    name = told.removeprefix("run      ")
+    assert len(name) == 128
+    assert re.fullmatch(r"default debug=fast data=text data\.path=.* max_gr.*-[0-9a-f]{6}", name)
