@@ -48,6 +48,11 @@ WRONG = {
     "+atention=gqa": "there is no setting atention: did you mean attention?",
     "seed=1,2": "a sweep over them needs -m",
     "data.path=a[1]": "write 'data.path=\"a[1]\"'",
+    "callbacks.checkpoint.monitor=val/los": "callbacks.checkpoint.monitor (val/los) is not "
+    "measured: did you mean val/loss?",
+    "+trainer.deterministic=maybe": "(maybe) must be one of true, false, warn",
+    "+trainer.detect_anomaly=1": "trainer.detect_anomaly (1) must be one of true, false",
+    "+trainer.num_nodes=x": "trainer.num_nodes (x) must be a whole number from 1 up",
     "name=a/b": "name (a/b) must begin with",
     "resume=null": "resume (null): give auto, never",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
@@ -93,6 +98,15 @@ def test_a_path_that_is_not_there_is_told_with_one_that_is(
 def test_a_tokenizer_that_is_not_there_is_told(train: Callable, small: list[str]) -> None:
     done = train(*small, "data.tokenizer=tokenizer.json")
     assert "data.tokenizer tokenizer.json does not exist: give a file or folder" in done.err
+
+
+def test_a_metric_that_a_callback_of_the_users_may_measure_can_be_watched(
+    train: Callable, small: list[str]
+) -> None:
+    mine = "+callbacks.mine._target_=nowhere.Mine"
+    done = train(*small, "callbacks.checkpoint.monitor=val/mine", mine)
+    assert done.code == 1
+    assert "nowhere.Mine" in done.err
 
 
 def test_a_class_of_the_users_has_choices_of_its_own(train: Callable, small: list[str]) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+
+from packformer import cli
 
 _HAS_OPTUNA = find_spec("optuna") is not None
 
@@ -103,6 +106,36 @@ def test_callbacks_can_be_left_out(
     left = {"checkpoint": {"last.ckpt"}, "last_checkpoint": {"best.ckpt"}}
     files = {file.name for file in tmp_path.glob("runs/*/checkpoints/*")}
     assert files == left.get(name, {"best.ckpt", "last.ckpt"})
+
+
+def test_the_best_checkpoint_may_lie_elsewhere(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small, "+callbacks.checkpoint.dirpath=best", "trainer.max_steps=1").code == 0
+    assert [file.name for file in (tmp_path / "best").iterdir()] == ["best.ckpt"]
+    assert not list(tmp_path.glob("runs/*/checkpoints/best.ckpt"))
+
+
+@pytest.mark.parametrize("data", ["data=shards", "data=recall"])
+def test_a_size_of_the_model_goes_with_any_data(
+    train: Callable, tmp_path: Path, corpus: Path, data: str
+) -> None:
+    if data == "data=shards":
+        options = ["--vocab-size", "300", "--validation-fraction", "0.2"]
+        cli.main(["prepare", str(corpus), "--output", "shards", *options])
+    tiny = ["trainer=default", "trainer.max_steps=1", "model.num_layers=1", "model.width=48"]
+    path = ["data.path=shards"] * (data == "data=shards")
+    rows = ["packing.row_length=256", "loader.validation_rows=1"]
+    done = train("+experiment=gpt_124m", data, *path, *tiny, *rows, "logger=csv")
+    assert done.code == 0, done.err
+
+
+def test_text_is_tokenized_with_the_vocabulary_of_the_models_size(train: Callable) -> None:
+    for data in (["data=stdlib"], ["data=text", "data.path=x"]):
+        shown = train("+experiment=gpt_124m", *data, "--cfg", "job", "--resolve").out
+        assert yaml.safe_load(shown)["data"]["vocab_size"] == 50304
+    shown = train("--cfg", "job", "--resolve").out
+    assert yaml.safe_load(shown)["data"]["vocab_size"] == 4096
 
 
 def test_steps_are_checked_before_data_are_read(train: Callable, tmp_path: Path) -> None:

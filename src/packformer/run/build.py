@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from packformer.data import PackedDataModule
 from packformer.model import GPT
 from packformer.run.callbacks import build_callbacks, is_on_terminal
-from packformer.run.device import memory_bytes
+from packformer.run.device import memory_bytes, num_devices
 from packformer.run.naming import run_name
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
@@ -159,7 +159,7 @@ def build_trainer(
     # Lightning counts micro-batches here.
     options["val_check_interval"] = validate_every * options["accumulate_grad_batches"]
     options["profiler"] = _profiler(options.get("profiler"), folder)
-    several = options["devices"] != 1 or options.get("num_nodes", 1) != 1
+    several = num_devices(options["devices"], accelerator) * options.get("num_nodes", 1) > 1
     strategy = options.get("strategy", "auto")
     if strategy == "ddp" or (several and strategy == "auto"):
         # Buffers are constants. Sent before every forward they would also halt a validation whose

@@ -46,7 +46,7 @@ def build_callbacks(made: Mapping[str, object], folder: Path) -> list[L.Callback
             kind = type(callback).__name__
             raise ValueError(f"callbacks.{name} ({kind}) must be a callback of Lightning, or null")
         if isinstance(callback, ModelCheckpoint):
-            callback.dirpath = str(folder / LAST_CHECKPOINT.parent)
+            callback.dirpath = callback.dirpath or str(folder / LAST_CHECKPOINT.parent)
         elif isinstance(callback, LastCheckpoint):
             callback.file = folder / LAST_CHECKPOINT
         chosen.append(callback)

@@ -16,7 +16,7 @@ from packformer.settings import as_text, check_known, check_whole
 SETTINGS = (
     *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
     *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
-    *("loss_chunk", "max_grad_norm", "objective"),
+    *("loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
 )
 """All that is read of a configuration, at its top."""
 
@@ -40,6 +40,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 
 _OF_A_CORPUS = ("val/loss/", "val/bits_per_byte/")
 _OWN = "packformer."
+_MEASURE_NOTHING = (_OWN, "lightning.")
 _READ_FILES = ("packformer.data.TextFiles", "packformer.data.TokenShards")
 
 
@@ -61,6 +62,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     if settings["resume"] is None:
         raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
     check_whole("seed", settings["seed"], at_least=0)
+    _check_monitors(settings["callbacks"] or {})
     _check_files(settings["data"])
 
 
@@ -92,6 +94,19 @@ def _shown(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_monitors(callbacks: Mapping[str, Any]) -> None:
+    """Refuses to watch what is not measured, unless a callback of the user's may measure it."""
+    nodes = {name: node for name, node in callbacks.items() if isinstance(node, Mapping)}
+    if not all(str(node.get("_target_")).startswith(_MEASURE_NOTHING) for node in nodes.values()):
+        return
+    for name, node in nodes.items():
+        monitor, known = node.get("monitor"), CHOICES["objective"]
+        if monitor is not None and monitor not in known:
+            near = nearest(str(monitor), [str(choice) for choice in known])
+            meant = f"did you mean {near}?" if near else f"there are {', '.join(map(str, known))}"
+            raise ValueError(f"callbacks.{name}.monitor ({monitor}) is not measured: {meant}")
 
 
 def _check_files(data: Mapping[str, Any]) -> None:

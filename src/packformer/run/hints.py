@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
+from packformer.run.trainer_settings import INSTEAD, PASSED_ON
 
 _ALL = "`packformer train --cfg job` shows all"
 
@@ -100,8 +101,13 @@ def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
     name = _name(found[1])
     known = _known(overrides)
     if name in known.groups:
-        given = next((o for o in overrides if _name(o) == name), f"{name}=...")
-        return f"nothing of {name} is chosen yet, so it is added: write +{given.lstrip('+')}"
+        value = _value(name, overrides)
+        return f"nothing of {name} is chosen yet, so it is added: write +{name}={value}"
+    group, _, last = name.partition(".")
+    if group == "trainer" and last in PASSED_ON:
+        return f"{name} is not set yet, so it is added: write +{name}={_value(name, overrides)}"
+    if group == "trainer" and last in INSTEAD:
+        return f"{name} cannot be set: {INSTEAD[last]}"
     elsewhere = _keys_elsewhere(name, known)
     if name in elsewhere:
         return f"{name} is a setting of {' and '.join(elsewhere[name])}: choose it too"
@@ -161,8 +167,11 @@ def _no_override(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 def _without_plus(found: re.Match[str], overrides: Sequence[str]) -> str:
     name = found[1]
-    given = next((o for o in overrides if _name(o) == name), f"{name}=...")
-    return f"{name} is there already: write {given.lstrip('+')}"
+    return f"{name} is there already: write {name}={_value(name, overrides)}"
+
+
+def _value(name: str, overrides: Sequence[str]) -> str:
+    return next((_choice(o) for o in overrides if _name(o) == name), "...")
 
 
 _ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str]] = {

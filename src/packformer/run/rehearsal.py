@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pkgutil import resolve_name
 from typing import Any
 
@@ -15,6 +14,7 @@ from packformer.attention import select_kernel
 from packformer.model import GPT
 from packformer.run.build import make, make_factory, settings_of
 from packformer.run.nearest import nearest
+from packformer.training import build_optimizer
 from packformer.training.module import DTYPES
 
 _HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
@@ -23,7 +23,7 @@ _HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 def rehearse(
     config: DictConfig, settings: Mapping[str, Any], accelerator: str, precision: str
 ) -> None:
-    """Builds packing, model, attention and schedule.
+    """Builds packing, model, attention, optimizer and schedule.
 
     Args:
         config: of the run.
@@ -38,18 +38,29 @@ def rehearse(
         _check_names(place, node)
     with settings_of("packing"):
         packing = make(config.packing)
-    # Some class of the user's may need memory: it is built, and refused, with the data.
-    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-        with settings_of("model, attention or position"):
+    if (model := _without_memory(config, packing.max_seqlen)) is not None:
+        select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
+        with settings_of("optimizer"):
+            build_optimizer(make_factory(config.optimizer), model, fused=False)
+    with settings_of("scheduler"):
+        make_factory(config.scheduler)(0)
+
+
+def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
+    """The model; None if some class of the user's needs memory, to be built with the data then."""
+    try:
+        with torch.device("meta"):
             model: GPT = make(config.model)(
                 vocab_size=config.model.vocab_size or 1,
-                max_position=packing.max_seqlen,
+                max_position=max_position,
                 attention=make(config.attention),
                 position=make(config.position),
             )
-        select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
-    with settings_of("scheduler"):
-        make_factory(config.scheduler)(0)
+    except TypeError as error:
+        raise ValueError(f"model, attention or position: {error}") from error
+    except RuntimeError:
+        return None
+    return model
 
 
 def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

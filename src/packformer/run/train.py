@@ -93,6 +93,8 @@ def train(config: DictConfig) -> float:
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
 
     rehearse(config, plain, accelerator, precision)
+    folder = _folder(checkpoint)
+    trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
@@ -105,9 +107,7 @@ def train(config: DictConfig) -> float:
         resumed_step = check_checkpoint(checkpoint, model, data.stream, identity)
     module = build_module(config, model, data, accelerator, precision, identity)
 
-    folder = _folder(checkpoint)
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
-    trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     if resumed_step is not None and resumed_step > config.trainer.max_steps:
         raise ValueError(
             f"the run has done {resumed_step} steps, more than trainer.max_steps "

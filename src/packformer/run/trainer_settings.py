@@ -80,6 +80,9 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer.{name} ({value}) cannot be set: {INSTEAD[name]}")
         if name not in PASSED_ON and name not in OWN:
             raise ValueError(f"there is no setting trainer.{name}{_meant(name)}")
+    check_whole("trainer.num_nodes", trainer.get("num_nodes", 1), at_least=1)
+    _check_one_of("detect_anomaly", trainer, (True, False))
+    _check_one_of("deterministic", trainer, (True, False, "warn"))
     for variable in os.environ:
         # Lightning takes arguments from there too, whatever the configuration says.
         if variable.startswith(_VARIABLE):
@@ -96,6 +99,13 @@ def check_steps(trainer: Mapping[str, Any]) -> None:
     """
     for name in _STEP_COUNTS:
         check_whole(f"trainer.{name}", trainer[name], at_least=1)
+
+
+def _check_one_of(name: str, trainer: Mapping[str, Any], choices: tuple[bool | str, ...]) -> None:
+    value = trainer.get(name, False)
+    if not any(value is choice or value == choice == "warn" for choice in choices):
+        shown = ", ".join(str(choice).lower() for choice in choices)
+        raise ValueError(f"trainer.{name} ({value}) must be one of {shown}")
 
 
 def _meant(name: str) -> str:
