@@ -105,6 +105,8 @@ def test_plan_compares_ways_on_the_users_own_text(tmp_path, monkeypatch, capsys)
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["relative_speed"]) == 1.0
     assert float(rows[0]["fill"]) < float(rows[-1]["fill"]) <= 1
+    assert float(rows[0]["kept"]) == float(rows[-1]["kept"]) == 1
+    assert " kept " in out
     assert (tmp_path / "plan" / "plan.png").stat().st_size > 10_000
 
 

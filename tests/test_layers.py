@@ -55,7 +55,7 @@ ONLY_IN = {
     },
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
-    "matplotlib": {"bench/attention.py", "bench/step.py", "run/curve.py", "run/plan.py"},
+    "matplotlib": {"bench/attention.py", "bench/step.py", "run/curve.py", "run/plan_picture.py"},
 }
 
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from packformer.data import PackingSettings
-from packformer.data.plan import costs
+from packformer.data import PackingSettings, plan
+from packformer.data.order import all_lengths
+from packformer.data.plan import Lengths, costs
+from packformer.data.source import Mixture
 
 LENGTHS = [3, 10, 4, 7, 2]
 ROW, LONGEST = 8, 6
@@ -74,3 +76,39 @@ def test_fewer_tokens_than_a_row_are_all_lost_by_concatenation():
     concatenated, packed = ways[2], ways[-1]
     assert (concatenated.fill, concatenated.dropped, packed.dropped) == (0.0, 44, 0)
     assert concatenated.flops_per_token(10, 2, 1) == float("inf")
+
+
+def test_what_padding_drops_is_no_saving():
+    _, padded, *_, packed = costs([1_000_000], PackingSettings(100, 50))
+    assert (padded.fill, padded.kept) == (1.0, 50 / 1_000_000)
+    assert (packed.fill, packed.kept) == (1.0, 1.0)
+
+
+def test_empty_documents_are_cut_by_nothing():
+    concatenated = costs([8, 0, 8, 0, 0, 8], PackingSettings(8))[2]
+    assert (concatenated.cut, concatenated.kept) == (0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["first fit", "best fit"])
+def test_many_documents_cost_what_the_first_rows_say(name, monkeypatch):
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(4, 1, 5000), 2, 900).astype(int)
+
+    def found():
+        ways = costs(lengths, PackingSettings(1024, 256))
+        return next(cost for cost in ways if cost.name.startswith(name))
+
+    exact = found()
+    monkeypatch.setattr(plan, "_PACKED_PIECES", 1000)
+    estimate = found()
+    assert estimate.estimated
+    assert not exact.estimated
+    for what in ("useful", "dropped", "cut", "pairs", "rows"):
+        assert getattr(estimate, what) == getattr(exact, what)
+    assert estimate.computed == pytest.approx(exact.computed, rel=0.01)
+
+
+def test_sources_give_their_lengths_whatever_they_are_made_of():
+    parts = [Lengths([3, 1]), Lengths([]), Lengths([7])]
+    assert all_lengths(Mixture(parts, [1, 1, 1])).tolist() == [3, 1, 7]
+    assert all_lengths(parts[1]).tolist() == []

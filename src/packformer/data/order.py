@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from packformer.data.permutation import Permutation
 from packformer.data.settings import PackingSettings
-from packformer.data.source import DocumentSource, Sectioned, Tokens
+from packformer.data.source import DocumentSource, Mixture, Sectioned, Tokens
 
 _BLOCK = 1024  # pieces looked up at once
 _MOST_UNUSABLE = 10_000  # documents in a row of an endless source
@@ -109,14 +109,14 @@ def count_pieces(
     return pieces, counts
 
 
-def all_lengths(source: DocumentSource) -> list[int]:
-    """Tokens of every document of a finite source."""
-    sectioned = _sectioned(source)
-    return [
-        length
-        for section in range(len(sectioned.sections))
-        for length in sectioned.lengths(section, None).tolist()
-    ]
+def all_lengths(source: DocumentSource) -> NDArray[np.int64]:
+    """Tokens of every document of a finite source, ``[documents]``."""
+    if isinstance(source, Mixture):
+        found = [all_lengths(one) for one in source.sources]
+    else:
+        sectioned = _sectioned(source)
+        found = [sectioned.lengths(n, None) for n in range(len(sectioned.sections))]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
 def _sectioned(source: DocumentSource) -> Sectioned:

@@ -50,7 +50,7 @@ class PackerState:
     def to_dict(self) -> dict[str, Any]:
         """A copy made of plain types only; the numbers of all pieces one after another.
 
-        It is made for every row: a list for every piece of a large pool would take most of the time.
+        Every row has one: lists, one for each piece of a large pool, would take most of the time.
         """
         return {
             "cursors": [dict(vars(cursor)) for cursor in self.cursors],

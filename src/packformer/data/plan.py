@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from packformer.data.settings import PackingSettings
 from packformer.data.source import Tokens
 
 _OPEN_ROWS = 64  # of first-fit
+_PACKED_PIECES = 200_000  # that are packed one by one, a second or two; the rest fills rows as well
+_ROWS_SHOWN = 16
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Cost:
         dropped: tokens that no batch holds.
         pairs: query-key pairs that attention computes.
         rows: lengths of the documents of the first rows, for pictures; empty for padding.
+        estimated: whether ``computed`` follows from the fill of the first rows alone.
     """
 
     name: str
@@ -38,11 +41,17 @@ class Cost:
     dropped: int
     pairs: int
     rows: tuple[tuple[int, ...], ...] = ()
+    estimated: bool = False
 
     @property
     def fill(self) -> float:
         """Share of the computed tokens that are useful; 0 if there are none."""
         return self.useful / self.computed if self.computed else 0.0
+
+    @property
+    def kept(self) -> float:
+        """Share of the documents' tokens that are computed at all; 0 if there are none."""
+        return self.useful / (self.useful + self.dropped) if self.useful else 0.0
 
     def flops_per_token(self, weights: int, width: int, num_layers: int) -> float:
         """Training flops per useful token, padding's included: 6 a weight, 12 D L a pair.
@@ -58,7 +67,11 @@ class Cost:
 
 
 def costs(
-    lengths: Sequence[int], settings: PackingSettings, *, batch: int = 8, seed: int = 0
+    lengths: Sequence[int] | NDArray[np.int64],
+    settings: PackingSettings,
+    *,
+    batch: int = 8,
+    seed: int = 0,
 ) -> list[Cost]:
     """Costs of the usual ways, packing as this project does it last.
 
@@ -68,8 +81,7 @@ def costs(
         batch: documents of a padded batch.
         seed: of the order.
     """
-    order = np.random.default_rng(seed).permutation(len(lengths))
-    shuffled = np.asarray(lengths, dtype=np.int64)[order]
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(lengths, dtype=np.int64))
     longest = settings.max_seqlen
     return [
         _padded(shuffled, longest, batch, fixed=False),
@@ -80,113 +92,156 @@ def costs(
     ]
 
 
-def _triangles(lengths: NDArray[np.int64]) -> int:
-    return int((lengths * (lengths + 1) // 2).sum())
+def _triangle(length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Query-key pairs of a causal document."""
+    return length * (length + 1) // 2
 
 
 def _padded(lengths: NDArray[np.int64], longest: int, batch: int, *, fixed: bool) -> Cost:
     kept = np.minimum(lengths, longest)
-    groups = [kept[i : i + batch] for i in range(0, len(kept), batch)]
-    sizes = [np.full(len(g), longest if fixed else g.max()) for g in groups]
-    computed = np.concatenate(sizes)
+    firsts = np.arange(0, len(kept), batch)
+    sizes = np.full(len(firsts), longest) if fixed else np.maximum.reduceat(kept, firsts)
+    counts = np.diff(firsts, append=len(kept))
     return Cost(
         name=f"pad to {longest:,} tokens" if fixed else f"pad to the longest of {batch}",
-        computed=int(computed.sum()),
+        computed=int(counts @ sizes),
         useful=int(kept.sum()),
         cut=int((lengths > longest).sum()),
         dropped=int((lengths - kept).sum()),
-        pairs=_triangles(computed),
+        pairs=int(counts @ _triangle(sizes)),
     )
 
 
 def _concatenated(lengths: NDArray[np.int64], row: int) -> Cost:
     ends = lengths.cumsum()
-    usable = int(ends[-1]) // row * row
-    starts = ends - lengths
-    cut = int((starts // row != (ends - 1) // row).sum())
-    num_rows = usable // row
-    bounds = np.unique(np.concatenate([np.arange(num_rows + 1) * row, ends[ends < usable]]))
-    pieces = np.diff(bounds)
-    rows: list[list[int]] = [[]]
-    for piece in pieces[:200].tolist():
-        rows[-1].append(piece)
-        if sum(rows[-1]) == row:
-            rows.append([])
+    total = int(ends[-1])
+    num_rows = total // row
+    in_several = (ends - lengths) // row != (ends - 1) // row
     return Cost(
         name="concatenate and cut",
-        computed=usable,
-        useful=usable,
-        cut=cut,
-        dropped=int(ends[-1]) - usable,
+        computed=num_rows * row,
+        useful=num_rows * row,
+        cut=int((in_several & (lengths > 0)).sum()),
+        dropped=total - num_rows * row,
         pairs=num_rows * (row * (row + 1) // 2),
-        rows=tuple(tuple(r) for r in rows if sum(r) == row),
+        rows=tuple(
+            _between(ends, number * row, (number + 1) * row)
+            for number in range(min(num_rows, _ROWS_SHOWN))
+        ),
     )
 
 
-def _pieces(lengths: Iterable[int], settings: PackingSettings) -> list[int]:
-    limit = settings.max_seqlen
-    return [
-        min(limit, length - start) for length in lengths for start in range(0, int(length), limit)
-    ]
+def _between(ends: NDArray[np.int64], start: int, end: int) -> tuple[int, ...]:
+    """Lengths of what documents with these ends have between two places."""
+    inside = ends[np.searchsorted(ends, start, side="right") : np.searchsorted(ends, end)]
+    bounds = np.unique(np.concatenate([[start], inside, [end]]))
+    return tuple(np.diff(bounds).tolist())
 
 
 def _first_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
-    open_rows: list[list[int]] = []
+    return _packed("first fit", _first_fit_rows(lengths, settings), lengths, settings, shortest=1)
+
+
+def _first_fit_rows(
+    lengths: NDArray[np.int64], settings: PackingSettings
+) -> Iterator[tuple[int, ...]]:
+    rows: list[list[int]] = []
     rooms: list[int] = []
-    done: list[list[int]] = []
-    for piece in _pieces(lengths, settings):
+    for piece in _pieces(lengths, settings.max_seqlen):
         place = next((i for i, room in enumerate(rooms) if room >= piece), None)
         if place is not None:
-            open_rows[place].append(piece)
+            rows[place].append(piece)
             rooms[place] -= piece
             continue
-        open_rows.append([piece])
+        rows.append([piece])
         rooms.append(settings.row_length - piece)
-        if len(open_rows) > _OPEN_ROWS:
-            done.append(open_rows.pop(0))
+        if len(rows) > _OPEN_ROWS:
+            yield tuple(rows.pop(0))
             rooms.pop(0)
-    return _packed("first fit", [*done, *open_rows], lengths, settings)
+    yield from map(tuple, rows)
+
+
+def _pieces(lengths: NDArray[np.int64], limit: int) -> Iterator[int]:
+    for length in lengths:
+        for start in range(0, int(length), limit):
+            yield min(limit, int(length) - start)
 
 
 def _best_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
     packer = BestFitPacker(
-        Lengths(lengths.tolist()),
+        Lengths(lengths),
         PackingSettings(settings.row_length, settings.max_seqlen, "split", settings.lookahead),
         max_documents=settings.row_length,
         seed=0,
         epochs=1,
     )
-    rows = [[piece.length for piece in row] for row in packer.rows(PackerState())]
-    return _packed("best fit (packformer)", rows, lengths, settings)
+    rows = (tuple(piece.length for piece in row) for row in packer.rows(PackerState()))
+    return _packed("best fit (packformer)", rows, lengths, settings, shortest=2)
 
 
 def _packed(
-    name: str, rows: list[list[int]], lengths: NDArray[np.int64], settings: PackingSettings
+    name: str,
+    rows: Iterable[tuple[int, ...]],
+    lengths: NDArray[np.int64],
+    settings: PackingSettings,
+    *,
+    shortest: int,
 ) -> Cost:
-    packed = np.array([piece for row in rows for piece in row], dtype=np.int64)
+    """The cost of all documents, from the first rows that hold them.
+
+    Args:
+        name: of the way.
+        rows: lengths of the pieces of each, made as they are asked for.
+        lengths: of all documents.
+        settings: of the rows.
+        shortest: piece that reaches a row.
+    """
+    whole, rest = np.divmod(lengths, settings.max_seqlen)
+    rest[rest < shortest] = 0
+    limit, num_whole = settings.max_seqlen, int(whole.sum())
+    useful = num_whole * limit + int(rest.sum())
+    num_pieces = num_whole + int((rest > 0).sum())
+    num_rows, packed, tokens = 0, 0, 0
+    shown: list[tuple[int, ...]] = []
+    for row in rows:
+        num_rows, packed, tokens = num_rows + 1, packed + len(row), tokens + sum(row)
+        if len(shown) < _ROWS_SHOWN:
+            shown.append(row)
+        if packed >= _PACKED_PIECES:
+            break
+    estimated = packed < num_pieces
+    if estimated:
+        num_rows = math.ceil(num_rows * useful / tokens)
     return Cost(
         name=name,
-        computed=len(rows) * settings.row_length,
-        useful=int(packed.sum()),
-        cut=int((lengths > settings.max_seqlen).sum()),
-        dropped=int(lengths.sum() - packed.sum()),
-        pairs=_triangles(packed),
-        rows=tuple(tuple(row) for row in rows[:16]),
+        computed=num_rows * settings.row_length,
+        useful=useful,
+        cut=int((lengths > limit).sum()),
+        dropped=int(lengths.sum()) - useful,
+        pairs=num_whole * (limit * (limit + 1) // 2) + int(_triangle(rest).sum()),
+        rows=tuple(shown),
+        estimated=estimated,
     )
 
 
 class Lengths:
-    """Documents of which only the lengths matter; a ``DocumentSource``."""
+    """Documents of which only the lengths matter; a ``Sectioned`` source of one section."""
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths = lengths
+    sections_at_once = 1
 
-    @property
-    def num_documents(self) -> int:
-        return len(self._lengths)
+    def __init__(self, lengths: Sequence[int] | NDArray[np.int64]) -> None:
+        self._lengths = np.asarray(lengths, dtype=np.int64)
+        self.num_documents = len(self._lengths)
+        self.sections = (self.num_documents,)
 
     def length(self, index: int) -> int:
-        return self._lengths[index]
+        return int(self._lengths[index])
+
+    def lengths(self, section: int, which: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        return self._lengths if which is None else self._lengths[which]
+
+    def open(self, sections: list[int], following: list[int]) -> None:
+        """Everything is there."""
 
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         tokens = np.zeros(length, dtype=np.int64)

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from itertools import islice
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from packformer.data import PackedDataModule, PackingSettings
@@ -63,7 +65,7 @@ def bench_loader(
         console.print(f"loader, {count} workers    {rate:>15,.0f} tokens/s", highlight=False)
 
 
-def _lengths(source: DocumentSource, most_tokens: int) -> list[int]:
+def _lengths(source: DocumentSource, most_tokens: int) -> Sequence[int] | NDArray[np.int64]:
     """Of all documents; of a source without end of the first ones."""
     if source.num_documents is not None:
         return all_lengths(source)
