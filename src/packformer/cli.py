@@ -208,6 +208,13 @@ def _parser() -> argparse.ArgumentParser:
     loader.add_argument(
         "--workers", type=int, nargs="+", default=[0, 1, 4], help="numbers of loader processes"
     )
+    loader.add_argument(
+        "--one-text",
+        type=int,
+        metavar="MB",
+        help="instead: start, memory and speed of one text of so many MB (the file's, or the "
+        "standard library's sources, repeated) beside the same text in documents of 4 KiB",
+    )
     loader.set_defaults(run=_bench_loader)
     return parser
 
@@ -442,7 +449,13 @@ def _plan(options: argparse.Namespace) -> None:
 def _bench_loader(options: argparse.Namespace) -> None:
     from packformer.data import RandomDocuments
     from packformer.run.bench_loader import bench_loader
+    from packformer.run.bench_one_text import bench_one_text
 
+    if options.one_text is not None:
+        path = None if options.path is None else Path(options.path)
+        packing = _packing(options)
+        bench_one_text(options.one_text, path, packing, options.vocab_size, options.rows)
+        return
     bench_loader(
         _documents(options) or RandomDocuments(longest=options.max_document_length),
         _packing(options),
