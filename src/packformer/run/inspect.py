@@ -13,7 +13,8 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.corpus import load_manifest
 from packformer.corpus.shards import MANIFEST, totals
 from packformer.data import PackingSettings, TokenShards
-from packformer.data.rows import PackedRows
+from packformer.data.packing import BestFitPacker, PackerState
+from packformer.data.rows import collate_row
 from packformer.data.source import DataSplits, DocumentSource
 from packformer.settings import check_whole
 
@@ -72,16 +73,20 @@ def inspect_row(
     check_whole("--row", number, at_least=0)
     console = Console()
     splits, source = _open(path, split)
-    rows = PackedRows(
-        source,
-        settings,
-        max_documents=settings.row_length,
-        seed=seed,
-        epochs=1,
+    packer = BestFitPacker(
+        source, settings, max_documents=settings.row_length, seed=seed, epochs=1
     )
-    batch = next(islice(rows, number, None), None)
-    if batch is None:
+    pieces = next(islice(packer.rows(PackerState()), number, None), None)
+    if pieces is None:
         raise ValueError(f"row {number} does not exist: one pass over {split} has fewer")
+    batch = collate_row(
+        source,
+        pieces,
+        row_length=settings.row_length,
+        max_seqlen=settings.max_seqlen,
+        max_documents=settings.row_length,
+        position={},
+    )
     _print_row(batch, Tokenizer.from_file(str(splits.tokenizer)), number, characters, console)
 
 

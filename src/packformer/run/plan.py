@@ -103,9 +103,11 @@ def _print_histogram(lengths: NDArray[np.int64], console: Console) -> None:
         f"mean {np.mean(lengths):,.0f}, longest {lengths.max():,}",
         highlight=False,
     )
+    wide, many = len(f"{lengths.max():,}"), len(f"{counts.max():,}")
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         bar = "█" * round(_BAR * count / counts.max())
-        console.print(f"  {low:>9,} to {high - 1:>9,} tokens {count:>9,} {bar}", highlight=False)
+        span = f"{low:>{wide},} to {high - 1:>{wide},} tokens"
+        console.print(f"  {span} {count:>{many},} {bar}", highlight=False)
 
 
 def _print(
