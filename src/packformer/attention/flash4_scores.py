@@ -14,6 +14,7 @@ from cutlass import cute
 
 from packformer.cache import fingerprint
 
+_LOG2_E = math.log2(math.e)
 _SOURCE = Path(__file__).read_bytes()
 
 
@@ -72,8 +73,9 @@ def score_functions(
     @cute.jit
     def gradient(grad, score, b_idx, h_idx, q_idx, kv_idx, seqlen_info, aux_tensors):  # type: ignore[no-untyped-def]
         if cutlass.const_expr(soft_cap > 0):
-            tanh = cute.math.tanh(score / soft_cap, fastmath=True)
-            grad = grad * (1.0 - tanh * tanh)
+            # 1 - tanh^2 without its cancellation: the fast tanh is good to 2^-11 only.
+            rest = 2.0 / (cute.math.exp2(score * (2 * _LOG2_E / soft_cap), fastmath=True) + 1.0)
+            grad = grad * (rest * (2.0 - rest))
         return grad
 
     functions = ScoreFunctions(forward, recomputed, gradient)

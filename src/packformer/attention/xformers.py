@@ -18,6 +18,9 @@ from packformer.attention.layout import PackedLayout
 from packformer.attention.load_xformers import load_fmha
 
 _MIN_CAPABILITY = (8, 0)
+# A bound of one token means decoding to torch's operator: it regroups the heads of such calls, and
+# fails where there are empty slots.
+_SHORTEST_BOUND = 2
 
 
 def _lacks() -> str | None:
@@ -42,7 +45,7 @@ def _run(
     out_MHK, _ = _flash(
         *without_batch(q, k, v),
         layout.cu_seqlens,
-        layout.max_seqlen,
+        max(_SHORTEST_BOUND, layout.max_seqlen),
         scoring.window or 0,
         scoring.scale,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, select_proved_kernel
 from packformer.attention.load_xformers import how_xformers_was_loaded
-from packformer.attention.proof import TOLERANCE, clock, prove, warm_up
+from packformer.attention.proof import MOST_ROUNDINGS, TOLERANCE, clock, prove, warm_up
 from packformer.attention.verdicts import machine
 from packformer.bench.processes import run_in_processes
 
@@ -207,13 +208,13 @@ def print_examination(examination: Examination, console: Console) -> None:
         console.print(f"{name:20} {text}", highlight=False)
     table = Table(
         title=f"{examination.variant}: relative error against float64, at most "
-        f"{examination.tolerance:g}",
+        f"{examination.tolerance:g}; the worst token in roundings, at most {MOST_ROUNDINGS:g}",
         title_justify="left",
     )
     table.add_column("variant")
     table.add_column("kernel")
     table.add_column("verdict")
-    for column in ("out", "dq", "dk", "dv", "slopes", "bias"):
+    for column in ("out", "dq", "dk", "dv", "slopes", "bias", "roundings"):
         table.add_column(column, justify="right")
     table.add_column("isolated")
     table.add_column("ms", justify="right")
@@ -228,9 +229,12 @@ def print_examination(examination: Examination, console: Console) -> None:
             f"{verdict.errors[name]:.1e}" if name in verdict.errors else ""
             for name in ("out", "dq", "dk", "dv", "slopes", "bias")
         ]
+        worst = max(verdict.roundings.values(), default=math.nan)
         time = "" if verdict.milliseconds is None else f"{verdict.milliseconds:.2f}"
         isolated = "yes" if verdict.isolated else ""
-        table.add_row(finding.variant, finding.kernel, verdict.status, *errors, isolated, time)
+        table.add_row(
+            finding.variant, finding.kernel, verdict.status, *errors, f"{worst:.2g}", isolated, time
+        )
     console.print(table)
     console.print(f"examined in {examination.seconds:.0f} s")
     console.print("unsupported")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from packformer.attention import KERNELS
+from packformer.attention import KERNELS, flex
 from packformer.attention.proof import Case
 from packformer.attention.proof.draws import draw_cases, shrink
 from packformer.attention.proof.fuzz import run_case, smallest_failure
@@ -140,3 +140,66 @@ def test_shrinking_keeps_to_what_fails():
     shrunk = shrink(case, "too long", fails)
     assert shrunk.case == Case("float32", 16, 1, 1, (37,), alibi="published")
     assert shrunk.reason == "too long"
+
+
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+# Rows that end in at most half a block, whose last document reaches back to the first block.
+HALF_A_BLOCK = [(3000, 1), (2111, 1), (127, 2), (385,), (129,), (1000, 1, 0), (128, 64)]
+OTHERS = [(3071, 1), (999, 1), (1000,), (128,), (192, 1), (1,), (1, 2111)]
+
+
+class TestOnGPU:
+    pytestmark = gpu
+
+    @pytest.mark.parametrize("name", [name for name in KERNELS if name != "reference"])
+    def test_random_calls(self, name):
+        kernel = KERNELS[name]
+        if reason := kernel.lacks():
+            pytest.skip(f"{name} {reason}")
+        for cases in draw_cases(kernel, "cuda", "test", 24):
+            torch.compiler.reset()
+            for case in cases:
+                outcome = run_case(kernel, case, "cuda")
+                assert outcome.reason is None, f"{outcome.reason}: {case.to_json()}"
+
+    @pytest.mark.parametrize("lengths", [*HALF_A_BLOCK, *OTHERS], ids=str)
+    @pytest.mark.parametrize("window", [None, 700])
+    def test_flex_at_the_end_of_a_row(self, lengths, window):
+        torch.compiler.reset()
+        case = Case("float16", 64, 2, 1, lengths, window=window)
+        outcome = run_case(KERNELS["flex"], case, "cuda")
+        assert outcome.reason is None, outcome.reason
+
+    @pytest.mark.parametrize("lengths", HALF_A_BLOCK[:4], ids=str)
+    def test_flex_with_its_diagonal_blocks_first_is_caught(self, monkeypatch, lengths):
+        torch.compiler.reset()
+        right = flex.block_mask
+
+        def diagonal_first(layout, window=None):
+            mask = right(layout, window)
+            counts, blocks = mask.kv_num_blocks[0, 0], mask.kv_indices[0, 0].clone()
+            own = torch.arange(len(blocks), dtype=blocks.dtype, device=blocks.device)
+            place = torch.arange(blocks.shape[1], device=blocks.device)
+            shifted = blocks.roll(1, dims=1)
+            shifted[:, 0] = own
+            mask.kv_indices[0, 0] = torch.where(place < counts[:, None], shifted, own[:, None])
+            return mask
+
+        monkeypatch.setattr(flex, "block_mask", diagonal_first)
+        outcome = run_case(KERNELS["flex"], Case("float16", 64, 2, 1, lengths), "cuda")
+        assert outcome.reason.startswith("errs by more than its rounding, dq ")
+
+    def test_flex_takes_more_row_lengths_than_torch_keeps_programs(self):
+        torch.compiler.reset()
+        for tokens in range(100, 1500, 100):
+            outcome = run_case(KERNELS["flex"], Case("float16", 64, 2, 1, (tokens,)), "cuda")
+            assert outcome.reason is None, outcome.reason
+
+    @pytest.mark.parametrize("bound", [1, 2, 200])
+    def test_xformers_with_documents_of_one_token(self, bound):
+        case = Case("bfloat16", 64, 4, 2, (1, 1, 1), empty_slots=5, bound=bound)
+        outcome = run_case(KERNELS["xformers"], case, "cuda")
+        assert outcome.reason is None, outcome.reason
