@@ -73,9 +73,7 @@ def inspect_row(
     check_whole("--row", number, at_least=0)
     console = Console()
     splits, source = _open(path, split)
-    packer = BestFitPacker(
-        source, settings, max_documents=settings.row_length, seed=seed, epochs=1
-    )
+    packer = BestFitPacker(source, settings, max_documents=settings.row_length, seed=seed, epochs=1)
     pieces = next(islice(packer.rows(PackerState()), number, None), None)
     if pieces is None:
         raise ValueError(f"row {number} does not exist: one pass over {split} has fewer")
