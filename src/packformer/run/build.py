@@ -10,21 +10,16 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from packformer.data import PackedDataModule
 from packformer.model import GPT
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import memory_bytes, num_devices
-from packformer.run.naming import run_name
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
 from packformer.training import (
@@ -188,19 +183,6 @@ def _profiler(asked: Any, folder: Path) -> Any:
     """Lightning's, its report in the run's folder: what it would log is left out of the log."""
     kind = PROFILERS.get(asked) if isinstance(asked, str) else None
     return asked if kind is None else kind(dirpath=folder, filename="profile")
-
-
-@rank_zero_only
-def build_wandb_logger(config: DictConfig, folder: Path, plain: dict[str, Any]) -> Logger | None:
-    """The W&B logger, its run started; None if the configuration asks for none."""
-    if config.logger.wandb is None:
-        return None
-    hydra = HydraConfig.get()
-    sweep = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
-    logger: Logger = make(config.logger.wandb)(
-        folder=folder, name=run_name(config), group=sweep, config=plain
-    )
-    return logger
 
 
 def quiet_lightning() -> None:

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
 from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE
+from packformer.training.checkpoint import recorded_steps
 
 ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (
@@ -102,17 +103,19 @@ def _git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def csv_logger(folder: Path, resumed_step: int | None) -> CSVLogger:
-    """Logger of ``metrics.csv``; on a resume it keeps the rows up to the checkpoint's step.
+def csv_logger(folder: Path, checkpoint: Path | None) -> CSVLogger:
+    """Logger of ``metrics.csv``; on a resume it keeps the rows that the checkpoint knows of.
 
-    Lightning's own deletes the file of an earlier run.
+    Those after its step come again, and so does a validation that it was saved before. Lightning's
+    own deletes the file of an earlier run.
     """
     file = folder / "metrics.csv"
     kept: list[dict[str, str]] = []
-    if resumed_step is not None and file.is_file():
+    if checkpoint is not None and file.is_file():
+        recorded = recorded_steps(checkpoint)
         with file.open(newline="") as stream:
-            rows = csv.DictReader(stream)
-            kept = [row for row in rows if _is_whole(row) and int(row["step"]) <= resumed_step]
+            rows = [row for row in csv.DictReader(stream) if _is_whole(row)]
+        kept = [row for row in rows if int(row["step"]) <= recorded[bool(row.get("val/loss"))]]
     backup = folder / ".metrics.csv"
     if kept:
         with backup.open("w", newline="") as stream:

@@ -65,6 +65,15 @@ def write_summary(summary: dict[str, Any], folder: Path) -> None:
     (folder / SUMMARY_FILE).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What ``write_summary`` wrote; empty where it cannot be read."""
+    try:
+        found = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Prints the summary as a table."""
     table = Table(

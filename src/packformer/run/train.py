@@ -25,20 +25,21 @@ from packformer.run.build import (
     build_model,
     build_module,
     build_trainer,
-    build_wandb_logger,
     quiet_lightning,
 )
 from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.curve import draw_loss_curve
 from packformer.run.device import num_devices, resolve_accelerator, resolve_precision
-from packformer.run.folder import csv_logger, write_records
+from packformer.run.folder import write_records
 from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
+from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
 from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
+    SUMMARY_FILE,
     changed_settings,
     find_checkpoint,
     identity_of,
@@ -46,7 +47,7 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
-from packformer.run.summary import print_summary, summarize, write_summary
+from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import check_checkpoint
 from packformer.training.module import DTYPES
@@ -88,8 +89,7 @@ def train(config: DictConfig) -> float:
         config.trainer.get("num_nodes", 1),
         in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN,
     )
-    if config.logger.wandb is not None:
-        wandb.resolve_mode(config.logger.wandb.mode)
+    check_loggers(config.get("logger"))
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
 
     rehearse(config, plain, accelerator, precision)
@@ -113,20 +113,36 @@ def train(config: DictConfig) -> float:
             f"the run has done {resumed_step} steps, more than trainer.max_steps "
             f"({config.trainer.max_steps}): raise it"
         )
+    loggers = build_loggers(config.get("logger"), folder)
+    # A finished run is measured again, and what is recorded of it stays as it is.
+    finished = resumed_step == config.trainer.max_steps and (folder / SUMMARY_FILE).is_file()
     # Nothing is written before this line: what cannot run leaves nothing behind.
     lock = _lock(folder)
     failed = True
     try:
-        write_records(folder, plain)
-        loggers = [csv_logger(folder, resumed_step), build_wandb_logger(config, folder, plain)]
-        trainer.loggers = [logger for logger in loggers if logger is not None]
+        if not finished:
+            write_records(folder, plain)
+            if loggers is not None:
+                trainer.loggers = loggers.start(config, plain, checkpoint)
         _announce(config, trainer, module, data, folder, resumed_step, changes)
+        if finished:
+            log.warning(
+                "finished before: measured again, nothing is recorded; a larger trainer.max_steps "
+                "(%d) goes on",
+                config.trainer.max_steps,
+            )
         with warnings.catch_warnings():
             for hint in _LIGHTNING_HINTS:
                 warnings.filterwarnings("ignore", hint)
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
             metrics = _final_metrics(trainer, module, data)
-        _record(config, trainer, module, metrics, folder, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        summary = summarize(
+            trainer, module, metrics, name=run_name(config), folder=folder, seconds=seconds
+        )
+        if finished:
+            summary |= {**read_summary(folder), **metrics}
+        _record(summary, folder, finished)
         failed = False
     except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (folder / LAST_CHECKPOINT).is_file():
@@ -221,18 +237,10 @@ def _final_metrics(
 
 
 @rank_zero_only
-def _record(
-    config: DictConfig,
-    trainer: L.Trainer,
-    module: TrainingModule,
-    metrics: dict[str, float],
-    folder: Path,
-    seconds: float,
-) -> None:
-    name = run_name(config)
-    draw_loss_curve(folder, name)
-    summary = summarize(trainer, module, metrics, name=name, folder=folder, seconds=seconds)
-    write_summary(summary, folder)
+def _record(summary: dict[str, Any], folder: Path, finished: bool) -> None:
+    if not finished:
+        draw_loss_curve(folder, summary["name"])
+        write_summary(summary, folder)
     asked_for = Path(HydraConfig.get().runtime.output_dir)
     if asked_for.is_dir() and asked_for != folder:  # the resumed job of a sweep
         write_summary(summary, asked_for)

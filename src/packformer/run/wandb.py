@@ -26,10 +26,10 @@ def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    file = Path(os.environ.get("NETRC", Path.home() / ".netrc")).expanduser()
     try:
+        file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
         return netrc(str(file)).authenticators(host) is not None
-    except (OSError, NetrcParseError):
+    except (OSError, ValueError, RuntimeError, NetrcParseError):  # not text; a user without a home
         return False
 
 

@@ -82,6 +82,14 @@ def check_checkpoint(
     return step
 
 
+def recorded_steps(path: Path) -> tuple[int, int]:
+    """The optimizer step a checkpoint was saved at, and that of the last validation it knows of."""
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    step = int(checkpoint["global_step"])
+    records = checkpoint.get("callbacks", {}).get("StepRecords", {})
+    return step, int(records.get("validated_step", step))
+
+
 _Contents = tuple[int | None, dict[str, tuple[int, ...]], dict[str, Any]]
 
 

@@ -63,6 +63,7 @@ class StepRecords(L.Callback):
         self._peak = None if peak_tflops is None else peak_tflops * 1e12
         self.latest: dict[str, float] = {}
         self.tokens_seen = 0
+        self._validated_step = 0
         self._num_tokens = 0
         self._row_tokens = 0
         self._rates: list[float] = []
@@ -172,18 +173,21 @@ class StepRecords(L.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
-        self.latest |= metrics
+        self.latest = {**self.latest, **metrics}  # loggers may keep what they were given
+        self._validated_step = trainer.global_step
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "tokens_seen": self.tokens_seen + self._targets,
+            "validated_step": self._validated_step,
             "num_tokens": self._num_tokens,
             "row_tokens": self._row_tokens,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens_seen = state_dict["tokens_seen"]
+        self._validated_step = state_dict.get("validated_step", 0)
         self._num_tokens = state_dict["num_tokens"]
         self._row_tokens = state_dict["row_tokens"]

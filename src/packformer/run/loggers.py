@@ -1,0 +1,125 @@
+"""Where metrics go: ``metrics.csv`` always, and any logger of Lightning's that is chosen."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from packformer.run import wandb
+from packformer.run.folder import csv_logger
+from packformer.run.naming import run_name
+
+_EXTRAS = {"TensorBoardLogger": "packformer[tensorboard]"}
+
+
+class Loggers:
+    """The loggers of a run: made before anything is written, started once its folder is there.
+
+    A choice of ``conf/logger`` holds loggers by name, null for none, or is one itself. One that
+    takes ``save_dir`` and is not given it lies in the run's folder. A node with ``_partial_: true``
+    is a function that starts one, from the folder, name, sweep and configuration of the run.
+
+    Args:
+        chosen: the node ``logger`` of the configuration.
+        folder: of the run.
+
+    Raises:
+        ValueError: if one is no logger, does not take its settings or lacks its package.
+    """
+
+    def __init__(self, chosen: DictConfig | None, folder: Path) -> None:
+        self._folder = folder
+        self._made = {name: _make(name, node, folder) for name, node in _nodes(chosen).items()}
+
+    def start(
+        self, config: DictConfig, plain: dict[str, Any], checkpoint: Path | None
+    ) -> list[Logger]:
+        """All loggers, that of ``metrics.csv`` first, told the configuration of the run.
+
+        Args:
+            config: of the run.
+            plain: the same, resolved, as plain types.
+            checkpoint: that the run goes on from; None for a new one.
+        """
+        started: list[Logger] = [csv_logger(self._folder, checkpoint)]
+        for name, made in self._made.items():
+            if not isinstance(made, Logger):
+                logger = made(
+                    folder=self._folder, name=run_name(config), group=_sweep(), config=plain
+                )
+                started.append(_checked(name, logger))
+                continue
+            made.log_hyperparams(plain)
+            started.append(made)
+        return started
+
+
+def check_loggers(chosen: DictConfig | None) -> None:
+    """What can be known to be wrong before data are read.
+
+    Raises:
+        ValueError: if ``logger`` holds something that is no logger, or W&B cannot run as asked.
+    """
+    for name, node in _nodes(chosen).items():
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ValueError(
+                f"logger.{name} ({node}) must have a _target_, a logger of Lightning's, or be null"
+            )
+        if node._target_ == f"{wandb.__name__}.wandb_logger":
+            wandb.resolve_mode(node.mode)
+
+
+@rank_zero_only
+def build_loggers(chosen: DictConfig | None, folder: Path) -> Loggers | None:
+    """The loggers of rank 0; None on the others."""
+    return Loggers(chosen, folder)
+
+
+def _nodes(chosen: DictConfig | None) -> Mapping[str, Any]:
+    if chosen is None:
+        return {}
+    if not isinstance(chosen, DictConfig):
+        raise ValueError(f"logger ({chosen}) must be a choice of conf/logger")
+    if "_target_" in chosen:
+        return {"_target_": chosen}
+    return {str(name): node for name, node in chosen.items() if node is not None}
+
+
+def _make(name: str, node: DictConfig, folder: Path) -> Any:
+    try:
+        make = instantiate(node, _convert_="all", _partial_=True)
+        if node.get("_partial_"):
+            return make
+        takes = inspect.signature(make.func).parameters
+        if "save_dir" in takes and make.keywords.get("save_dir") is None:
+            make = partial(make, save_dir=str(folder))
+        return _checked(name, make())
+    except ImportError as error:
+        extra = _EXTRAS.get(node._target_.rpartition(".")[2])
+        cure = f"pip install '{extra}'" if extra else "install it"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"logger.{name} lacks a package ({reason}): {cure}") from error
+    except TypeError as error:
+        raise ValueError(f"logger.{name} does not take its settings: {error}") from error
+
+
+def _checked(name: str, made: Any) -> Logger:
+    if not isinstance(made, Logger):
+        kind = type(made).__name__
+        raise ValueError(f"logger.{name} ({kind}) must be a logger of Lightning's, or null")
+    return made
+
+
+def _sweep() -> str | None:
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
