@@ -33,6 +33,16 @@ def has_key() -> bool:
         return False
 
 
+def _keep_settings_in(folder: Path) -> None:
+    """Gives W&B a place for its own settings where the user has no home, as in containers."""
+    try:
+        Path.home()
+    except RuntimeError:
+        log.warning("W&B      no home folder: its settings lie in that of the run")
+        for name in ("CONFIG", "CACHE", "DATA"):
+            os.environ.setdefault(f"WANDB_{name}_DIR", str(folder / "wandb"))
+
+
 def resolve_mode(mode: str) -> Mode:
     """The mode of W&B itself: ``"online"``, ``"offline"`` or ``"disabled"``.
 
@@ -116,6 +126,7 @@ def wandb_logger(
         return WandbLogger(experiment=run)
 
     resolved = resolve_mode(mode)
+    _keep_settings_in(folder)
     if resolved == "online":
         try:
             return start("online")
