@@ -1,6 +1,7 @@
 """Cached folders are whole or absent."""
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -101,3 +102,23 @@ def test_fingerprint_depends_on_every_part_and_its_borders():
     names = [fingerprint(p) for p in (["ab", "c"], ["a", "bc"], ["abc"], ["ab", "c", ""], [])]
     assert len(set(names)) == len(names)
     assert fingerprint(["ab", b"c"]) == fingerprint(["ab", "c"])
+
+
+@pytest.fixture
+def _no_home(monkeypatch, tmp_path):
+    def none(*arguments, **options):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("PACKFORMER_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", none)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_no_home")
+def test_a_user_without_a_home_has_a_cache_of_their_own(monkeypatch, tmp_path):
+    assert cache_folder() == cache_folder() == tmp_path / f"packformer-{os.getuid()}"
+    assert cache_folder().stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    (tmp_path / "packformer-12345").mkdir()
+    with pytest.raises(ValueError, match="belongs to another user: set PACKFORMER_CACHE"):
+        cache_folder()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,9 +16,26 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """``$PACKFORMER_CACHE``, or the platform's folder for caches."""
+    """``$PACKFORMER_CACHE``, or the platform's folder for caches.
+
+    Users without a home, as in containers, have a folder of their own among temporary files.
+
+    Raises:
+        ValueError: if that belongs to another user.
+    """
     chosen = os.environ.get("PACKFORMER_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("packformer")
+    if chosen:
+        return Path(chosen)
+    try:
+        return platformdirs.user_cache_path("packformer")
+    except RuntimeError:
+        own = Path(tempfile.gettempdir()) / f"packformer-{os.getuid()}"
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid != os.getuid():
+            raise ValueError(
+                f"there is no home folder and {own} belongs to another user: set PACKFORMER_CACHE"
+            ) from None
+        return own
 
 
 def fingerprint(parts: Iterable[str | bytes]) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,13 +22,17 @@ import yaml
 from packformer.run.folder import write_records
 from packformer.run.lock import is_running, lock_run
 
-_TIMES = ("train/tokens_per_second", "data/wait")
+_TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")
 _LENGTH = ("trainer.max_steps=8", "trainer.validate_every_n_steps=3", "packing.row_length=128")
 
 
 def _rows(output_dir: Path) -> list[dict[str, str]]:
-    (file,) = output_dir.glob("*/metrics.csv")
-    with file.open() as stream:
+    (folder,) = {file.parent for file in output_dir.glob("*/metrics.csv")}
+    return _rows_of(folder)
+
+
+def _rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as stream:
         return [
             {name: value for name, value in row.items() if name not in _TIMES}
             for row in csv.DictReader(stream)
@@ -113,14 +118,77 @@ def test_a_finished_run_can_be_prolonged(train: Callable, small: list[str], tmp_
     assert not (folder / "config-2.yaml").exists()
 
 
-def test_a_run_with_no_step_left_is_measured_again(
-    train: Callable, small: list[str], tmp_path: Path
+def test_a_finished_run_is_measured_again_and_nothing_of_it_changes(
+    train: Callable, small: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert train(*small).code == 0
     (folder,) = (tmp_path / "runs").iterdir()
-    done = train(*small, f"resume={folder}")
-    assert done.code == 0, done.err
-    assert "validation loss" in done.out
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    for _ in range(2):
+        done = train(*small, f"resume={folder}")
+        assert done.code == 0, done.err
+        assert "validation loss" in done.out
+        assert "tokens/s" in done.out, "what was measured in training is still told"
+        assert "finished before: measured again, nothing is recorded" in caplog.text
+    assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
+    assert train(*small, f"resume={folder}", "trainer.max_steps=5").code == 0
+    assert [int(row["step"]) for row in _rows(tmp_path / "runs") if row["val/loss"]] == [2, 4, 5]
+
+
+class _Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL does: nothing in it can catch it and save."""
+
+
+def _killing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Kills a run at the ``at``-th place: before and after every record and every save."""
+    import lightning as L
+
+    from packformer.training import StepRecords
+
+    places = iter(range(at + 1))
+
+    def passing(function: Any) -> Any:
+        def passed(*arguments: Any, **options: Any) -> Any:
+            for call in (lambda: None, lambda: function(*arguments, **options)):
+                found = call()
+                if next(places, None) == at:
+                    raise _Killed
+            return found
+
+        return passed
+
+    for owner, name in (
+        (StepRecords, "_record"),
+        (StepRecords, "on_validation_end"),
+        (L.Trainer, "save_checkpoint"),
+    ):
+        monkeypatch.setattr(owner, name, passing(getattr(owner, name)))
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps", "every"), [(0, 5, 2), (1, 4, 2), (2, 3, 5), (3, 5, 1), (4, 1, 1)]
+)
+def test_no_kill_doubles_or_loses_a_row(
+    train: Callable, small: list[str], tmp_path: Path, seed: int, steps: int, every: int
+) -> None:
+    """Killed twice, finished, resumed again: the rows are those of a run that never stopped."""
+    shape = ("model.num_layers=1", "packing.row_length=64", f"trainer.max_steps={steps}")
+    often = ("callbacks.last_checkpoint.every_minutes=1e-9", "resume=auto")
+    command = [*small, *shape, *often, f"trainer.validate_every_n_steps={every}"]
+    assert train(*command, "output_dir=whole").code == 0
+    random = Random(seed)
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch, suppress(_Killed):
+            _killing(patch, at=random.randrange(4 * steps))
+            train(*command, "output_dir=killed")
+    assert train(*command, "output_dir=killed").code == 0
+    finished = [file.parent for file in (tmp_path / "killed").glob("*/summary.json")]
+    assert train(*command, f"resume={finished[0]}").code == 0, "once more"
+    rows = _rows(tmp_path / "whole")
+    assert [_rows_of(folder) for folder in finished] == [rows] * len(finished)
+    for name in ("train/loss", "val/loss"):
+        recorded = [int(row["step"]) for row in rows if row[name]]
+        assert recorded == sorted(set(recorded))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "other model", "text"])

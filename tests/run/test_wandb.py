@@ -77,6 +77,32 @@ def test_a_key_makes_auto_go_online(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         resolve_mode("sometimes")
 
 
+def test_a_user_without_a_home_records_offline(
+    train: Callable,
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_home(path: object = None) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NETRC", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, "")  # undone afterwards, whatever the run sets
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(Path, "home", no_home)
+    expanduser = Path.expanduser
+    monkeypatch.setattr(
+        Path, "expanduser", lambda path: no_home() if "~" in path.parts else expanduser(path)
+    )
+    assert not has_key()
+    assert resolve_mode("auto") == "offline"
+    done = train(*small, "logger=wandb", "trainer.max_steps=1")
+    assert done.code == 0, done.err
+    assert "no home folder: its settings lie in that of the run" in caplog.text
+    assert len(list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb"))) == 1
+
+
 @pytest.mark.slow
 def test_a_dead_server_does_not_stop_a_run(
     train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

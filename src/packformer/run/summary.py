@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from packformer.run.resume import SUMMARY_FILE
 from packformer.training import StepRecords, TrainingModule
+from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 
 
 def summarize(
@@ -29,6 +27,7 @@ def summarize(
 ) -> dict[str, Any]:
     """The numbers of a finished run, plain types only."""
     records = next((c for c in trainer.callbacks if isinstance(c, StepRecords)), None)  # type: ignore[attr-defined]
+    device = trainer.strategy.root_device
     return {
         "name": name,
         **metrics,
@@ -39,24 +38,13 @@ def summarize(
         "data_wait": records.data_wait if records else None,
         "parameters": module.model.num_parameters(),
         "kv_cache_bytes_per_token": module.model.kv_cache_bytes_per_token(),
-        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
+        "peak_memory_bytes": peak_gpu_bytes(device) or peak_process_bytes(),
         "kernel": module.kernel,
-        "device": str(trainer.strategy.root_device),
+        "device": str(device),
         "precision": str(trainer.precision),
         "seconds": seconds,
         "folder": str(folder),
     }
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with suppress(ImportError):  # Windows has none
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return None
 
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:

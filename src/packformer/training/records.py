@@ -13,6 +13,7 @@ import torch
 
 from packformer.batch import PackedBatch
 from packformer.model.flops import attended_pairs, training_flops
+from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 from packformer.training.module import TrainingModule
 from packformer.training.peak_flops import peak_flops
 
@@ -41,7 +42,7 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 
 class StepRecords(L.Callback):
-    """Logs loss, throughput and packing every ``log_every_n_steps`` optimizer steps.
+    """Logs loss, throughput, packing and memory every ``log_every_n_steps`` optimizer steps.
 
     The device is read only then. Throughput is counted tokens (those with a target) per second of
     training, over all ranks; validation and checkpoints do not count. Model-flops utilisation
@@ -159,6 +160,11 @@ class StepRecords(L.Callback):
         }
         if module.grad_norm is not None:
             self.latest["train/grad_norm"] = float(module.grad_norm)
+        memory = {
+            "memory/peak_gpu_bytes": peak_gpu_bytes(trainer.strategy.root_device),
+            "memory/peak_process_bytes": peak_process_bytes(),
+        }
+        self.latest |= {name: peak for name, peak in memory.items() if peak is not None}
         if self._peak is not None:
             self.latest["train/model_flops_utilisation"] = self._flops / seconds / self._peak
         for logger in trainer.loggers:
