@@ -1,12 +1,14 @@
 """The tokenizer: its vocabulary, its special tokens, and how many bytes a token stands for."""
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from packformer.corpus.documents import Form, Raw
+from packformer.corpus.encode import Encoder
 from packformer.corpus.tokenizer import (
     BOS,
     EOS,
-    encode_documents,
     load_tokenizer,
     num_ids,
     token_byte_lengths,
@@ -19,6 +21,13 @@ TEXTS = [
     " ",
     "\x00",
 ]
+
+
+def encode_documents(tokenizer, texts):
+    encoded = Encoder(tokenizer.to_str(), "text", False)(
+        [Raw(text.encode(), "a text", Form.TEXT) for text in texts]
+    )
+    return [ids.astype(np.int64) for ids in np.split(encoded.ids, encoded.ends[:-1])]
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ def sample(input: Input, sources: list[str], most: int, skip_invalid: bool) -> I
     """Texts to train a tokenizer on: of each source its beginning, in proportion to its size.
 
     They come in chunks that are cut between words; words and white space longer than 1,024
-    characters are cut too, so that training takes time in proportion to the text. They end
-    when about 32 MiB of different words came, for which training takes about 2 GiB of memory. Prose with spaces has fewer in 256 MiB; text whose words hardly repeat, as base64 or
-    Chinese, has them much earlier.
+    characters are cut too, so that training takes time in proportion to the text. They end when
+    about 32 MiB of different words came, for which training takes about 2 GiB of memory. Prose with
+    spaces has fewer in 256 MiB; text whose words hardly repeat, as base64 or Chinese, has them much
+    earlier.
 
     Args:
         input: the documents.

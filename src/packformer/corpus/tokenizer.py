@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ BOS = "<|bos|>"
 EOS = "<|eos|>"
 """Ends every document."""
 MIN_VOCAB = 256 + 2
-_BATCH = 1000  # texts
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -81,20 +80,6 @@ def text_tokenizer(tokenizer_json: str) -> Tokenizer:
 def num_ids(tokenizer: Tokenizer) -> int:
     """One more than the highest id; a vocabulary may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
-
-
-def encode_documents(tokenizer: Tokenizer, texts: list[str]) -> Iterator[NDArray[np.uint32]]:
-    """Token ids of each text between ``BOS`` and ``EOS``, encoded in parallel.
-
-    Special tokens spelled out in a text are text: only real document ends are encoded as such.
-    """
-    vocabulary = tokenizer.get_vocab()
-    bos, eos = vocabulary[BOS], vocabulary[EOS]
-    tokenizer.encode_special_tokens = True
-    for start in range(0, len(texts), _BATCH):  # the library's own form takes much more memory
-        batch = texts[start : start + _BATCH]
-        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-            yield np.array([bos, *encoding.ids, eos], dtype=np.uint32)
 
 
 def token_byte_lengths(tokenizer: Tokenizer) -> Tokens | None:
