@@ -2,7 +2,8 @@
 
 from packformer.corpus.input import Input
 from packformer.corpus.left_out import LeftOut
-from packformer.corpus.preparation import Preparation, prepare
+from packformer.corpus.preparation import prepare
+from packformer.corpus.request import Preparation
 from packformer.corpus.shards import Manifest, Shard, load_manifest, open_shard, verify_shard
 
 __all__ = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -12,8 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,16 +19,16 @@ from tokenizers import Tokenizer
 
 from packformer.corpus.documents import InvalidDocumentError, Raw, UndecodableError
 from packformer.corpus.encode import Encoded, encode
-from packformer.corpus.input import STANDARD_INPUT, Input
+from packformer.corpus.input import STANDARD_INPUT
 from packformer.corpus.journal import JOURNAL, Journal
 from packformer.corpus.left_out import LeftOut
 from packformer.corpus.long_texts import Cutter, recut
 from packformer.corpus.losses import loss_remarks, unknown_token
 from packformer.corpus.parts import COUNTS, Batch, Part, Place
 from packformer.corpus.processes import Processes
+from packformer.corpus.request import Preparation, identity_of
 from packformer.corpus.sample import sample
 from packformer.corpus.shards import (
-    FORMAT,
     MANIFEST,
     TOKENIZER,
     Manifest,
@@ -40,63 +37,17 @@ from packformer.corpus.shards import (
 )
 from packformer.corpus.split import split
 from packformer.corpus.tokenizer import (
-    MIN_VOCAB,
     load_tokenizer,
     num_ids,
     text_tokenizer,
     train_bpe,
 )
-from packformer.settings import check_whole
 
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
 _MIB = 2**20
-_RULES = 4  # by which documents are read, split and cut: goes up with any change of the bytes
 _FEW = 16 * 2**20  # bytes of input that are done before processes would have started
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What to prepare, and how.
-
-    Attributes:
-        input: the documents.
-        output: folder of the corpus.
-        tokenizer: a ``tokenizer.json``; None to train a BPE.
-        vocab_size: of the BPE.
-        sample_mib: of text that the BPE is trained on at most: of each file its beginning, in
-            proportion to its size.
-        validation_fraction: share of the documents held out, by a hash of their text: copies of a
-            document are on one side, and more documents move none.
-        shard_mib: of text that makes a shard.
-        skip_invalid: leave out, and count, documents that cannot be read.
-        keep_empty: a document without text is one; else they are left out, and counted.
-        workers: processes that tokenize; a few megabytes are tokenized without them.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    input: Input
-    output: Path
-    tokenizer: Path | None = None
-    vocab_size: int = 32_768
-    sample_mib: int = 256
-    validation_fraction: float = 0.01
-    shard_mib: int = 256
-    skip_invalid: bool = False
-    keep_empty: bool = False
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        check_whole("vocab-size", self.vocab_size, at_least=MIN_VOCAB)
-        for name in ("sample_mib", "shard_mib", "workers"):
-            check_whole(name.replace("_", "-"), getattr(self, name), at_least=1)
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(
-                f"validation-fraction ({self.validation_fraction}) must be from 0 up and below 1"
-            )
 
 
 class Progress(NamedTuple):
@@ -142,32 +93,6 @@ def prepare(
         if is_new and [file.name for file in folder.iterdir()] == [_LOCK]:
             (folder / _LOCK).unlink()
             folder.rmdir()
-
-
-def identity_of(preparation: Preparation) -> str:
-    """A name for all that the bytes of the shards depend on.
-
-    A file counts by its name, size and time; the standard input, which has none, by its content.
-    """
-    p = preparation
-    inputs: list[list[str | int]] = []
-    for source in p.input.sources():
-        file = p.input.file_of(source)
-        if file is None:
-            inputs.append([source])
-        elif source == STANDARD_INPUT:
-            inputs.append([source, hash_file(file)])
-        else:
-            stat = file.stat()
-            inputs.append([source, stat.st_size, stat.st_mtime_ns])
-    tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
-    if p.tokenizer is not None:
-        tokenizer = [load_tokenizer(p.tokenizer).to_str()]
-    reading = [p.input.field, p.input.format, p.input.quoting]
-    settings = [*reading, p.validation_fraction, p.shard_mib, p.skip_invalid]
-    versions = [FORMAT, _RULES, version("tokenizers")]
-    everything = [versions, inputs, tokenizer, settings, p.keep_empty]
-    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 
 def _check_apart(preparation: Preparation) -> None:

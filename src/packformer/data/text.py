@@ -16,7 +16,8 @@ from pathlib import Path
 
 from packformer.cache import cached_folder
 from packformer.corpus import Input, Preparation, prepare
-from packformer.corpus.preparation import Progress, identity_of
+from packformer.corpus.preparation import Progress
+from packformer.corpus.request import identity_of
 from packformer.corpus.tokenizer import MIN_VOCAB
 from packformer.data.source import DataSplits
 from packformer.data.token_shards import TokenShards

@@ -1,0 +1,85 @@
+"""What is to be prepared, and a name for all that its bytes depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from packformer.corpus.input import STANDARD_INPUT, Input
+from packformer.corpus.shards import FORMAT, hash_file
+from packformer.corpus.tokenizer import MIN_VOCAB, load_tokenizer
+from packformer.settings import check_whole
+
+_RULES = 4  # by which documents are read, split and cut: goes up with any change of the bytes
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to prepare, and how.
+
+    Attributes:
+        input: the documents.
+        output: folder of the corpus.
+        tokenizer: a ``tokenizer.json``; None to train a BPE.
+        vocab_size: of the BPE.
+        sample_mib: of text that the BPE is trained on at most: of each file its beginning, in
+            proportion to its size.
+        validation_fraction: share of the documents held out, by a hash of their text: copies of a
+            document are on one side, and more documents move none.
+        shard_mib: of text that makes a shard.
+        skip_invalid: leave out, and count, documents that cannot be read.
+        keep_empty: a document without text is one; else they are left out, and counted.
+        workers: processes that tokenize; a few megabytes are tokenized without them.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    input: Input
+    output: Path
+    tokenizer: Path | None = None
+    vocab_size: int = 32_768
+    sample_mib: int = 256
+    validation_fraction: float = 0.01
+    shard_mib: int = 256
+    skip_invalid: bool = False
+    keep_empty: bool = False
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("vocab-size", self.vocab_size, at_least=MIN_VOCAB)
+        for name in ("sample_mib", "shard_mib", "workers"):
+            check_whole(name.replace("_", "-"), getattr(self, name), at_least=1)
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                f"validation-fraction ({self.validation_fraction}) must be from 0 up and below 1"
+            )
+
+
+def identity_of(preparation: Preparation) -> str:
+    """A name for all that the bytes of the shards depend on.
+
+    A file counts by its name, size and time; the standard input, which has none, by its content.
+    """
+    p = preparation
+    inputs: list[list[str | int]] = []
+    for source in p.input.sources():
+        file = p.input.file_of(source)
+        if file is None:
+            inputs.append([source])
+        elif source == STANDARD_INPUT:
+            inputs.append([source, hash_file(file)])
+        else:
+            stat = file.stat()
+            inputs.append([source, stat.st_size, stat.st_mtime_ns])
+    tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
+    if p.tokenizer is not None:
+        tokenizer = [load_tokenizer(p.tokenizer).to_str()]
+    reading = [p.input.field, p.input.format, p.input.quoting]
+    settings = [*reading, p.validation_fraction, p.shard_mib, p.skip_invalid]
+    versions = [FORMAT, _RULES, version("tokenizers")]
+    everything = [versions, inputs, tokenizer, settings, p.keep_empty]
+    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
