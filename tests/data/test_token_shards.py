@@ -267,6 +267,21 @@ def test_training_needs_documents_held_out(corpus):
         PackedDataModule(TokenShards(str(corpus)), PACKING)
 
 
+@pytest.mark.parametrize("fraction", [0.0, 1e-9, 0.5, 0.99])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_training_starts_after_any_preparation(tmp_path, count, fraction):
+    file = tmp_path / "a.jsonl"
+    texts = [f"{WORDS[n]} and a few more" for n in range(count)]
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    given = Input((str(file),))
+    prepare(
+        Preparation(given, tmp_path / "c", vocab_size=258, validation_fraction=fraction),
+    )
+    module = PackedDataModule(TokenShards(str(tmp_path / "c")), PACKING)
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        assert next(iter(loader)).num_targets
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_fetch_while_their_parent_does(corpus, server, tmp_path, monkeypatch, num_workers):
     """A forked process inherits what its parent's threads had begun, but not the threads."""
