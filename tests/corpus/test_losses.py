@@ -138,6 +138,22 @@ def test_a_text_all_of_which_is_lost_is_no_corpus(tmp_path):
         corpus(tmp_path, KINDS["no_unknown"](), [CHINESE])
 
 
+NO_UNKNOWN = {
+    "unigram": models.Unigram([("a", -1.0), ("▁", -1.0)], None, False),
+    "word_level": models.WordLevel({"a": 0}, unk_token="[UNK]"),
+    "wordpiece": models.WordPiece({"a": 0, "##b": 1}, unk_token="[UNK]"),
+    "bpe": models.BPE({"a": 0, "b": 1}, [], unk_token="[UNK]"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_UNKNOWN)
+def test_a_vocabulary_that_cannot_go_on_is_named(tmp_path, kind):
+    tokenizer = Tokenizer(NO_UNKNOWN[kind])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(ValueError, match=r"tokenizer cannot encode a text, .*: give one whose"):
+        corpus(tmp_path, tokenizer, ["a", "a x"])
+
+
 def test_a_normalizer_that_removes_characters_loses_them(tmp_path):
     tokenizer = KINDS["byte_level"]()
     tokenizer.normalizer = normalizers.Replace("o", "")

@@ -18,7 +18,14 @@ from packformer.corpus.left_out import Omission, Reason
 from packformer.corpus.long_texts import Cutter, pieces
 from packformer.corpus.losses import characters, token_characters, unknown_token
 from packformer.corpus.split import hash_of
-from packformer.corpus.tokenizer import BOS, EOS, num_ids, text_tokenizer, token_byte_lengths
+from packformer.corpus.tokenizer import (
+    BOS,
+    EOS,
+    encode_texts,
+    num_ids,
+    text_tokenizer,
+    token_byte_lengths,
+)
 
 _WORDS_KEPT = 200_000  # about 30 MB
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
@@ -171,7 +178,7 @@ class Encoder:
         """A few at a time: the library's form of them takes their size in memory many times."""
         found: list[NDArray[np.unsignedinteger]] = []
         for part in _groups(texts):
-            encodings = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
+            encodings = encode_texts(self._tokenizer, part)
             found += [np.array(encoding.ids, self.dtype) for encoding in encodings]
         return found
 

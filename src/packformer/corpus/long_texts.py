@@ -9,6 +9,7 @@ from itertools import islice
 from tokenizers import Tokenizer
 
 from packformer.corpus.documents import PIECE, Raw
+from packformer.corpus.tokenizer import encode_texts
 
 _CONTEXT = 1024  # bytes on either side of a cut
 _WINDOW = 4096  # bytes in which places for a cut are looked for at once
@@ -62,7 +63,7 @@ class Cutter:
         return found[0] == found[1]
 
     def _ids(self, text: str) -> list[int]:
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        (encoding,) = encode_texts(self._tokenizer, [text])
         return encoding.ids
 
 

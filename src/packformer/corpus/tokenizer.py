@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 Tokens = NDArray[np.int64]
 
@@ -75,6 +75,21 @@ def text_tokenizer(tokenizer_json: str) -> Tokenizer:
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
+    """Texts without special tokens.
+
+    Raises:
+        ValueError: if the vocabulary lacks what a text needs and the token that stands for it.
+    """
+    try:
+        return tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except Exception as error:  # the library raises nothing more specific
+        raise ValueError(
+            f"the tokenizer cannot encode a text, {error}: give one whose vocabulary has a token "
+            "for what it does not know"
+        ) from error
 
 
 def num_ids(tokenizer: Tokenizer) -> int:
