@@ -58,6 +58,22 @@ def test_it_takes_all_of_hydras_options(packformer, tmp_path: Path) -> None:
     assert (code, err) == (1, "error: seed (x) must be a whole number from 0 up\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--cfg", "job", "seed=5", "+experiment=mqa"),
+        ("seed=5", "--cfg", "job", "+experiment=mqa"),
+        ("seed=5", "+experiment=mqa", "--cfg", "job"),
+        ("seed=5", "-c", "job", "+experiment=mqa", "--resolve"),
+    ],
+)
+def test_options_may_stand_anywhere(packformer, arguments) -> None:
+    code, out, err = packformer("train", *arguments)
+    assert code == 0, err
+    shown = yaml.safe_load(out)
+    assert (shown["name"], shown["seed"]) == ("mqa", 5)
+
+
 def test_other_ranks_are_started_by_the_same_command(packformer, monkeypatch) -> None:
     started = []
 

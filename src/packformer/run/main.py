@@ -19,7 +19,7 @@ from packformer import completion
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.naming import register_folder_suffix, run_name
-from packformer.run.overrides import refuse_altered_text
+from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.secrets import refuse_secrets
 from packformer.run.sweep import write_failure
 
@@ -81,13 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.
     _command[:] = started
-    sys.argv = [started[0], *given]
     try:
         refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
         refuse_altered_text(given)
         if asked := completion.script(given):
             print(asked)
             return
+        sys.argv = [started[0], *settings_last(given)]
         _job()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

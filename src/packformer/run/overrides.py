@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from hydra._internal.utils import get_args_parser
 
 from packformer.run.grammar import parse, read_value
 from packformer.run.shown_override import shown_override
@@ -14,6 +16,15 @@ _TEXT = (
     *("logger.wandb.project", "logger.wandb.entity"),
 )
 _QUOTES = ('"', "'")
+
+
+def settings_last(arguments: Sequence[str]) -> list[str]:
+    """The same arguments in an order that Hydra takes: it refuses settings behind an option."""
+    settings = get_args_parser().parse_intermixed_args(arguments).overrides
+    options = list(arguments)
+    for setting in settings:
+        options.remove(setting)
+    return [*options, *settings]
 
 
 def refuse_altered_text(overrides: Iterable[str]) -> None:
