@@ -54,6 +54,9 @@ WRONG = {
     "+trainer.detect_anomaly=1": "trainer.detect_anomaly (1) must be one of true, false",
     "+trainer.num_nodes=x": "trainer.num_nodes (x) must be a whole number from 1 up",
     "name=a/b": "name (a/b) must begin with",
+    "resume=/no/such/run": "resume=/no/such/run: there is no checkpoint /no/such/run; give auto",
+    "loss_chunk=x": "loss_chunk (auto, or tokens) (x) must be a whole number from 1 up",
+    "max_grad_norm=0": "max_grad_norm (0) must be a number above 0",
     "resume=null": "resume (null): give auto, never",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
 }

@@ -10,8 +10,9 @@ from typing import Any
 
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
+from packformer.run.resume import find_checkpoint
 from packformer.run.trainer_settings import check_trainer_settings
-from packformer.settings import as_text, check_known, check_whole
+from packformer.settings import as_text, check_known, check_number, check_whole
 
 SETTINGS = (
     *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
@@ -61,7 +62,13 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     as_text("output_dir", settings["output_dir"], "path")
     if settings["resume"] is None:
         raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
+    if settings["resume"] != "auto":
+        find_checkpoint(str(settings["resume"]), Path(), {})
     check_whole("seed", settings["seed"], at_least=0)
+    if settings["loss_chunk"] != "auto":
+        check_whole("loss_chunk (auto, or tokens)", settings["loss_chunk"], at_least=1)
+    if settings["max_grad_norm"] is not None:
+        check_number("max_grad_norm", settings["max_grad_norm"], above=0)
     _check_monitors(settings["callbacks"] or {})
     _check_files(settings["data"])
 
