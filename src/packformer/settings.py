@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -15,6 +16,21 @@ def check_whole(name: str, value: Any, *, at_least: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name} ({value}) must be a whole number from {at_least} up")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuses what is neither true nor false: any other word would count as true.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} ({value}) must be true or false")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number; YAML's ``.inf`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def as_text(name: str, value: Any, kind: str) -> str:
@@ -56,7 +72,7 @@ def check_number(
     Raises:
         ValueError: naming the setting.
     """
-    good = isinstance(value, int | float) and not isinstance(value, bool)
+    good = is_number(value)
     if above is not None:
         if not good or not value > above:
             raise ValueError(f"{name} ({value}) must be a number above {above:g}")

@@ -41,6 +41,7 @@ class RandomDocuments:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "validation_documents"):
             check_whole(f"data.{name}", getattr(self, name), at_least=1)
+        check_whole("data.seed", self.seed, at_least=0)
         if self.longest is not None:
             check_whole("data.longest", self.longest, at_least=2)
         check_number("data.mean_length", self.mean_length, above=0)

@@ -14,6 +14,7 @@ import numpy as np
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import fingerprint
 from packformer.data.source import DataSplits, Tokens
+from packformer.settings import check_whole
 
 _TRAIN, _VALIDATION = 0, 1
 
@@ -59,8 +60,8 @@ class GeneratedDocuments:
 
 
 def _splits(task: _Task, vocab_size: int, num_validation: int, name: str) -> DataSplits:
-    if num_validation < 1:
-        raise ValueError(f"validation_documents ({num_validation}) must be at least 1")
+    check_whole("validation_documents", num_validation, at_least=1)
+    check_whole("data.seed", task.seed, at_least=0)
     return DataSplits(
         train=GeneratedDocuments(task, _TRAIN, None),
         validation=GeneratedDocuments(task, _VALIDATION, num_validation),
@@ -74,7 +75,9 @@ def _splits(task: _Task, vocab_size: int, num_validation: int, name: str) -> Dat
 
 
 def _check_range(name: str, low: int, high: int) -> None:
-    if not 1 <= low <= high:
+    check_whole(f"min_{name}", low, at_least=1)
+    check_whole(f"max_{name}", high, at_least=1)
+    if low > high:
         raise ValueError(f"min_{name} ({low}) must be at least 1 and at most max_{name} ({high})")
 
 
@@ -107,12 +110,12 @@ class AssociativeRecall:
 
     def prepare(self) -> DataSplits:
         _check_range("pairs", self.min_pairs, self.max_pairs)
+        check_whole("num_keys", self.num_keys, at_least=1)
+        check_whole("num_values", self.num_values, at_least=2)
         if self.num_keys < self.max_pairs:
             raise ValueError(
                 f"num_keys ({self.num_keys}) must be at least max_pairs ({self.max_pairs})"
             )
-        if self.num_values < 2:
-            raise ValueError(f"num_values ({self.num_values}) must be at least 2")
         name = f"associative recall of {self.min_pairs} to {self.max_pairs} pairs"
         vocab_size = self.num_keys + self.num_values
         return _splits(self, vocab_size, self.validation_documents, name)
@@ -160,8 +163,7 @@ class _Transduction:
 
     def prepare(self) -> DataSplits:
         _check_range("symbols", self.min_symbols, self.max_symbols)
-        if self.num_symbols < 2:
-            raise ValueError(f"num_symbols ({self.num_symbols}) must be at least 2")
+        check_whole("num_symbols", self.num_symbols, at_least=2)
         name = f"{type(self).__name__.lower()} of {self.min_symbols} to {self.max_symbols} symbols"
         return _splits(self, self.num_symbols + 1, self.validation_documents, name)
 

@@ -21,7 +21,7 @@ from packformer.corpus.request import identity_of
 from packformer.corpus.tokenizer import MIN_VOCAB
 from packformer.data.source import DataSplits
 from packformer.data.token_shards import TokenShards
-from packformer.settings import as_text, check_whole
+from packformer.settings import as_text, check_flag, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class TextFiles:
     validation_fraction: float = 0.05
 
     def prepare(self) -> DataSplits:
+        check_flag("data.skip_invalid", self.skip_invalid)
         field = as_text("data.field", self.field, "name")
         root = Path(as_text("data.path", self.path, "path")).expanduser()
         if not root.exists():

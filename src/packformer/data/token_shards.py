@@ -33,7 +33,7 @@ from packformer.corpus.tokenizer import token_byte_lengths
 from packformer.data.corpus_names import corpus_names
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens, successors
-from packformer.settings import as_text, check_number, check_whole
+from packformer.settings import as_text, check_flag, check_number, check_whole
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class TokenShards:
         ]
         if not paths:
             raise ValueError(f"data.path ([]) must be a {kind}")
+        check_flag("data.verify", self.verify)
         weights = self._weights(len(paths))
         check_number("data.cache_gib", self.cache_gib, above=0)
         if self.shards_at_once is not None:
@@ -124,6 +125,8 @@ class TokenShards:
     def _weights(self, count: int) -> list[float] | None:
         if self.weights is None:
             return None
+        if not isinstance(self.weights, list | tuple):
+            raise ValueError(f"data.weights ({self.weights}) must be a list of numbers, or null")
         for weight in self.weights:
             check_number("data.weights", weight, above=0)
         if len(self.weights) != count:

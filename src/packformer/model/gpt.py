@@ -13,7 +13,7 @@ from packformer.attention import Kernel, PackedLayout, Variant, select_proved_ke
 from packformer.model.block import Block
 from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position, RMSNorm
-from packformer.settings import check_number
+from packformer.settings import check_flag, check_number, check_whole
 
 
 class GPT(nn.Module):
@@ -68,14 +68,12 @@ class GPT(nn.Module):
             "num_heads": num_heads,
             "hidden_width": 1 if hidden_width is None else hidden_width,
         }.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} ({value}) must be a whole number from 1 up")
+            check_whole(name, value, at_least=1)
         for name, choice in {
             "tie_embeddings": tie_embeddings,
             "fp32_residual": fp32_residual,
         }.items():
-            if not isinstance(choice, bool):
-                raise ValueError(f"{name} ({choice}) must be true or false")
+            check_flag(name, choice)
         check_number("init_std", init_std, at_least=0)
         hidden_width = 64 * math.ceil(8 * width / 3 / 64) if hidden_width is None else hidden_width
         self.vocab_size = vocab_size

@@ -17,6 +17,7 @@ from packformer.attention import (
     packed_attention,
 )
 from packformer.nn import Position, RMSNorm
+from packformer.settings import check_flag, check_whole, is_number
 
 
 class SelfAttention(nn.Module):
@@ -55,15 +56,17 @@ class SelfAttention(nn.Module):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if num_heads < 1 or width % num_heads:
             raise ValueError(f"width ({width}) must be divisible by num_heads ({num_heads})")
-        if num_kv_heads < 1 or num_heads % num_kv_heads:
+        check_whole("num_kv_heads", num_kv_heads, at_least=1)
+        check_flag("qk_norm", qk_norm)
+        if num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads ({num_heads}) must be divisible by num_kv_heads ({num_kv_heads})"
             )
-        if window is not None and (not isinstance(window, int) or window < 1):
+        if window is not None and not (type(window) is int and window >= 1):
             raise ValueError(f"window ({window}) must be a whole number from 1 up, or null")
-        if soft_cap is not None and not (isinstance(soft_cap, int | float) and soft_cap > 0):
+        if soft_cap is not None and not (is_number(soft_cap) and soft_cap > 0):
             raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
-        if kernel != "auto" and kernel not in KERNELS:
+        if kernel not in ("auto", *KERNELS):
             raise ValueError(
                 f"unknown attention kernel {kernel!r}: use auto or one of {', '.join(KERNELS)}"
             )

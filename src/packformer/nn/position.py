@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from packformer.settings import check_number
+from packformer.settings import check_flag, check_number
 
 
 class Position(nn.Module):
@@ -155,6 +155,9 @@ class ALiBi(Position):
         learnable: bool = False,
         slopes: Sequence[float] | None = None,
     ) -> None:
+        check_flag("position.learnable", learnable)
+        if slopes is not None and not isinstance(slopes, list | tuple):
+            raise ValueError(f"position.slopes ({slopes}) must be a list of numbers, or null")
         for slope in slopes or ():
             check_number("position.slopes", slope, above=-math.inf)
         if slopes is not None and len(slopes) != num_heads:

@@ -39,6 +39,8 @@ def num_devices(devices: Any, accelerator: str) -> int:
     Raises:
         ValueError: if they are none, or not there.
     """
+    if isinstance(devices, bool):  # which Lightning takes for 1
+        raise ValueError(f"trainer.devices ({devices}) must be a number, a list or auto")
     kind: Any = CUDAAccelerator if accelerator == "cuda" else CPUAccelerator
     asked = kind.auto_device_count() if devices == "auto" else devices
     try:

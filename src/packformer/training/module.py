@@ -23,6 +23,7 @@ from packformer.attention import (
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
+from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
 from packformer.training.clipping import clip_gradients
 from packformer.training.compilation import compile_whole, warn_of_recompilation
@@ -83,8 +84,7 @@ class TrainingModule(L.LightningModule):
         super().__init__()
         if token_budget < 1:
             raise ValueError(f"token_budget ({token_budget}) must be at least 1")
-        is_number = isinstance(max_grad_norm, int | float) and not isinstance(max_grad_norm, bool)
-        if max_grad_norm is not None and not (is_number and max_grad_norm > 0):
+        if max_grad_norm is not None and not (is_number(max_grad_norm) and max_grad_norm > 0):
             raise ValueError(f"max_grad_norm ({max_grad_norm}) must be positive, or null")
         self.model = model
         self.train_loss = TokenLoss()

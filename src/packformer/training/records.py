@@ -13,6 +13,7 @@ import torch
 
 from packformer.batch import PackedBatch
 from packformer.model.flops import attended_pairs, training_flops
+from packformer.settings import is_number
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 from packformer.training.module import TrainingModule
 from packformer.training.peak_flops import peak_flops
@@ -59,7 +60,7 @@ class StepRecords(L.Callback):
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:
-        if peak_tflops is not None and not peak_tflops > 0:
+        if peak_tflops is not None and not (is_number(peak_tflops) and peak_tflops > 0):
             raise ValueError(f"peak_tflops ({peak_tflops}) must be positive, or null")
         self._peak = None if peak_tflops is None else peak_tflops * 1e12
         self.latest: dict[str, float] = {}

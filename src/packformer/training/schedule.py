@@ -21,6 +21,7 @@ def warmup_cosine(
     Raises:
         ValueError: if ``warmup_steps`` or ``final_factor`` is negative.
     """
+    check_whole("scheduler.num_steps", num_steps, at_least=1)
     check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
     check_number("scheduler.final_factor", final_factor, at_least=0)
     if step < warmup_steps:
@@ -31,5 +32,6 @@ def warmup_cosine(
 
 def constant(step: int, *, num_steps: int, warmup_steps: int = 0) -> float:
     """Linear warm-up, then constant; arguments as in ``warmup_cosine``."""
+    check_whole("scheduler.num_steps", num_steps, at_least=1)
     check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
