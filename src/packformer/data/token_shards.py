@@ -118,7 +118,7 @@ class TokenShards:
             fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
             description=f"{', '.join(paths)}: {found['documents']:,} documents, "
             f"{found['tokens']:,} tokens, {validation.num_documents:,} held out"
-            + f", left out are {left_out}"
+            + f", {left_out}"
             * bool(left_out),
         )
 

@@ -52,17 +52,16 @@ def holds_records(head: bytes, field: str) -> bool:
     Lines of objects do, and an array of objects. An object alone, maybe over several lines, does if
     it has the field: others are settings, notebooks and the like.
     """
-    text = _text(head)
-    layout = layout_of(head)
+    text, layout = _text(head), layout_of(head)
+    goes_on = len(head) >= HEAD
     if layout is Layout.ARRAY:
-        return _value(text[1:].lstrip().removeprefix("]") or "{}") is not None
+        return _value(text[1:].lstrip().removeprefix("]") or "{}", goes_on) is not None
     if not text.startswith("{"):
         return False
-    first, second = _lines(text)
-    values = [_value(line) for line in (first, second) if line.startswith("{")]
-    if layout is Layout.LINES and len(values) == 2 and None not in values:
+    lines = [line for line in _lines(text) if line.startswith("{")]
+    if layout is Layout.LINES and len(lines) == 2 and any(_value(line, False) for line in lines):
         return True
-    value = _value(text)
+    value = _value(text, goes_on)
     if value is _NOT_WHOLE:
         return re.search(rf'"{re.escape(field.rpartition(".")[2])}"\s*:', text) is not None
     return value is not None and _has(value, field)
@@ -83,12 +82,13 @@ def _lines(text: str) -> tuple[str, str]:
     return first.strip(), rest.lstrip().partition("\n")[0].strip()
 
 
-def _value(text: str) -> Any:
-    """The object that a text begins with, ``_NOT_WHOLE`` if it goes on; None if it is none."""
+def _value(text: str, goes_on: bool) -> Any:
+    """The object that a text begins with; ``_NOT_WHOLE`` if more text, which may come, may make it
+    one; None if there is none."""
     try:
         found, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        return _NOT_WHOLE if is_cut_short(error) and text.startswith("{") else None
+        return _NOT_WHOLE if goes_on and is_cut_short(error) and text.startswith("{") else None
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -53,8 +53,11 @@ def read_objects(shown: str, content: Content, *, is_array: bool) -> Iterator[Ra
             text.take(",")
         number += 1
         data = text.value(decoder).encode(errors="surrogateescape")
-        done = content.position.tell()
-        yield Raw(data, f"{shown}, record {number},", Form.JSON, read=done)
+        place, done = f"{shown}, record {number},", content.position.tell()
+        if len(data) > RECORD_BYTES:
+            yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done)
+        else:
+            yield Raw(data, place, Form.JSON, read=done)
     if is_array:
         text.take("]")
         if text.next_one():
@@ -68,13 +71,12 @@ class _Text:
         self._shown = shown
         self._stream = stream
         # What is no UTF-8 goes through as it is, to be found in its record.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
         self._text = ""
         self._place = 0
         self._line = 1
         self._is_whole = False
         self._read(_READ)
-        self._text = self._text.removeprefix("\ufeff")
 
     def _read(self, size: int) -> None:
         data = self._stream.read(size)
