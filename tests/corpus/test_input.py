@@ -106,28 +106,6 @@ def test_a_folder_of_hidden_files_alone_says_so(tmp_path):
         Input((str(tmp_path),)).sources()
 
 
-def test_folders_may_lie_deep(tmp_path):
-    place = str(tmp_path)
-    for _ in range(1500):
-        place += "/d"
-        os.mkdir(place)
-    with open(f"{place}/a.txt", "w") as stream:
-        stream.write("deep")
-    try:
-        assert found(tmp_path)[0] == ["deep"]
-    finally:
-        _remove(tmp_path / "d")
-
-
-def _remove(folder):
-    """``shutil.rmtree`` recurses."""
-    for root, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(root, name))
-        for name in folders:
-            os.rmdir(os.path.join(root, name))
-
-
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, name):
     file = tmp_path / name

@@ -20,7 +20,6 @@ def read_parquet(shown: str, file: Path, field: str) -> Iterator[Raw]:
         ValueError: if there is no such column, or the file is damaged.
     """
     try:
-        import pyarrow
         from pyarrow import parquet
         from pyarrow.lib import ArrowException
     except ImportError as error:
@@ -28,11 +27,11 @@ def read_parquet(shown: str, file: Path, field: str) -> Iterator[Raw]:
     try:
         # Through a small buffer, a group of rows is not taken into memory whole.
         with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
-            names = _column(opened.schema_arrow, field, shown)
+            names = _names(opened.schema_arrow, field, shown)
             size, rows, number = file.stat().st_size, max(1, opened.metadata.num_rows), 0
             batches = opened.iter_batches(batch_size=_rows_at_once(opened, field), columns=[field])
             for batch in batches:
-                for value in _values(batch.column(0), names[1:], field, shown, pyarrow):
+                for value in _values(batch.column(0), names[1:], field, shown):
                     number += 1
                     place, read = f"{shown}, row {number},", size * number // rows
                     yield _document(value, place, read)
@@ -40,7 +39,7 @@ def read_parquet(shown: str, file: Path, field: str) -> Iterator[Raw]:
         raise ValueError(f"{shown} is no Parquet file, or damaged: {error}") from error
 
 
-def _column(schema: Any, field: str, shown: str) -> list[str]:
+def _names(schema: Any, field: str, shown: str) -> list[str]:
     """The name of the column, and those of the members in it that lead to the text."""
     if schema.names.count(field) > 1:
         raise ValueError(f"{shown} has the column {field!r} more than once")
@@ -48,6 +47,11 @@ def _column(schema: Any, field: str, shown: str) -> list[str]:
     if names[0] not in schema.names:
         columns = ", ".join(schema.names)
         raise ValueError(f"{shown} has no column {field!r}, but {columns}: set the field")
+    type = schema.field(names[0]).type
+    for name in names[1:]:
+        if not hasattr(type, "get_field_index") or type.get_field_index(name) < 0:
+            raise ValueError(f"{shown} has no column {field!r}: {name!r} is not in {type}")
+        type = type.field(name).type
     return names
 
 
@@ -63,16 +67,17 @@ def _rows_at_once(opened: Any, field: str) -> int:
     return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // most)))
 
 
-def _values(column: Any, members: list[str], field: str, shown: str, pyarrow: Any) -> Any:
-    """Bytes of each, or None."""
+def _values(column: Any, members: list[str], field: str, shown: str) -> Iterator[Any]:
+    """The bytes of each as a buffer, or None."""
+    import pyarrow
+    from pyarrow import compute
+
     for member in members:
-        if not pyarrow.types.is_struct(column.type) or column.type.get_field_index(member) < 0:
-            raise ValueError(f"{shown} has no column {field!r}: {member!r} is not in {column.type}")
-        column = pyarrow.compute.struct_field(column, member)
+        column = compute.struct_field(column, member)
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pyarrow.types.is_null(column.type):
-        return column.to_pylist()
+        return iter(column.to_pylist())
     kinds = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
     if str(column.type) not in kinds:
         raise ValueError(f"{shown} has {column.type} in the column {field!r}, no text")
