@@ -17,6 +17,7 @@ tabs, and what looks like the other is refused."""
 _SEPARATORS = (",", "\t", ";", "|")
 _SWALLOWED = 3  # lines in a quoted field that look like rows, where a column holds numbers
 _SWALLOWED_WORDS = 12  # else
+_LINES_KEPT = 256
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.eE+-]*")
 
 
@@ -57,10 +58,11 @@ def read_table(shown: str, content: Content, field: str, quoting: str) -> Iterat
 
 
 class _Lines:
-    """Lines, those of the current row kept to be looked at.
+    """Lines, the first of the current row kept to be looked at.
 
     Attributes:
-        row: lines since ``begin_row``.
+        row: lines since ``begin_row``, up to ``_LINES_KEPT``.
+        count: how many there are.
         begin: number of the first of them.
     """
 
@@ -70,6 +72,7 @@ class _Lines:
         self._pushed = ""
         self._size = 0
         self.row: list[str] = []
+        self.count = 0
         self.begin = 1
 
     def __iter__(self) -> _Lines:
@@ -79,7 +82,9 @@ class _Lines:
         line, self._pushed = self._pushed or self._stream.readline(RECORD_BYTES), ""
         if not line:
             raise StopIteration
-        self.row.append(line)
+        self.count += 1
+        if len(self.row) < _LINES_KEPT:
+            self.row.append(line)
         self._size += len(line)
         if self._size >= RECORD_BYTES:
             raise ValueError(
@@ -91,11 +96,11 @@ class _Lines:
 
     def push_back(self, line: str) -> None:
         """Gives the first line once more."""
-        self._pushed, self.row, self._size = line, [], 0
+        self._pushed, self.row, self.count, self._size = line, [], 0, 0
 
     def begin_row(self) -> None:
-        self.begin += len(self.row)
-        self.row, self._size = [], 0
+        self.begin += self.count
+        self.row, self.count, self._size = [], 0, 0
 
 
 def _dialect(first: str, field: str, quoting: str, default: str) -> _Dialect:
@@ -144,7 +149,7 @@ class _Table:
         try:
             return next(self._rows, None)
         except csv.Error as error:
-            begin, end = self._lines.begin, self._lines.begin + len(self._lines.row) - 1
+            begin, end = self._lines.begin, self._lines.begin + self._lines.count - 1
             where = f"line {begin}" if begin == end else f"line {begin} to {end}"
             raise ValueError(
                 f"{self._shown}, {where}: a quote that opens a field is not closed as CSV wants it "
@@ -181,9 +186,9 @@ class _Table:
             following = self._lines.row[1:]
             if len(following) >= least and all(self._looks_like_a_row(x, row) for x in following):
                 raise ValueError(
-                    f"{place} has a field in quotes that goes on for {len(following)} lines which "
-                    "look like rows: set quoting to none if quotes are part of the text, to double "
-                    "if the field is right"
+                    f"{place} has a field in quotes that goes on for {self._lines.count - 1} lines "
+                    "which look like rows: set quoting to none if quotes are part of the text, to "
+                    "double if the field is right"
                 )
         elif not self._dialect.is_quoted and _looks_quoted(row[column] if row else ""):
             raise ValueError(
