@@ -1,0 +1,135 @@
+"""What is left out is counted and said in the same words wherever the text is used."""
+
+import json
+import logging
+
+import pytest
+
+from packformer.cli import main
+from packformer.corpus import Input, LeftOut, Preparation, load_manifest, prepare
+from packformer.data import TextFiles, TokenShards
+
+ROWS = [json.dumps({"text": f"some words {number}"}) for number in range(40)]
+BAD = {
+    '{"text": null}': "null",
+    '{"text": ""}': "empty",
+    '{"text": "\\ud800"}': "not_utf8",
+    '{"text": 7}': "invalid",
+    '{"text": ["a"]}': "invalid",
+    '{"body": "a"}': "invalid",
+    '{"text": "a", "text": "b"}': "invalid",
+    '{"text": "a"': "invalid",
+    "no JSON": "invalid",
+    "[1]": "invalid",
+}
+SENTENCE = "left out: 1 empty, 1 null, 1 not UTF-8, 7 invalid; of files and folders 1 hidden"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Good lines and bad ones, and a hidden file."""
+    place = tmp_path / "texts"
+    place.mkdir()
+    (place / "a.jsonl").write_text("\n".join([*ROWS[:20], *BAD, *ROWS[20:]]))
+    (place / ".hidden").write_text("secret")
+    return place
+
+
+def made(folder, output, **options):
+    defaults = {"vocab_size": 270, "validation_fraction": 0.1, "skip_invalid": True}
+    return prepare(Preparation(Input((str(folder),)), output, **(defaults | options)))
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_each_kind_is_counted_or_an_error(tmp_path, bad):
+    (tmp_path / "a.jsonl").write_text("\n".join([*ROWS, bad]))
+    counts = made(tmp_path / "a.jsonl", tmp_path / "lax").left_out
+    assert counts == LeftOut(**{BAD[bad]: 1})
+    if BAD[bad] in ("null", "empty"):
+        strict = made(tmp_path / "a.jsonl", tmp_path / "strict", skip_invalid=False)
+        assert strict.left_out == counts
+    else:
+        with pytest.raises(ValueError, match=r"a.jsonl, line 41, .*leave such documents out with"):
+            made(tmp_path / "a.jsonl", tmp_path / "strict", skip_invalid=False)
+
+
+def test_prepare_text_and_shards_say_the_same(folder, tmp_path, capsys, caplog):
+    output = tmp_path / "corpus"
+    options = ["--vocab-size", "270", "--validation-fraction", "0.1", "--skip-invalid"]
+    with caplog.at_level(logging.WARNING):
+        main(["prepare", str(folder), "--output", str(output), *options])
+    assert f"{SENTENCE}\n" in capsys.readouterr().out
+    assert TokenShards(str(output)).prepare().description.endswith(f", {SENTENCE}")
+    files = TextFiles(str(folder), vocab_size=270, skip_invalid=True)
+    assert files.prepare().description.endswith(f", {SENTENCE}")
+    assert files.prepare().description.endswith(f", {SENTENCE}"), "from the cache too"
+    main(["inspect", str(output)])
+    assert SENTENCE in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_first_of_a_kind_is_named(folder, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        made(folder, tmp_path / "corpus")
+    told = [message for message in caplog.messages if "the first of its kind" in message]
+    assert len(told) == 2
+    assert "a.jsonl, line 23, is not UTF-8 (character 0 of its text)" in told[0]
+    assert "a.jsonl, line 24, has a number in the field 'text', no text" in told[1]
+
+
+def test_an_interruption_forgets_no_count(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("packformer.corpus.preparation._MIB", 200)
+    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 100)
+    options = {"vocab_size": 270, "validation_fraction": 0.1, "skip_invalid": True}
+    stopped = Preparation(Input((str(folder),)), tmp_path / "cut", **options)
+
+    def stop(progress):
+        if progress.text > 300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(stopped, stop)
+    assert prepare(stopped).left_out == made(folder, tmp_path / "whole").left_out
+
+
+def test_what_may_be_meant_otherwise_is_kept_with_the_corpus(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("\n".join(ROWS))
+    remarks = made(tmp_path / "a.txt", tmp_path / "corpus").remarks
+    wanted = f"{tmp_path}/a.txt: JSON objects, but read as plain text for the name of the file"
+    assert any(remark.startswith(wanted) for remark in remarks)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        TokenShards(str(tmp_path / "corpus")).prepare()
+    assert wanted in caplog.text
+
+
+@pytest.mark.parametrize("command", ["prepare", "plan"])
+def test_the_command_line_takes_the_settings_of_reading(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    table = "".join(f'{n}|"some words {n}\n' for n in range(50))
+    (tmp_path / "a.txt").write_text("id|body\n7|a|b\n" + table)
+    reading = ["--format", "csv", "--field", "body", "--quoting", "none", "--skip-invalid"]
+    rest = ["--vocab-size", "270", "--output", "out"]
+    main([command, "a.txt", *reading, *rest])
+    out = capsys.readouterr().out
+    assert "left out: 1 invalid" in " ".join(out.split())
+
+
+def test_text_files_take_the_settings_of_reading(tmp_path):
+    (tmp_path / "a.txt").write_text("id\ttext\n" + "".join(f'{n}\t"words {n}\n' for n in range(9)))
+    files = TextFiles(str(tmp_path / "a.txt"), vocab_size=270, format="csv", quoting="none")
+    assert files.prepare().description.startswith(f"{tmp_path}/a.txt: 9 documents")
+    with pytest.raises(ValueError, match=r"quoting \(most\) must be one of auto, double, none"):
+        TextFiles(str(tmp_path / "a.txt"), quoting="most").prepare()
+
+
+def test_manifests_from_before_there_were_kinds_are_read(folder, tmp_path):
+    made(folder, tmp_path / "corpus")
+    values = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    del values["left_out"]
+    manifest = load_manifest(json.dumps({**values, "empty": 3, "skipped": 2}), "manifest.json")
+    assert manifest.left_out == LeftOut(empty=3, not_utf8=2)
