@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser(
         "prepare",
         help="turn text into token shards",
-        description="Text files, folders of them, .jsonl, .csv, .tsv (also .gz and .zst), "
-        ".parquet, the standard input (-) or a data set of the Hugging Face hub "
+        description="Text files, folders of them, .jsonl, .json, .csv, .tsv (also .gz, .zst, "
+        ".bz2, .xz), .parquet, the standard input (-) or a data set of the Hugging Face hub "
         "(hf:NAME[@CONFIG][:SPLIT]) to token shards for data=shards. Stopped, the same command "
         "goes on after the last finished shard.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
