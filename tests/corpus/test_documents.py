@@ -141,3 +141,32 @@ def test_missing_paths_and_unknown_formats_are_refused(options, message):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no file"):
         Input((str(tmp_path),)).sources()
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('{"a": {"b": "inner"}}', "inner"),
+        ('{"a.b": "whole", "a": {"b": "inner"}}', "whole"),
+        ('{"a": {"b": null}}', None),
+        ('{"a": null}', None),
+        ('{"b": "x", "b": "y", "a": {"b": "inner"}}', "inner"),
+    ],
+)
+def test_a_field_of_an_object_in_an_object_has_a_dot(tmp_path, line, text):
+    (tmp_path / "a.jsonl").write_text(line)
+    assert texts(tmp_path, field="a.b") == [text]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"a": {"c": "x"}}', r"line 1, has no field 'b', but c: set the field"),
+        ('{"a": "x"}', r"line 1, has no field 'a.b', but a: set the field"),
+        ('{"a": {"b": "x", "b": "y"}}', r"line 1, has the field 'b' more than once"),
+    ],
+)
+def test_a_field_that_is_not_there_or_twice_is_named(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        texts(tmp_path, field="a.b")

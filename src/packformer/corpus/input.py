@@ -22,11 +22,13 @@ from packformer.corpus.readers.json_records import read_lines, read_objects
 from packformer.corpus.readers.parquet import read_parquet
 from packformer.corpus.readers.tables import QUOTINGS, read_table
 from packformer.corpus.readers.text import read_text, undecodable_piece
+from packformer.corpus.readers.zstandard_blocks import window_of
 
 log = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
 _NAMES_SHOWN = 3
+_WINDOW = 128 * 2**20  # bytes: zstd itself refuses larger ones unless told
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,19 @@ class Input:
                 warnings.append(sentence)
             else:
                 log.info(sentence)
+        self._announce_windows()
         if special := self._walk.special:
             log.warning("%s: left out, no file but a socket, pipe or device", _shown(special))
         for sentence in warnings:
             log.warning(sentence)
         return warnings
+
+    def _announce_windows(self) -> None:
+        packed = [name for name in self._walk.files if name.lower().endswith(".zst")]
+        windows = {name: window_of(Path(name)) for name in packed}
+        if large := [name for name in packed if windows[name] > _WINDOW]:
+            most = max(windows.values()) / 2**20
+            log.warning("%s: takes up to %s MiB of memory to read", _shown(large), f"{most:,.0f}")
 
     def file_of(self, source: str) -> Path | None:
         """The file behind one of ``sources()``; None for a data set of the hub."""

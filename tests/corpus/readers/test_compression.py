@@ -94,7 +94,7 @@ def test_reading_takes_little_memory_whatever_a_file_holds(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("window_log", [10, 20, 27, 28, 30, 31])
-def test_zstandard_files_of_any_window_are_read(tmp_path, window_log):
+def test_zstandard_files_of_any_window_are_read(tmp_path, caplog, window_log):
     parameters = zstandard.ZstdCompressionParameters(
         window_log=window_log, chain_log=10, hash_log=10, write_content_size=False
     )
@@ -103,6 +103,9 @@ def test_zstandard_files_of_any_window_are_read(tmp_path, window_log):
     file.write_bytes(compressor.compress(TEXT) + compressor.flush())
     assert zstandard.get_frame_parameters(file.read_bytes()).window_size == 2**window_log
     assert content(file) == TEXT
+    Input((str(file),)).announce()
+    told = f"a.txt.zst: takes up to {2 ** (window_log - 20):,.0f} MiB of memory to read"
+    assert (told in caplog.text) == (window_log > 27)
 
 
 @pytest.mark.parametrize("seed", range(30))

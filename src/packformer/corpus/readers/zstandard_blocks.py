@@ -8,6 +8,7 @@ most, so blocks are handed to the latter one at a time.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import IO, Any
 
 import zstandard
@@ -19,6 +20,7 @@ _MAGIC = 0xFD2FB528
 _SKIPPABLE = 0x184D2A50  # and the 15 numbers after it
 _RLE = 1  # a block of one byte, repeated
 _BLOCK_HEADER = 3
+_MAX_HEADER = 18  # of a frame
 
 
 class ZstandardContent(io.RawIOBase):
@@ -99,9 +101,11 @@ class ZstandardContent(io.RawIOBase):
             size -= len(self._take(min(size, 2**16)))
 
 
-def window_of(head: bytes) -> int | None:
-    """Bytes of memory that the first frame of a file needs; None if that cannot be told."""
+def window_of(file: Path) -> int:
+    """Bytes of memory that the first frame of a file may need; 0 if that cannot be told."""
+    with file.open("rb") as stream:
+        head = stream.read(_MAX_HEADER)
     try:
         return zstandard.get_frame_parameters(head).window_size
     except zstandard.ZstdError:
-        return None
+        return 0
