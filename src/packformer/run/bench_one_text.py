@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import resource
 import statistics
-import sys
 import sysconfig
 import tempfile
 import time
@@ -142,8 +142,17 @@ def _start(
     began = time.perf_counter()
     tokens = sum(batch.num_tokens for batch in islice(batches, num_rows))
     rate = tokens / (time.perf_counter() - began)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Start(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, rate)
+    return Start(seconds, _peak(), rate)
+
+
+def _peak() -> int:
+    """Most resident bytes of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux counts the parent's memory in a child's ru_maxrss
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _table(
