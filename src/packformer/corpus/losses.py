@@ -68,7 +68,6 @@ def loss_remarks(
     characters: int,
     unknown: int,
     tokens: int,
-    documents: int,
 ) -> list[str]:
     """What the user should know of a tokenizer's losses, a sentence each.
 
@@ -78,7 +77,6 @@ def loss_remarks(
         characters: of the text.
         unknown: tokens that are the unknown one.
         tokens: in all.
-        documents: that have no token and were left out.
     """
     remarks = []
     if lost:
@@ -87,11 +85,6 @@ def loss_remarks(
             f"({_share(lost, characters)})"
             + f", {_share(unknown, tokens)} of the tokens are {unknown_name}"
             * (unknown > 0)
-        )
-    if documents:
-        remarks.append(
-            f"{documents:,} documents are left out, because the tokenizer has no token for any of "
-            "their text"
         )
     return remarks
 

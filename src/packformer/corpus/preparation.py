@@ -282,7 +282,6 @@ class _Run:
             characters=counts["characters"],
             unknown=counts["unknown"],
             tokens=sum(shard.tokens for shard in shards),
-            documents=left_out.no_token,
         )
         manifest = Manifest(
             tokenizer_sha256=hash_file(self._folder / TOKENIZER),
