@@ -13,6 +13,8 @@ import torch
 import yaml
 from PIL import Image
 
+from packformer.nn import NoPosition
+
 EXPERIMENTS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
 )
@@ -178,3 +180,25 @@ def test_a_compiled_run_learns_the_same(train: Callable, small: list[str], tmp_p
         (folder,) = (tmp_path / f"compile_{compile}").iterdir()
         losses.append(json.loads((folder / "summary.json").read_text())["val/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class PrintingPosition(NoPosition):
+    """What a user may write while looking for a mistake."""
+
+    def embed(self, x_BMD: Any, position_ids: Any) -> Any:
+        print(position_ids.sum())
+        return x_BMD
+
+
+def test_a_module_of_the_users_that_breaks_the_graph_ends_the_run_with_its_place(
+    train: Callable, small: list[str]
+) -> None:
+    position = ["position=none", f"position._target_={__name__}.PrintingPosition"]
+    done = train(*small, *position, "compile=true", "trainer.max_steps=1")
+    assert done.code == 1
+    assert "cannot be compiled as one graph, it breaks at " in done.err
+    assert "test_train.py:" in done.err
+    assert "(print(position_ids.sum()))" in done.err
+    assert "or set compile=false" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert train(*small, *position, "compile=false", "trainer.max_steps=1").code == 0

@@ -11,6 +11,7 @@ from packformer.nn import ALiBi, Learned
 from packformer.training import adamw, build_optimizer, muon
 from packformer.training.build_optimizer import describe_optimizer
 from packformer.training.chained import Chained, members_of
+from packformer.training.clipping import clip_gradients
 
 UNFIT = ("LBFGS", "SparseAdam")
 CLASSES = sorted(
@@ -44,6 +45,24 @@ def test_every_class_of_torch_updates_every_parameter_once(name, position):
     optimizer.step()
     for p, old in zip(model.parameters(), before, strict=True):
         assert not torch.equal(p, old)
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) - set(UNFIT)))
+@pytest.mark.parametrize("resumed", [False, True])
+def test_every_class_of_torch_is_clipped(name, resumed):
+    model = make_model()
+    optimizer = build_optimizer(getattr(torch.optim, name), model, fused=False)
+    if resumed:  # by a run that was fused
+        state = optimizer.state_dict()
+        for group in state["param_groups"]:
+            group["fused"] = True
+        optimizer.load_state_dict(state)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    clip_gradients(optimizer, model.parameters(), 0.5)
+    clipped = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    assert clipped.item() == pytest.approx(0.5, rel=1e-4)
+    optimizer.step()
 
 
 @pytest.mark.parametrize("name", UNFIT)
