@@ -166,7 +166,7 @@ def _killing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "steps", "every"), [(0, 5, 2), (1, 4, 2), (2, 3, 5), (3, 5, 1), (4, 1, 1)]
+    ("seed", "steps", "every"), [(0, 5, 2), (11, 2, 2), (2, 3, 5), (3, 5, 1), (4, 1, 1)]
 )
 def test_no_kill_doubles_or_loses_a_row(
     train: Callable, small: list[str], tmp_path: Path, seed: int, steps: int, every: int

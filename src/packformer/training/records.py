@@ -181,6 +181,8 @@ class StepRecords(L.Callback):
             if name.startswith("val/")
         }
         self.latest = {**self.latest, **metrics}  # loggers may keep what they were given
+        if self._validated_step == trainer.global_step:
+            return  # recorded before the run was killed, and measured again for its end
         self._validated_step = trainer.global_step
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
