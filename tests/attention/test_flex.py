@@ -136,6 +136,21 @@ def test_eager_forward_agrees_with_the_reference(monkeypatch, alibi, window, num
     compare_forward(alibi, window, num_kv_heads)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_score_function_sees_scores_with_learned_slopes_as_they_are(monkeypatch):
+    """Distances may be counted from anywhere only where nothing but the softmax follows."""
+    monkeypatch.setattr(flex, "_compiled_flex_attention", lambda: flex_attention)
+    torch.manual_seed(0)
+    layout = PackedLayout.from_lengths([1, 130, 60])
+    q, k, v = (torch.randn(1, 191, 2, 16) for _ in range(3))
+    slopes = torch.tensor([0.5, 0.125], requires_grad=True)
+    scoring = Scoring(0.25, alibi_slopes=slopes, score_mod=lambda score, *indices: score.clamp(min=-3.0))
+    with torch.no_grad():
+        found = flex._run(q, k, v, layout, scoring)
+        wanted = reference_attention(q, k, v, layout, scoring)
+    assert ((found - wanted).abs().max() / wanted.abs().max()).item() <= 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 40])
 @pytest.mark.parametrize("alibi", ["", "alibi", "learned"])

@@ -134,15 +134,17 @@ def _score_mod(scoring: Scoring, q_BMHK: Tensor, layout: PackedLayout) -> ScoreM
         return None
     learned = slopes is not None and slopes.requires_grad
     centres: Tensor | None = None
+    copies_HM: Tensor | None = None
     if slopes is not None and learned:
+        # The kernel adds gradients atomically: a copy per query spares all of them one address.
+        copies_HM = slopes[:, None].repeat(1, q_BMHK.shape[1])
+    if slopes is not None and learned and own is None:  # else the user's function sees the scores
         # A query's softmax is the same for distances from any point; its slope's gradient is not:
         # the kernel takes it from an output rounded to the dtype, and the error grows with the mean
         # distance. So distances count from about their mean (11 times less error, measured in
         # float64 with outputs rounded to bfloat16).
         seen = (layout.position_ids + 1).clamp(max=scoring.window or layout.num_tokens)
         centres = mean_distances(slopes, seen)
-        # The kernel adds gradients atomically: a copy per query spares all of them one address.
-        slopes = slopes[:, None].repeat(1, q_BMHK.shape[1])
     if bias is not None and bias.numel() > _MOST_BIASES:
         raise ValueError(
             f"bias {list(bias.shape)} has {bias.numel():,} entries, FlexAttention indexes at most "
@@ -161,10 +163,10 @@ def _score_mod(scoring: Scoring, q_BMHK: Tensor, layout: PackedLayout) -> ScoreM
             score = score + bias[0 if one_bias else head, q_index, kv_index]
         if slopes is not None:
             distance = q_index - kv_index
-            if centres is None:
-                score = score - slopes[head] * distance
-            else:
-                score = score - slopes[head, q_index] * (distance - centres[head, q_index])
+            if centres is not None:
+                distance = distance - centres[head, q_index]
+            slope = slopes[head] if copies_HM is None else copies_HM[head, q_index]
+            score = score - slope * distance
         return score if own is None else own(score, batch, head, q_index, kv_index)
 
     return modified

@@ -81,6 +81,9 @@ def expected_errors(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
     k, v = (x.repeat_interleave(group, dim=0) for x in (k, v))
     scale, layout = inputs.scoring.scale, inputs.layout
 
+    def of_groups(x_HMK: Tensor) -> Tensor:
+        return x_HMK.unflatten(0, (-1, group)).sum(1)
+
     raw, final, slope, bias_slope = _scores(inputs, q, k)
     seen = visible(layout, inputs.scoring.window)
     weights = final.masked_fill(~seen, float("-inf")).softmax(-1)
@@ -115,23 +118,19 @@ def expected_errors(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
         + precision.summing(scale * dscores_raw.abs() @ k.abs())
         + precision.storing(scale * dscores_raw @ k)
     )
-    # Heads that share keys may be stored one by one, before they are added up.
-    errors_dk = (
-        scale**2 * all_errors_raw.mT @ q.square()
-        + precision.summing(scale * dscores_raw.abs().mT @ q.abs())
-        + precision.storing(scale * dscores_raw.mT @ q)
-    )
-    errors_dv = (
-        weight_errors.mT @ grad.square()
-        + precision.summing(weights.mT @ grad.abs())
-        + precision.storing(weights.mT @ grad)
-    )
+    # Heads that share keys are one sum, or stored one by one before they are added up.
+    errors_dk = of_groups(
+        scale**2 * all_errors_raw.mT @ q.square() + precision.storing(scale * dscores_raw.mT @ q)
+    ) + precision.summing(of_groups(scale * dscores_raw.abs().mT @ q.abs()))
+    errors_dv = of_groups(
+        weight_errors.mT @ grad.square() + precision.storing(weights.mT @ grad)
+    ) + precision.summing(of_groups(weights.mT @ grad.abs()))
 
     squares = {
         "out": errors_out.sum(-1).T,
         "dq": errors_dq.sum(-1).T,
-        "dk": errors_dk.sum(-1).unflatten(0, (-1, group)).sum(1).T,
-        "dv": errors_dv.sum(-1).unflatten(0, (-1, group)).sum(1).T,
+        "dk": errors_dk.sum(-1).T,
+        "dv": errors_dv.sum(-1).T,
     }
     index = torch.arange(layout.num_tokens, device=q.device)
     distance = (index[:, None] - index[None, :]).to(computed)
