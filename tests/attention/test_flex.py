@@ -144,7 +144,11 @@ def test_a_score_function_sees_scores_with_learned_slopes_as_they_are(monkeypatc
     layout = PackedLayout.from_lengths([1, 130, 60])
     q, k, v = (torch.randn(1, 191, 2, 16) for _ in range(3))
     slopes = torch.tensor([0.5, 0.125], requires_grad=True)
-    scoring = Scoring(0.25, alibi_slopes=slopes, score_mod=lambda score, *indices: score.clamp(min=-3.0))
+
+    def cut_below(score, *indices):
+        return score.clamp(min=-3.0)
+
+    scoring = Scoring(0.25, alibi_slopes=slopes, score_mod=cut_below)
     with torch.no_grad():
         found = flex._run(q, k, v, layout, scoring)
         wanted = reference_attention(q, k, v, layout, scoring)
