@@ -41,7 +41,7 @@ def run_case(kernel: Kernel, case: Case, device_type: str) -> Outcome:
         comparison = compare(kernel, case, device_type)
     except Exception as error:  # a kernel may fail in any way
         return Outcome(kernel.name, case, f"fails: {first_line(error)}", {})
-    return Outcome(kernel.name, case, over_rounding(comparison), comparison.roundings)
+    return Outcome(kernel.name, case, over_rounding(comparison.roundings), comparison.roundings)
 
 
 def smallest_failure(outcome: Outcome, kernel: Kernel, device_type: str) -> Shrunk:
