@@ -23,7 +23,8 @@ BELOW = {
     "data": {"attention", "batch", "cache", "corpus", "settings"},
     "bench": {"attention", "batch", "corpus", "nn", "settings"},
     "completion": set(),
-    "cli": {"completion", "bench", "corpus", "data", "run", "settings", "threads"},
+    "cli": {"completion", "run", "threads", "tools"},
+    "tools": {"bench", "corpus", "data", "run", "settings"},
     "training": {"attention", "batch", "model", "settings"},
     "run": {
         "attention",
@@ -44,7 +45,7 @@ ONLY_IN = {
     "lightning": {"run", "training", "data"},
     "torchmetrics": {"training"},
     "tokenizers": {"bench/prepare.py", "corpus", "data", "run/inspect.py"},
-    "rich": {"bench", "cli", "run"},
+    "rich": {"bench", "run", "tools/doctor.py"},
     "filelock": {
         "attention/verdicts.py",
         "cache.py",

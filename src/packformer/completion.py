@@ -16,12 +16,13 @@ _UNDO = {
 
 
 def complete(
-    parser: argparse.ArgumentParser, of_train: Callable[[str], argparse.ArgumentParser]
+    of_commands: Callable[[], argparse.ArgumentParser],
+    of_train: Callable[[str], argparse.ArgumentParser],
 ) -> None:
     """Answers the shell and ends the process, if a shell started it to complete a line.
 
     Args:
-        parser: of all commands.
+        of_commands: makes the parser of all commands.
         of_train: makes, from the line, the parser that knows the settings of ``train`` too.
     """
     if "_ARGCOMPLETE" not in os.environ:
@@ -32,7 +33,8 @@ def complete(
     words = f"{line}|".split()  # the last is being typed
     in_train = len(words) > 2 and words[1] == "train"
     # No space behind what is completed of a setting: a value or the rest of its name follows.
-    argcomplete.autocomplete(of_train(line) if in_train else parser, append_space=not in_train)
+    parser = of_train(line) if in_train else of_commands()
+    argcomplete.autocomplete(parser, append_space=not in_train)
 
 
 def script(arguments: Sequence[str]) -> str | None:

@@ -1,0 +1,116 @@
+"""Arguments that say which documents a command reads, and how it cuts or packs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packformer.corpus import Preparation
+    from packformer.data import PackingSettings
+    from packformer.data.source import DataSet
+
+
+def add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Adds what ``documents`` and ``packing`` read.
+
+    Args:
+        parser: of the command.
+        otherwise: what the command takes without a path, for the help.
+    """
+    parser.add_argument(
+        "path", nargs="?", help=f"file, folder, .jsonl or prepared corpus; without it {otherwise}"
+    )
+    _add_reading(parser)
+    parser.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
+    parser.add_argument("--tokenizer", help="a tokenizer.json to use instead")
+    parser.add_argument("--row-length", type=int, default=32_768, help="tokens of a row")
+    parser.add_argument("--max-document-length", type=int, default=4096, help="in tokens")
+    parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
+
+
+def add_preparation(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``preparation`` reads."""
+    parser.add_argument("paths", nargs="+", metavar="INPUT", help="file, folder, - or hf:NAME")
+    _add_reading(parser)
+    parser.add_argument("--vocab-size", type=int, default=32_768, help="of the BPE trained on it")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to use instead")
+    parser.add_argument("--sample-mib", type=int, default=256, help="of text to train the BPE on")
+    parser.add_argument(
+        "--validation-fraction", type=float, default=0.01, help="of documents, held out"
+    )
+    parser.add_argument("--shard-mib", type=int, default=256, help="of text in a shard")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+
+
+def documents(options: argparse.Namespace) -> DataSet | None:
+    """The documents asked for; None if none are."""
+    from packformer.corpus.shards import MANIFEST
+    from packformer.data import TextFiles, TokenShards
+
+    if options.path is None:
+        return None
+    if "://" in options.path or (Path(options.path).expanduser() / MANIFEST).exists():
+        return TokenShards(options.path)
+    return TextFiles(
+        path=options.path,
+        field=options.field,
+        format=options.format,
+        quoting=options.quoting,
+        skip_invalid=options.skip_invalid,
+        vocab_size=options.vocab_size,
+        tokenizer=options.tokenizer,
+    )
+
+
+def packing(options: argparse.Namespace) -> PackingSettings:
+    """How the documents are packed."""
+    from packformer.data import PackingSettings
+
+    return PackingSettings(
+        options.row_length, options.max_document_length, lookahead=options.lookahead
+    )
+
+
+def preparation(options: argparse.Namespace, output: Path) -> Preparation:
+    """How the inputs become a corpus in the folder ``output``."""
+    from packformer.corpus import Input, Preparation
+
+    output = output.expanduser()
+    return Preparation(
+        Input(tuple(options.paths), options.field, options.format, options.quoting),
+        output,
+        tokenizer=options.tokenizer,
+        vocab_size=options.vocab_size,
+        sample_mib=options.sample_mib,
+        validation_fraction=options.validation_fraction,
+        shard_mib=options.shard_mib,
+        skip_invalid=options.skip_invalid,
+        workers=options.workers,
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--field", default="text", help="that holds the text in a record")
+    parser.add_argument(
+        "--format",
+        choices=("auto", "text", "jsonl", "csv", "parquet"),
+        default="auto",
+        help="of the files; auto: by their suffixes, of .json by what it holds, lines of JSON from "
+        "the standard input",
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=("auto", "double", "none"),
+        default="auto",
+        help="whether fields of a table may stand in double quotes; auto: unless tabs separate "
+        "them, and what looks like the other is refused",
+    )
+    parser.add_argument(
+        "--skip-invalid",
+        action="store_true",
+        help="leave out, and count, documents that cannot be read (not UTF-8, no JSON, no text in "
+        "the field, a row of another length) instead of stopping",
+    )

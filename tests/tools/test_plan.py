@@ -1,0 +1,45 @@
+"""``packformer plan``."""
+
+import csv
+
+import pytest
+
+from packformer.cli import main
+
+
+def test_plan_compares_ways_on_the_users_own_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.txt").write_text("some words of text " * (1 + number % 13))
+    sizes = ["--row-length", "128", "--max-document-length", "64", "--vocab-size", "300"]
+    main(["plan", str(folder), *sizes, "--output", str(tmp_path / "plan")])
+    out = capsys.readouterr().out
+    assert "40 documents" in out
+    for way in ("pad to the longest of 8", "pad to 64 tokens", "concatenate", "first fit", "best"):
+        assert way in out
+    with (tmp_path / "plan" / "plan.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["relative_speed"]) == 1.0
+    assert float(rows[0]["fill"]) < float(rows[-1]["fill"]) <= 1
+    assert float(rows[0]["kept"]) == float(rows[-1]["kept"]) == 1
+    assert " kept " in out
+    assert (tmp_path / "plan" / "plan.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere"], "data.path /nowhere does not exist"),
+        (["--row-length", "1"], "row_length (1) must be a whole number from 2 up"),
+        (["--batch", "0"], "batch (0) must be"),
+        (["--layers", "0"], "--layers (0) must be"),
+    ],
+)
+def test_plan_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["plan", *arguments])
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
