@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -99,8 +100,8 @@ def prove(kernel: Kernel, variant: Variant) -> Verdict:
 
 def _keep_worst(worst: dict[str, float], found: dict[str, float]) -> None:
     for name, value in found.items():
-        # A result that is no number stays: it compares as greater than none.
-        worst[name] = value if not value <= worst.get(name, 0.0) else worst.get(name, 0.0)
+        former = worst.get(name, 0.0)
+        worst[name] = former if math.isnan(former) or value <= former else value
 
 
 def _over_tolerance(errors: dict[str, float], dtype: torch.dtype) -> str | None:
