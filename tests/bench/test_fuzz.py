@@ -53,6 +53,7 @@ def test_a_failure_is_printed_with_the_command_that_repeats_it(capsys, monkeypat
         (["--fuzz", "5", "--kernel", "sdap"], "--kernel (sdap) must be one of flash4, xformers"),
         (["--fuzz", "5", "--kernel", "flex"], "--kernel flex: it does not run on cpu"),
         (["--case", "{"], "case ({) cannot be read"),
+        (["--kernel", "sdpa"], "--kernel needs --fuzz or --case"),
     ],
 )
 def test_wrong_arguments_are_told(capsys, arguments, message):

@@ -84,3 +84,8 @@ def test_the_shown_name_is_bounded(
     name = told.removeprefix("run      ")
     assert len(name) == 128
     assert re.fullmatch(r"default debug=fast data=text data\.path=.* max_gr.*-[0-9a-f]{6}", name)
+
+
+def test_of_a_setting_given_twice_the_last_value_is_told():
+    overrides = ["trainer.max_steps=60", "seed=1", "trainer.max_steps=400"]
+    assert folder_suffix(overrides, "RunMode.RUN") == "_max_steps-400_seed-1"

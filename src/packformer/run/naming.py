@@ -53,9 +53,10 @@ def register_folder_suffix() -> None:
 
 
 def _told(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Keys and values of what belongs into a name."""
+    """Keys and values of what belongs into a name; of a key given twice the last value."""
     pairs = [override.lstrip("+~").partition("=") for override in overrides]
-    return [(key, value) for key, _, value in pairs if key.split(".")[0] not in _NOT_IN_NAME]
+    last = {key: value for key, _, value in pairs}
+    return [(key, value) for key, value in last.items() if key.split(".")[0] not in _NOT_IN_NAME]
 
 
 def _short(value: str) -> str:

@@ -44,6 +44,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.fuzz is not None or options.case is not None:
         _run_cases(options, device)
         return
+    if options.kernel is not None:
+        raise ValueError("--kernel needs --fuzz or --case: without them all kernels are proved")
     errors = Console(stderr=True)
     if errors.is_terminal:
         with errors.status("loading") as status:
