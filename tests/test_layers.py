@@ -47,7 +47,7 @@ ONLY_IN = {
     "tokenizers": {"bench/prepare.py", "corpus", "data", "run/inspect.py"},
     "rich": {"bench", "run", "tools/doctor.py"},
     "filelock": {
-        "attention/verdicts.py",
+        "attention/proof/verdicts.py",
         "cache.py",
         "corpus/preparation.py",
         "data/fetch.py",

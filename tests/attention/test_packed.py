@@ -5,6 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from packformer.attention import KERNELS, PackedLayout, Variant, packed_attention, select_kernel
+from packformer.attention.kernels import flash4
 
 ON_CPU = Variant("cpu", torch.float32, 64)
 
@@ -26,7 +27,7 @@ def test_named_kernel_is_taken(name):
 def hopper(monkeypatch):
     """As if a Hopper GPU were there, without FlashAttention-4."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: (9, 0))
-    monkeypatch.setattr("packformer.attention.flash4.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(flash4.importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.mark.parametrize("more", [set(), {"grouped"}, {"window"}, {"grouped", "soft_cap"}])

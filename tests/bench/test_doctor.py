@@ -76,7 +76,7 @@ def test_a_wrong_kernel_is_named(monkeypatch):
 
     wrong = replace(right, run=run)
     monkeypatch.setitem(KERNELS, "sdpa", wrong)
-    monkeypatch.setattr(choice, "_BY_PREFERENCE", (wrong,))
+    monkeypatch.setattr(choice, "BY_PREFERENCE", (wrong,))
     examination = examine("cpu", torch.float32, 16)
     assert {f.variant for f in examination.wrong} == {
         name for name, features in VARIANTS.items() if "grouped" in features

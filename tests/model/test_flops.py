@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from packformer.attention import PackedLayout
-from packformer.attention.reference import visible
+from packformer.attention.kernels.reference import visible
 from packformer.model import GPT, SelfAttention
 from packformer.model.flops import attended_pairs, matrix_weights, training_flops
 from packformer.nn import Learned, Rotary

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from packformer.attention.xformers import load_fmha
+from packformer.attention.kernels.xformers import load_fmha
 from packformer.nn import SwiGLU
 from packformer.nn.swiglu import gated
 

@@ -27,7 +27,7 @@ def test_doctor_fails_where_a_kernel_is_wrong(monkeypatch, capsys):
     right = KERNELS["sdpa"]
     wrong = replace(right, run=lambda *args: right.run(*args) * 1.001)
     monkeypatch.setitem(KERNELS, "sdpa", wrong)
-    monkeypatch.setattr(choice, "_BY_PREFERENCE", (wrong,))
+    monkeypatch.setattr(choice, "BY_PREFERENCE", (wrong,))
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "--device", "cpu", "--head-dim", "16"])
     assert caught.value.code == 1

@@ -16,12 +16,12 @@ Shape legend, used as name suffixes throughout:
 """
 
 from packformer.attention.checks import debugging
-from packformer.attention.choice import KERNELS, select_kernel, select_proved_kernel
+from packformer.attention.choice import select_kernel, select_proved_kernel
 from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Slopes, Variant
+from packformer.attention.kernels import KERNELS
 from packformer.attention.layout import PackedLayout
 from packformer.attention.packed import packed_attention
-from packformer.attention.proof import Verdict
-from packformer.attention.verdicts import Verdicts
+from packformer.attention.proof import Verdict, Verdicts
 
 __all__ = [
     "FEATURES",

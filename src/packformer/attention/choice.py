@@ -6,19 +6,12 @@ import logging
 import math
 from collections.abc import Mapping
 
-from packformer.attention.flash4 import flash4_kernel
-from packformer.attention.flex import flex_kernel
 from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernels import BY_PREFERENCE, KERNELS
 from packformer.attention.proof import Verdict
-from packformer.attention.reference import reference_kernel
-from packformer.attention.sdpa import sdpa_kernel
-from packformer.attention.verdicts import Verdicts
-from packformer.attention.xformers import xformers_kernel
+from packformer.attention.proof.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
-
-_BY_PREFERENCE = (flash4_kernel, xformers_kernel, flex_kernel, sdpa_kernel)
-KERNELS = {kernel.name: kernel for kernel in (*_BY_PREFERENCE, reference_kernel)}
 
 
 def kernel_named(name: str) -> Kernel:
@@ -39,7 +32,7 @@ def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
 
     The float64 reference is never one: it runs only if named.
     """
-    refusals = {kernel: kernel.unsupported(variant) for kernel in _BY_PREFERENCE}
+    refusals = {kernel: kernel.unsupported(variant) for kernel in BY_PREFERENCE}
     able = [kernel for kernel, reason in refusals.items() if reason is None]
     return able, [f"{kernel.name} {why}" for kernel, why in refusals.items() if why is not None]
 

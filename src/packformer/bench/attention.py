@@ -21,7 +21,7 @@ from torch import Tensor
 from packformer.attention import KERNELS, PUBLISHED, Kernel, PackedLayout, Scoring
 from packformer.attention.packed import variant_of
 from packformer.attention.proof import median_milliseconds
-from packformer.attention.verdicts import machine
+from packformer.attention.proof.verdicts import machine
 from packformer.bench.peers import CUDA_ONLY, PEERS
 
 VARIANTS = ("plain", "alibi", "window")

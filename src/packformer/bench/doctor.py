@@ -17,7 +17,7 @@ from rich.table import Table
 from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, select_proved_kernel
 from packformer.attention.load_xformers import how_xformers_was_loaded
 from packformer.attention.proof import MOST_ROUNDINGS, TOLERANCE, clock, prove, warm_up
-from packformer.attention.verdicts import machine
+from packformer.attention.proof.verdicts import machine
 from packformer.bench.processes import run_in_processes
 
 VARIANTS: dict[str, frozenset[str]] = {

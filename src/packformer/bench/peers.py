@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from packformer.attention import PackedLayout
+from packformer.attention.kernels.reference import visible
 from packformer.attention.load_xformers import load_fmha
-from packformer.attention.reference import visible
 
 _MOST_DENSE_TOKENS = 16_384  # 12 heads of dense bias: 6 GiB in bfloat16
 _MOST_PADDED = 2**31  # scores of the padded batch that are worth waiting for

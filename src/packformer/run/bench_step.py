@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import nn
 
-from packformer.attention.verdicts import machine
+from packformer.attention.proof.verdicts import machine
 from packformer.batch import PackedBatch
 from packformer.bench.step import (
     Clock,

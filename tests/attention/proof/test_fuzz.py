@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from packformer.attention import KERNELS, flex
+from packformer.attention import KERNELS
+from packformer.attention.kernels import flex
+from packformer.attention.kernels.reference import final_scores, visible
 from packformer.attention.proof import Case
 from packformer.attention.proof.draws import draw_cases, shrink
 from packformer.attention.proof.fuzz import run_case, smallest_failure
-from packformer.attention.reference import final_scores, visible
 
 SDPA = KERNELS["sdpa"]
 BLOCK = 128

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from packformer.attention import KERNELS
+from packformer.attention.kernels.reference import visible
 from packformer.attention.proof import MOST_ROUNDINGS, Case, compare
-from packformer.attention.reference import visible
 
 CASES = {
     "usual": Case("bfloat16", 16, 4, 2, (1, 90, 30, 7)),

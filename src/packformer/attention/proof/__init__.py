@@ -12,6 +12,7 @@ from packformer.attention.proof.verdict import (
     judge,
     prove,
 )
+from packformer.attention.proof.verdicts import Verdicts, known_wrong, machine
 
 __all__ = [
     "MOST_ROUNDINGS",
@@ -20,9 +21,12 @@ __all__ = [
     "Case",
     "Comparison",
     "Verdict",
+    "Verdicts",
     "clock",
     "compare",
     "judge",
+    "known_wrong",
+    "machine",
     "median_milliseconds",
     "prove",
     "warm_up",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from packformer.attention.kernel import Kernel, Scoring
+from packformer.attention.kernels.reference import reference_attention
 from packformer.attention.layout import PackedLayout
 from packformer.attention.proof.case import Case, Inputs
 from packformer.attention.proof.rounding import expected_errors
-from packformer.attention.reference import reference_attention
 
 Attention = Callable[[Tensor, Tensor, Tensor, PackedLayout, Scoring], Tensor]
 

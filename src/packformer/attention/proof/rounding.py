@@ -31,8 +31,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from packformer.attention.kernels.reference import final_scores, visible
 from packformer.attention.proof.case import Inputs
-from packformer.attention.reference import final_scores, visible
 
 _STEPS = 4
 """Roundings between a score and its weight: scaled, shifted, exponentiated, normalised."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from packformer.attention.kernel import FEATURES, HALF, Kernel, Scoring, without_batch
+from packformer.attention.kernels.sdpa_cpu import sdpa_cpu
+from packformer.attention.kernels.sdpa_formula import sdpa_formula
 from packformer.attention.layout import PackedLayout
-from packformer.attention.sdpa_cpu import sdpa_cpu
-from packformer.attention.sdpa_formula import sdpa_formula
 
 
 def _run(

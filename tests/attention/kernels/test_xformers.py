@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from packformer.attention import KERNELS, PackedLayout, Variant
-from packformer.attention.xformers import load_fmha
+from packformer.attention.kernels.xformers import load_fmha
 
 needs_xformers = pytest.mark.skipif(find_spec("xformers") is None, reason="not installed")
 

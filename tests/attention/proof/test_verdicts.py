@@ -16,9 +16,8 @@ from packformer.attention import (
     choice,
     packed_attention,
     select_proved_kernel,
-    verdicts,
 )
-from packformer.attention.proof import Verdict, judge, rows, timing
+from packformer.attention.proof import Verdict, judge, rows, timing, verdicts
 
 VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
 SDPA = KERNELS["sdpa"]
@@ -94,7 +93,7 @@ PLANTED = {
 def plant(monkeypatch, run, milliseconds=None):
     """A kernel before all others, that is told to be fast."""
     kernel = replace(SDPA, name="planted", description="planted", run=run)
-    monkeypatch.setattr(choice, "_BY_PREFERENCE", (kernel, *choice._BY_PREFERENCE))
+    monkeypatch.setattr(choice, "BY_PREFERENCE", (kernel, *choice.BY_PREFERENCE))
     monkeypatch.setitem(KERNELS, "planted", kernel)
     if milliseconds is not None:
         monkeypatch.setattr(
@@ -207,7 +206,7 @@ def test_the_fastest_right_kernel_is_taken(monkeypatch, milliseconds, name):
 
 def test_a_variant_with_no_right_kernel_is_refused(monkeypatch):
     kernel = plant(monkeypatch, wrong_gradient)
-    monkeypatch.setattr(choice, "_BY_PREFERENCE", (kernel,))
+    monkeypatch.setattr(choice, "BY_PREFERENCE", (kernel,))
     with pytest.raises(ValueError, match="no attention kernel for cpu float32 16 .*errs by dk"):
         select_proved_kernel(VARIANT)
 
@@ -353,7 +352,7 @@ def test_flash4_with_grouped_biases_left_as_they_are_is_caught(monkeypatch):
         pytest.skip(f"flash4 {reason}")
     if torch.cuda.get_device_capability()[0] != 9:
         pytest.skip("the backward is wrong on Hopper only")
-    monkeypatch.setattr("packformer.attention.flash4._queries_per_kv", lambda q, k: 1)
+    monkeypatch.setattr("packformer.attention.kernels.flash4._queries_per_kv", lambda q, k: 1)
     verdict = judge(KERNELS["flash4"], variant)
     print(verdict)
     assert verdict.status == "wrong"

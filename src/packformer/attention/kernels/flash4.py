@@ -69,7 +69,7 @@ def _lacks() -> str | None:
 def _score_functions(
     q_MHK: Tensor, k_MGK: Tensor, slopes: Tensor | None, published: bool, soft_cap: float
 ) -> Any:
-    from packformer.attention.flash4_scores import score_functions
+    from packformer.attention.kernels.flash4_scores import score_functions
 
     on_hopper = torch.cuda.get_device_capability(q_MHK.device)[0] == _MIN_CAPABILITY[0]
     repacked = _queries_per_kv(q_MHK, k_MGK) if on_hopper else 1

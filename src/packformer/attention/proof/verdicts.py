@@ -19,7 +19,7 @@ from filelock import FileLock
 
 import packformer
 from packformer.attention.kernel import Kernel, Variant
-from packformer.attention.proof import STATUSES, Verdict, judge
+from packformer.attention.proof.verdict import STATUSES, Verdict, judge
 from packformer.cache import cache_folder, fingerprint
 from packformer.nn import position
 
@@ -30,7 +30,7 @@ _PACKAGES = ("torch", "xformers", "flash-attn-4", "nvidia-cutlass-dsl", "triton"
 
 def machine(device_type: str) -> dict[str, str | None]:
     """What verdicts depend on: device, driver, packages with kernels, and the code around them."""
-    sources = [*sorted(Path(__file__).parent.rglob("*.py")), Path(position.__file__)]
+    sources = [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(position.__file__)]
     code = fingerprint(file.read_bytes() for file in sources)
     found: dict[str, str | None] = {"packformer": f"{packformer.__version__} (kernels {code[:8]})"}
     for package in _PACKAGES:

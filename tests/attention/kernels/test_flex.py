@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from packformer.attention import PackedLayout, Scoring, flex
-from packformer.attention.flex import block_mask, mean_distances
-from packformer.attention.reference import reference_attention, visible
+from packformer.attention import PackedLayout, Scoring
+from packformer.attention.kernels import flex
+from packformer.attention.kernels.flex import block_mask, mean_distances
+from packformer.attention.kernels.reference import reference_attention, visible
 
 BLOCK = 128
 PACKINGS = {

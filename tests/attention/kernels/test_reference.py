@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from packformer.attention import PackedLayout, packed_attention
-from packformer.attention.reference import visible
+from packformer.attention.kernels.reference import visible
 
 
 def document_of(lengths):
