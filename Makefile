@@ -1,11 +1,13 @@
 # Two commands do everything, on a machine that has Python >= 3.11 and make:
 #   make train    sets up .venv, then trains the default grouped-query model
 #   make test     sets up .venv, then runs ruff, the type checker and the tests
+# And on a machine with a GPU:
+#   make gpu-test runs the tests that need one, and says which it could not
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test setup clean
+.PHONY: train test gpu-test setup clean
 
 setup: $(READY)
 
@@ -21,11 +23,16 @@ ARGS ?= +experiment=gqa
 train: $(READY)
 	$(BIN)/python -m train $(ARGS)
 
+# make test JOBS=8, where there are 8 cores and 16 GB of memory
+JOBS ?= 2
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu" --no-skips
+
+gpu-test: $(READY)
+	$(BIN)/python -m pytest --on-gpu
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

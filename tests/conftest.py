@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,79 @@ settings.load_profile("packformer")
 
 # Tensors in tests are small: a second thread costs more than it brings. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_MAY_BE_SKIPPED = ("gpu", "platform")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("packformer")
+    group.addoption(
+        "--no-skips",
+        action="store_true",
+        help=f"a test that is skipped fails, unless it is marked {' or '.join(_MAY_BE_SKIPPED)}",
+    )
+    group.addoption(
+        "--on-gpu",
+        action="store_true",
+        help="run what is marked gpu, and tell what was left out; an error without a GPU",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--on-gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("no CUDA GPU is in sight: nothing of what needs one was run")
+        config.option.markexpr = "gpu"
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported stays: the collections that tests ask for need not look there
+
+
+def _failed_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.longrepr = f"skipped, under --no-skips: {_reason(report)}"
+        report.outcome = "failed"
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    where_and_why = report.longrepr
+    return where_and_why[2].removeprefix("Skipped: ") if isinstance(where_and_why, tuple) else ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if item.config.getoption("--no-skips") and not any(
+        item.get_closest_marker(name) for name in _MAY_BE_SKIPPED
+    ):
+        _failed_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if collector.config.getoption("--no-skips"):
+        _failed_if_skipped(report)
+    return report
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.getoption("--on-gpu"):
+        reasons = Counter(map(_reason, terminalreporter.stats.get("skipped", [])))
+        terminalreporter.section("left out")
+        for reason, count in reasons.most_common() or [("nothing", 0)]:
+            terminalreporter.line(f"{count:4} {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -43,6 +43,7 @@ _TYPED = {
 }
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_printed_script(tmp_path: Path) -> None:
     command = tmp_path / "packformer"

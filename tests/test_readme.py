@@ -41,11 +41,15 @@ def test_a_training_command_of_the_readme_runs(
         small_corpus = ["--vocab-size", "300", "--validation-fraction", "0.2"]
         main(["prepare", str(corpus), "--output", str(shards), *small_corpus])
         corpus = shards
-    arguments = [
-        # The user's own text, standing for the paths the README names.
-        re.sub(r"data\.path=\S+", f"data.path={corpus}", argument)
-        for argument in shlex.split(command)[3:]
-    ]
+    # The user's own text, standing for the paths the README names; few steps, and few trials.
+    stand_ins = {
+        r"data\.path=\S+": f"data.path={corpus}",
+        r"trainer\.max_steps=\d+": "trainer.max_steps=6",
+        r"n_trials=\d+": "n_trials=3",
+    }
+    for pattern, stand_in in stand_ins.items():
+        command = re.sub(pattern, stand_in, command)
+    arguments = shlex.split(command)[3:]
     if "resume=" in command:
         assert train("+experiment=gqa", *small).code == 0
         (folder,) = (tmp_path / "runs").iterdir()
@@ -71,11 +75,9 @@ def test_a_tool_of_the_readme_runs(tmp_path: Path, corpus: Path, command: str) -
         "packformer doctor": ["--device", "cpu", "--head-dim", "16"],
         "packformer bench attention": ["--device", "cpu", "--tokens", "64", "--documents", "20"],
         "packformer bench step": [
-            "model.width=32",
-            "model.num_heads=2",
-            "--steps",
-            "2",
-            "--no-peers",
+            *("data=text", f"data.path={corpus}", "data.vocab_size=300", "packing.row_length=128"),
+            *("model.width=32", "model.num_heads=2"),
+            *("--steps", "2", "--warmup", "1", "--no-peers"),
         ],
     }
     command = command.replace("my_texts.jsonl", str(corpus))

@@ -86,8 +86,7 @@ def die_of_three(number):
     return 10 * number
 
 
-@pytest.mark.slow
-def test_a_process_that_dies_loses_only_its_own_task():
+def test_a_process_that_dies_loses_only_its_own_task(forked):
     tasks = [(number,) for number in range(5)]
     results = dict(run_in_processes(die_of_three, tasks, 2))
     assert results == {0: 0, 1: 10, 2: 20, 3: None, 4: 40}

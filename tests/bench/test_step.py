@@ -1,7 +1,7 @@
 """What the step benchmark counts and groups."""
 
 import csv
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,14 +35,22 @@ def row():
     )
 
 
-def test_steps_are_timed_and_counted():
-    def make():
-        return lambda: (time.sleep(0.01), Work(500, 10**9))[1]
+def test_steps_are_timed_and_counted(monkeypatch):
+    # A first step of 4 s, one of 1 s before the measured ones, whose median is 10 ms.
+    seconds = iter([4.0, 1.0, 0.01, 0.01, 0.03, 0.005, 0.01])
+    now = 0.0
 
-    speed = measure("a", make, device_type="cpu", steps=5, warmup=1, peak_flops=1e12)
-    assert 10 <= speed.milliseconds < 20
-    assert speed.tokens_per_second == pytest.approx(500 / speed.milliseconds * 1e3, rel=0.2)
-    assert speed.utilisation == pytest.approx(1e9 / (speed.milliseconds / 1e3) / 1e12, rel=0.2)
+    def step():
+        nonlocal now
+        now += next(seconds)
+        return Work(500, 10**9)
+
+    monkeypatch.setattr("packformer.bench.step.time", SimpleNamespace(perf_counter=lambda: now))
+    speed = measure("a", lambda: step, device_type="cpu", steps=5, warmup=1, peak_flops=1e12)
+    assert speed.first_step_seconds == 4
+    assert speed.milliseconds == pytest.approx(10)
+    assert speed.tokens_per_second == pytest.approx(50_000)
+    assert speed.utilisation == pytest.approx(5e9 / 0.065 / 1e12)
     assert speed.peak_gib is None
     assert speed.left_out == ""
 

@@ -59,6 +59,7 @@ def test_hidden_files_and_folders_are_counted(tmp_path):
     assert str(left_out) == "left out: of files and folders 3 hidden"
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
 def test_pipes_and_sockets_are_named_and_counted(tmp_path, caplog, monkeypatch):
     write(tmp_path, "a.txt")
@@ -71,6 +72,7 @@ def test_pipes_and_sockets_are_named_and_counted(tmp_path, caplog, monkeypatch):
     assert f"{tmp_path}/pipe, {tmp_path}/socket: left out, no file but a socket" in caplog.text
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
 def test_a_pipe_that_is_given_as_a_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")

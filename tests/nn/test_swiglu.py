@@ -20,6 +20,7 @@ def test_is_its_formula():
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(find_spec("xformers") is None, reason="xFormers is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_has_xformers_parameters_and_gives_its_result():

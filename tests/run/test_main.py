@@ -6,16 +6,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from packformer import cli
-
-_HAS_OPTUNA = find_spec("optuna") is not None
 
 
 @pytest.mark.parametrize(
@@ -151,6 +150,7 @@ def test_an_odd_head_size_with_rotary_positions_is_refused(
     assert "head_dim (3) must be even with rotary positions" in done.err
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU has the precision")
 @pytest.mark.parametrize(
     ("override", "message"),
@@ -175,13 +175,24 @@ def test_what_only_a_gpu_has_is_refused_without_one(
         ("model.depth=3", "there is no setting model.depth: model has activation_checkpointing, "),
         ("attention=gqq", "there is no attention=gqq: did you mean attention=gqa?"),
         ("data=text", "data.path: Missing mandatory value"),
-        *[("+sweep=optuna", "pip install 'packformer[optuna]'")] * (not _HAS_OPTUNA),
     ],
 )
 def test_an_unknown_choice_is_one_line(train: Callable, argument: str, message: str) -> None:
     done = train(argument)
     assert done.code == 1
     assert message in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_sweeper_that_is_not_installed_is_one_line(
+    train: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Plugins.instance()  # what is installed is known from here on
+    sweepers = ConfigStore.instance().repo["hydra"]["sweeper"]
+    monkeypatch.delitem(sweepers, "optuna.yaml", raising=False)
+    done = train("+sweep=optuna")
+    assert done.code == 1
+    assert "pip install 'packformer[optuna]'" in done.err
     assert len(done.err.splitlines()) == 1
 
 

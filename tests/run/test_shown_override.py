@@ -101,6 +101,7 @@ def test_what_needs_no_quotes_has_none():
     assert shown_override("data.path", "a b") == "'data.path=\"a b\"'"
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_a_shell_hands_on_what_was_printed():
     words = " ".join(shown_override("data.path", name) for name in NAMES)

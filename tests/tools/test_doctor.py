@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from packformer.attention import KERNELS, choice
+from packformer.bench.doctor import VARIANTS
 from packformer.cli import main
 
 
@@ -14,6 +15,13 @@ from packformer.cli import main
 def own_cache(tmp_path, monkeypatch):
     """Verdicts of planted kernels must not outlive a test."""
     monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def few_variants(monkeypatch):
+    """All of them are examined in bench/test_doctor.py."""
+    few = {name: VARIANTS[name] for name in ("mha", "gqa alibi")}
+    monkeypatch.setattr("packformer.bench.doctor.VARIANTS", few)
 
 
 def test_doctor_prints_json_and_succeeds(capsys):
@@ -34,6 +42,7 @@ def test_doctor_fails_where_a_kernel_is_wrong(monkeypatch, capsys):
     assert "wrong: sdpa on mha" in capsys.readouterr().out
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_absent_is_named(capsys):
     with pytest.raises(SystemExit):

@@ -16,10 +16,33 @@ from packformer.training import StepRecords, TrainingModule, adamw, constant
 from packformer.training.data_wait import DataWait
 
 CPU = torch.device("cpu")
+SECONDS_PER_STEP = 0.25
+
+
+class Clock:
+    """Time passes only when a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    for module in ("data_wait", "records"):
+        monkeypatch.setattr(f"packformer.training.{module}.time", clock)
+    return clock
 
 
 class Rows:
-    def __init__(self, seconds_per_row, number):
+    def __init__(self, clock, seconds_per_row, number):
+        self.clock = clock
         data = Copying(num_symbols=10).prepare()
         settings = PackingSettings(64)
         self.rows = PackedRows(data.train, settings, max_documents=8, seed=0, limit=number)
@@ -27,13 +50,20 @@ class Rows:
 
     def __iter__(self):
         for row in self.rows:
-            time.sleep(self.seconds_per_row)
+            self.clock.sleep(self.seconds_per_row)
             yield row
 
 
-def trained(seconds_per_row, seconds_per_validation_row=None):
+class TimedModule(TrainingModule):
+    def training_step(self, batch, batch_idx):
+        self.clock.sleep(SECONDS_PER_STEP)
+        return super().training_step(batch, batch_idx)
+
+
+def trained(clock, seconds_per_row, seconds_per_validation_row=None):
     model = GPT(11, 64, num_layers=1, width=16, num_heads=2, position=Rotary)
-    module = TrainingModule(model, adamw, partial(constant, num_steps=10), token_budget=25)
+    module = TimedModule(model, adamw, partial(constant, num_steps=10), token_budget=25)
+    module.clock = clock
     records = StepRecords()
     validates = seconds_per_validation_row is not None
     trainer = L.Trainer(
@@ -49,37 +79,36 @@ def trained(seconds_per_row, seconds_per_validation_row=None):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    validation = Rows(seconds_per_validation_row, 1) if validates else None
-    trainer.fit(module, Rows(seconds_per_row, 12), validation)
+    validation = Rows(clock, seconds_per_validation_row, 1) if validates else None
+    trainer.fit(module, Rows(clock, seconds_per_row, 20), validation)
     return records
 
 
-def test_slow_data_are_told_from_slow_steps():
-    slow = trained(0.1)
-    assert 0.5 < slow.data_wait <= 1
-    assert slow.latest["data/wait"] == pytest.approx(slow.data_wait, abs=0.3)
-    assert trained(0).data_wait < slow.data_wait / 2
+def test_slow_data_are_told_from_slow_steps(clock):
+    slow = trained(clock, 0.75)
+    assert slow.data_wait == pytest.approx(0.75)
+    assert slow.latest["data/wait"] == pytest.approx(0.75)
+    assert trained(clock, 0).data_wait == 0
 
 
-def test_only_the_time_between_two_steps_counts():
+def test_only_the_time_between_two_steps_counts(clock):
     wait = DataWait()
     wait.row_came()  # the first: nothing was done before
     assert wait.seconds == 0
     wait.step_ended(CPU)
-    time.sleep(0.05)
+    clock.sleep(0.5)
     wait.row_came()
-    assert wait.seconds >= 0.05
-    before = wait.seconds
-    time.sleep(0.05)  # a step
+    assert wait.seconds == 0.5
+    clock.sleep(0.5)  # a step
     wait.step_ended(CPU)
-    time.sleep(0.05)  # validation
+    clock.sleep(0.5)  # validation
     wait.forget()
     wait.row_came()
-    assert wait.seconds == before
+    assert wait.seconds == 0.5
 
 
-def test_validation_is_no_wait():
-    assert trained(0, seconds_per_validation_row=0.2).data_wait < 0.5
+def test_validation_is_no_wait(clock):
+    assert trained(clock, 0, seconds_per_validation_row=0.25).data_wait == 0
 
 
 @pytest.mark.gpu

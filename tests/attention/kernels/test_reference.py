@@ -71,6 +71,7 @@ def test_reference_answers_in_float64():
     assert out.dtype == torch.float64
 
 
+@pytest.mark.platform
 @pytest.mark.skipif(find_spec("xformers") is None, reason="xFormers is not installed")
 @pytest.mark.parametrize("lengths", [[7], [1, 5, 2], [3, 3, 1, 1]])
 @pytest.mark.parametrize("num_empty", [0, 2])

@@ -12,6 +12,7 @@ from packformer.attention.kernels.xformers import load_fmha
 needs_xformers = pytest.mark.skipif(find_spec("xformers") is None, reason="not installed")
 
 
+@pytest.mark.platform
 @needs_xformers
 def test_mask_object_has_the_layouts_boundaries():
     mask = PackedLayout.from_lengths([3, 1, 4], num_slots=6).block_diagonal_causal_mask()
@@ -20,6 +21,7 @@ def test_mask_object_has_the_layouts_boundaries():
     assert mask.k_seqinfo.seqstart_py == [0, 3, 4, 8]
 
 
+@pytest.mark.platform
 @needs_xformers
 def test_loading_leaves_no_trace_of_the_hidden_module():
     before = sys.modules.get("flash_attn", "absent")

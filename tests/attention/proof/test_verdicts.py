@@ -162,7 +162,7 @@ def keep_some(first):
 
 
 def test_processes_lose_none_of_each_others_verdicts():
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
         list(pool.map(keep_some, (16, 32, 48)))
     known = Verdicts("cpu")
     kept = [known.known(replace(VARIANT, head_dim=n + i)) for n in (16, 32, 48) for i in range(8)]
