@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from packformer.attention import KERNELS
 from packformer.data.settings import LONG_DOCUMENT_POLICIES
@@ -45,7 +47,7 @@ WRONG = {
     "trainer.max_steps=0": "trainer.max_steps (0) must be a whole number from 1 up",
     "experiment=gqa": "nothing of experiment is chosen yet, so it is added: write +experiment=gqa",
     "attention=gqq": "there is no attention=gqq: did you mean attention=gqa?",
-    "+atention=gqa": "there is no setting atention: did you mean attention?",
+    "+atention=gqa": "there is no setting atention: did you mean attention=gqa?",
     "seed=1,2": "a sweep over them needs -m",
     "data.path=a[1]": "write 'data.path=\"a[1]\"'",
     "callbacks.checkpoint.monitor=val/los": "callbacks.checkpoint.monitor (val/los) is not "
@@ -58,6 +60,19 @@ WRONG = {
     "loss_chunk=x": "loss_chunk (auto, or tokens) (x) must be a whole number from 1 up",
     "max_grad_norm=0": "max_grad_norm (0) must be a number above 0",
     "resume=null": "resume (null): give auto, never",
+    "resume=atuo": "there is no checkpoint atuo; did you mean resume=auto? Else give auto",
+    "resume=folder": "cannot go on with other settings: model.num_layers: 6 in the run, 4 now; "
+    "packing.lookahead: 8 in the run, 256 now; position.base: 1.0 in the run, 10000.0 now: repeat",
+    "--cgf": "there is no option --cgf: did you mean --cfg?",
+    "-cfg": "there is no option -cfg: did you mean --cfg?",
+    "--cfg=jb": "option --cfg/-c: invalid choice: 'jb' (choose from 'job', 'hydra', 'all')",
+    "=": "= names no setting: write NAME=VALUE, without spaces around =",
+    "data=text": "data.path is needed and not given: write data.path=my_texts (a file or folder)",
+    "name=${x}.txt": "name=${x}.txt refers to a setting x, and there is none: if it is meant as "
+    "text, write 'name=\"\\${x}.txt\"'",
+    "name=${oc.env:NONE_SUCH}": "refers to the environment variable NONE_SUCH, which is not set",
+    "trainer.devices=two": "trainer.devices (two) must be a number from 1 up, auto, -1 (all GPUs)",
+    "+trainer.max_time=1h": "trainer.max_time (1h) must be DAYS:HOURS:MINUTES:SECONDS: write",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
 }
 
@@ -77,6 +92,13 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
                     code = end.code
             print(code, told.getvalue().strip())
     """
+    with initialize_config_module("packformer.conf", version_base="1.3"):
+        other = compose(
+            "config", ["model.num_layers=6", "packing.lookahead=8", "position.base=1.0"]
+        )
+    (tmp_path / "folder" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "folder" / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "folder" / "config.yaml").write_text(OmegaConf.to_yaml(other, resolve=True))
     command = [sys.executable, "-c", script, *WRONG]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()

@@ -174,7 +174,7 @@ def test_what_only_a_gpu_has_is_refused_without_one(
         ("+experiment=gqq", "no experiment=gqq: did you mean +experiment=gqa? There are alibi, "),
         ("model.depth=3", "there is no setting model.depth: model has activation_checkpointing, "),
         ("attention=gqq", "there is no attention=gqq: did you mean attention=gqa?"),
-        ("data=text", "data.path: Missing mandatory value"),
+        ("data=text", "data.path is needed and not given: write data.path=my_texts (a file or"),
     ],
 )
 def test_an_unknown_choice_is_one_line(train: Callable, argument: str, message: str) -> None:
@@ -268,7 +268,7 @@ def test_help_and_config_need_no_training(train: Callable) -> None:
 def test_a_misspelled_group_is_refused_with_what_was_meant(train: Callable, tmp_path: Path) -> None:
     done = train("+atention=gqa")
     assert done.code == 1
-    assert done.err.strip() == "error: there is no setting atention: did you mean attention?"
+    assert done.err.strip() == "error: there is no setting atention: did you mean attention=gqa?"
     assert not list(tmp_path.glob("runs/*"))
 
 

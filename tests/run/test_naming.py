@@ -18,20 +18,43 @@ from packformer.run.naming import folder_suffix
         ([], ""),
         (["+experiment=gqa", "logger=csv", "resume=auto", "hydra.job.num=1", "name=x"], ""),
         (["trainer.max_steps=50"], "_max_steps-50"),
-        (["data=text", "data.path=corpora/wiki"], "_data-text_path-corpora-wiki"),
-        (["data.path=/home/me/data/wiki/"], "_path-home-me-data-wiki"),
+        (["data=text", "data.path=corpora/wiki"], "_data-text_path-corpora-wiki-HASH"),
+        (["data.path=/home/me/data/wiki/"], "_path-home-me-data-wiki-HASH"),
         (
             ["data.path=/a/very/long/way/to/the/folder/of/texts"],
-            "_path-long-way-to-the-folder-of-texts",
+            "_path-long-way-to-the-folder-of-texts-HASH",
         ),
-        (["data.path=[a b,c]"], "_path-a_b-c"),
+        (["data.path=[a b,c]"], "_path-a_b-c-HASH"),
         (["data.path=東京"], "_path-東京"),
-        (["~callbacks.records"], ""),
-        (["~data.seed"], "_seed-"),
+        (["~callbacks.records"], "_records-null"),
+        (["callbacks.records=null"], "_records-null"),
+        (["callbacks.records.peak_tflops=null"], ""),
+        (["~data.seed"], "_seed-null"),
     ],
 )
 def test_a_folder_tells_what_the_command_line_changed(overrides: list[str], suffix: str) -> None:
-    assert folder_suffix(overrides, "RunMode.RUN") == suffix
+    found = folder_suffix(overrides, "RunMode.RUN")
+    assert re.fullmatch(re.escape(suffix).replace("HASH", "[0-9a-f]{6}"), found)
+
+
+def test_different_values_have_different_names() -> None:
+    """Also those that differ in characters alone that a folder's name cannot hold."""
+    values = [
+        '"a=b"',
+        '"a,b"',
+        '"a{b"',
+        "a/b",
+        "/a/b",
+        "a-b",
+        "a_b",
+        '"a b"',
+        "[a,b]",
+        "a.b",
+        "A/b",
+    ]
+    names = {folder_suffix([f"data.path={value}"], "RunMode.RUN") for value in values}
+    assert len(names) == len(values)
+    assert "_path-a-b" in names, "what needs no replacement has no hash"
 
 
 def test_in_a_sweep_it_tells_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +76,7 @@ def test_any_overrides_make_a_folder_of_bounded_length(tmp_path: Path) -> None:
         suffix = folder_suffix(overrides, "RunMode.RUN")
         assert len(suffix) <= 64
         assert re.fullmatch(r"[\w.-]*", suffix)
-        if len(suffix) == 64:  # cut: a hash tells what is missing
+        if len(suffix) == 64 or "/" in "".join(overrides):  # a hash tells what is missing
             assert found.setdefault(suffix, overrides) == overrides
         (tmp_path / f"x{suffix}").mkdir(exist_ok=True)
 

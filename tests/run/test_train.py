@@ -37,6 +37,7 @@ def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_p
     ):
         assert words in done.out
     (folder,) = (tmp_path / "runs").iterdir()
+    assert done.out.replace("\n", "").count(str(folder)) == 1, "told once at the end"
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["attention"]["num_kv_heads"] == 2
     assert "${" not in (folder / "config.yaml").read_text()

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from packformer.run.hints import no_setting
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
-from packformer.run.resume import find_checkpoint
+from packformer.run.resume import find_checkpoint, refuse_other_settings
 from packformer.run.trainer_settings import check_trainer_settings
-from packformer.settings import as_text, check_known, check_number, check_whole
+from packformer.settings import as_text, check_number, check_whole
 
 SETTINGS = (
     *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
@@ -55,7 +56,9 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
         ValueError: naming the setting, and what may have been meant.
     """
     check_name(settings.get("name"))
-    check_known(settings, SETTINGS)
+    for name, value in settings.items():
+        if name not in SETTINGS:
+            raise ValueError(no_setting(name, str(value)))
     check_trainer_settings(settings["trainer"])
     for key, choices in CHOICES.items():
         _check_choice(key, settings, choices)
@@ -63,7 +66,9 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     if settings["resume"] is None:
         raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
     if settings["resume"] != "auto":
-        find_checkpoint(str(settings["resume"]), Path(), {})
+        checkpoint = find_checkpoint(str(settings["resume"]), Path(), {})
+        if checkpoint is not None:
+            refuse_other_settings(checkpoint, dict(settings))
     check_whole("seed", settings["seed"], at_least=0)
     if settings["loss_chunk"] != "auto":
         check_whole("loss_chunk (auto, or tokens)", settings["loss_chunk"], at_least=1)

@@ -32,20 +32,22 @@ def draw_loss_curve(folder: Path, title: str) -> Path | None:
     for name, points in series.items():
         if points:
             steps, losses = zip(*points, strict=True)
-            axes.plot(steps, losses, label=name.replace("/", " "), **styles[name])
-    if series["val/loss"]:
-        step, loss = series["val/loss"][-1]
-        axes.annotate(
-            f"{loss:.3f}",
-            (step, loss),
-            textcoords="offset points",
-            xytext=(0, 8),
-            ha="right",
-            color="#d1495b",
-        )
+            alone = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
+            axes.plot(steps, losses, label=name.replace("/", " "), **{**styles[name], **alone})
+    last = "val/loss" if series["val/loss"] else "train/loss"
+    axes.annotate(
+        f"{series[last][-1][1]:.3f}",
+        (1, series[last][-1][1]),
+        xycoords=axes.get_yaxis_transform(),  # beside the axes, where no curve runs
+        textcoords="offset points",
+        xytext=(4, 0),
+        va="center",
+        color=styles[last]["color"],
+        annotation_clip=False,
+    )
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
     axes.set_title("\n".join(wrap(title, 78)), fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

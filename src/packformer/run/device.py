@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
+from lightning.pytorch.strategies import StrategyRegistry
+
+from packformer.run.nearest import nearest
 
 _UNKNOWN_MEMORY = 8 * 2**30
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
@@ -47,6 +50,19 @@ def num_devices(devices: Any, accelerator: str) -> int:
         return len(kind.get_parallel_devices(kind.parse_devices(asked)))
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"trainer.devices ({devices}): {error}") from error
+
+
+def check_strategy(strategy: Any) -> None:
+    """Refuses the name of a strategy that Lightning does not have.
+
+    Raises:
+        ValueError: naming it, and what may have been meant.
+    """
+    known = ["auto", *StrategyRegistry.available_strategies()]
+    if isinstance(strategy, str) and strategy not in known:
+        near = nearest(strategy, known)
+        meant = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"trainer.strategy ({strategy}) is none of Lightning's: {meant}")
 
 
 def memory_bytes(accelerator: str) -> int:

@@ -13,6 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from packformer.run.hints import explain
+from packformer.run.references import explain_reference
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 """What packformer, Hydra and OmegaConf raise for input they cannot use."""
@@ -44,7 +45,9 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     message = _of_loader_process(str(error)).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:
         return "the Optuna sweeper is not installed: pip install 'packformer[optuna]'"
-    if isinstance(error, HydraException) and (hint := explain(message, overrides)):
+    if isinstance(error, HydraException | ValueError) and (hint := explain(message, overrides)):
+        return hint
+    if isinstance(error, OmegaConfBaseException) and (hint := explain_reference(error, overrides)):
         return hint
     if isinstance(error, OmegaConfBaseException):
         message = message.splitlines()[0]

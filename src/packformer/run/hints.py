@@ -100,14 +100,24 @@ def _keys(overrides: list[str]) -> list[str]:
 def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
     name = _name(found[1])
     known = _known(overrides)
+    return _meant_by(name, _value(name, overrides), known)
+
+
+def no_setting(name: str, value: str) -> str:
+    """What was meant by a setting of this name, which there is not."""
+    return _meant_by(name, value, _known([]))
+
+
+def _meant_by(name: str, value: str, known: _Known) -> str:
     if name in known.groups:
-        value = _value(name, overrides)
         return f"nothing of {name} is chosen yet, so it is added: write +{name}={value}"
     group, _, last = name.partition(".")
     if group == "trainer" and last in PASSED_ON:
-        return f"{name} is not set yet, so it is added: write +{name}={_value(name, overrides)}"
+        return f"{name} is not set yet, so it is added: write +{name}={value}"
     if group == "trainer" and last in INSTEAD:
         return f"{name} cannot be set: {INSTEAD[last]}"
+    if meant := _group_meant(name, value, known):
+        return f"there is no setting {name}: did you mean {meant}?"
     elsewhere = _keys_elsewhere(name, known)
     if name in elsewhere:
         return f"{name} is a setting of {' and '.join(elsewhere[name])}: choose it too"
@@ -120,6 +130,32 @@ def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
     siblings = [k.rpartition(".")[2] for k in known.keys if place and k.rpartition(".")[0] == place]
     shown = ", ".join(k for k in siblings if not k.startswith("_"))
     return f"there is no setting {name}: {f'{place} has {shown}' if shown else _ALL}"
+
+
+def _group_meant(name: str, value: str, known: _Known) -> str | None:
+    """``+experiment=gqa`` for ``exp=gqa``, ``scheduler=cosine`` for ``schedule=cos``, ``data=text``
+    for ``corpus=text``; None if no group was meant."""
+    if "." in name:
+        return None
+    exact = [group for group, choices in known.groups.items() if value in choices]
+    shorter = [group for group in known.groups if group.startswith(name)]
+    similar = nearest(name, known.groups)
+    candidates = [*exact, *shorter, *([similar] if similar in known.groups else [])]
+    if not candidates:
+        return None
+    group = max(candidates, key=lambda g: (g in shorter or g == similar, candidates.count(g)))
+    plus = "+" * (group in known.added)
+    choices = known.groups[group]
+    choice = value if value in choices else nearest(value, choices) or _begun(value, choices)
+    if choice is not None:
+        return f"{plus}{group}={choice}"
+    return f"{plus}{group}" if group in shorter or group == similar else None
+
+
+def _begun(value: str, choices: Sequence[str]) -> str | None:
+    """The only choice that begins with ``value``."""
+    found = [choice for choice in choices if value and choice.startswith(value)]
+    return found[0] if len(found) == 1 else None
 
 
 def _keys_elsewhere(name: str, known: _Known) -> dict[str, list[str]]:
@@ -140,7 +176,7 @@ def _no_choice(found: re.Match[str], overrides: Sequence[str]) -> str:
     group, choice = found[1], found[2]
     options = found[3].split()
     plus = "+" * any(o.startswith(f"+{group}=") for o in overrides)
-    near = nearest(choice, options)
+    near = nearest(choice, options) or _begun(choice, options)
     meant = f"did you mean {plus}{group}={near}? There" if near else "there"
     return f"there is no {group}={choice}: {meant} are {', '.join(options)}"
 
@@ -162,7 +198,23 @@ def _no_override(found: re.Match[str], overrides: Sequence[str]) -> str:
     if chosen:
         plus = "+" * (chosen[0] in known.added)
         return f"{given} is no setting: did you mean {plus}{chosen[0]}={given}?"
+    before = list(overrides)[: list(overrides).index(given)] if given in overrides else []
+    name, separator, start = before[-1].partition("=") if before else ("", "", "")
+    if separator and "-" not in name:
+        written = shown_override(name, f"{start} {given}")
+        return (
+            f"{given} is no setting: write NAME=VALUE; a value with a space needs quotes: {written}"
+        )
     return f"{given} is no setting: write NAME=VALUE"
+
+
+def _no_word(found: re.Match[str], overrides: Sequence[str]) -> str | None:
+    groups = _known([]).groups
+    for override in overrides:
+        group, value = _name(override), _choice(override)
+        if group in groups and value not in groups[group]:
+            return f"there is no {group}={value}: there are {', '.join(groups[group])}"
+    return None
 
 
 def _without_plus(found: re.Match[str], overrides: Sequence[str]) -> str:
@@ -174,7 +226,7 @@ def _value(name: str, overrides: Sequence[str]) -> str:
     return next((_choice(o) for o in overrides if _name(o) == name), "...")
 
 
-_ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str]] = {
+_ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str | None]] = {
     r"Could not override '(.+?)'": _no_setting,
     r"Could not delete from config. '(.+?)' does not exist": _no_setting,
     r"Could not find '([\w/]+)/([^/']*)'\s+Available options in '[^']+':(.*?)(?:Config search|$)": (
@@ -185,5 +237,6 @@ _ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str]] = {
     r"force-add of config groups is not supported: '\+\+(.+?)=": _without_plus,
     r"Ambiguous value for argument '(.+?)'\n": _several,
     r"Error parsing override '(.+?)'\s+missing EQUAL": _no_override,
+    r"Config group override must be a string or a list": _no_word,
     r"LexerNoViableAltException: ([^\n]+?)\n": _no_override,
 }

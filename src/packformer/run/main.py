@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
+_EXAMPLES = {"data.path": "my_texts (a file or folder)"}  # of values that have to be given
 _failures: list[str] = []
 _command: list[str] = []
 
@@ -53,7 +54,7 @@ def _job(config: DictConfig) -> float:
         if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep):
             raise
         kind = "" if expected else f"{type(error).__name__}: "
-        _failures.append(kind + one_line(error))
+        _failures.append(kind + one_line(error, list(hydra_config.overrides.task)))
         if in_sweep and folder.is_dir():
             write_failure(folder, run_name(config), _failures[-1])
         hint = f" (traceback: {place})" if place else ""
@@ -62,6 +63,9 @@ def _job(config: DictConfig) -> float:
 
 
 def _check(config: DictConfig) -> None:
+    for name in sorted(OmegaConf.missing_keys(config)):
+        example = _EXAMPLES.get(name, "VALUE")
+        raise ValueError(f"{name} is needed and not given: write {name}={example}")
     check_configuration(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN and hydra_config.sweeper.get("params"):

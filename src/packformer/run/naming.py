@@ -30,8 +30,10 @@ _DIGITS = 6  # of a hash that stands for what was cut off
 
 def run_name(config: DictConfig) -> str:
     """The experiment and what the command line changed of it: at most 128 characters."""
-    words = [f"{key}={_short(value)}" for key, value in _told(HydraConfig.get().overrides.task)]
-    return _cut(" ".join([str(config.name), *words]), _IN_NAME)
+    told = _told(HydraConfig.get().overrides.task)
+    words = [f"{key}={_short(value)}" for key, value in told]
+    lost = any(_short(value) != _plain(value) for _, value in told)
+    return _cut(" ".join([str(config.name), *words]), _IN_NAME, _source(told), lost=lost)
 
 
 def folder_suffix(overrides: Sequence[str], mode: object) -> str:
@@ -43,8 +45,11 @@ def folder_suffix(overrides: Sequence[str], mode: object) -> str:
     """
     if "MULTIRUN" in str(mode):
         overrides = [override for override in overrides if override not in sys.argv]
-    words = [f"_{key.rpartition('.')[2]}-{_short(value)}" for key, value in _told(overrides)]
-    return _cut(re.sub(r"[^\w.-]+", "-", "".join(words)), _IN_FOLDER)
+    told = _told(overrides)
+    exact = "".join(f"_{key.rpartition('.')[2]}-{value}" for key, value in told)
+    short = "".join(f"_{key.rpartition('.')[2]}-{_short(value).strip('/')}" for key, value in told)
+    shown = re.sub(r"[^\w.-]+", "-", short)
+    return _cut(shown, _IN_FOLDER, _source(told), lost=shown != exact)
 
 
 def register_folder_suffix() -> None:
@@ -54,23 +59,39 @@ def register_folder_suffix() -> None:
 
 def _told(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Keys and values of what belongs into a name; of a key given twice the last value."""
-    pairs = [override.lstrip("+~").partition("=") for override in overrides]
-    last = {key: value for key, _, value in pairs}
-    return [(key, value) for key, value in last.items() if key.split(".")[0] not in _NOT_IN_NAME]
+    last = {}
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        last[key] = "null" if override.startswith("~") else value
+    return [(key, value) for key, value in last.items() if _is_told(key, value)]
+
+
+def _is_told(key: str, value: str) -> bool:
+    without_callback = key.startswith("callbacks.") and key.count(".") == 1 and value == "null"
+    return without_callback or key.split(".")[0] not in _NOT_IN_NAME
+
+
+def _source(told: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{key}={value}" for key, value in told)
+
+
+def _plain(value: str) -> str:
+    return value.rstrip("/")
 
 
 def _short(value: str) -> str:
     """The end of ``value``, of a path as many of its last parts as fit."""
-    plain = re.sub(r"\s+", "_", value.strip("[]{}'\"/ "))
+    plain = re.sub(r"\s+", "_", _plain(value.strip("[]{}'\" ")))
     while len(plain) > _OF_VALUE and "/" in plain:
         plain = plain.partition("/")[2]
     return plain[-_OF_VALUE:]
 
 
-def _cut(text: str, length: int) -> str:
-    if len(text) <= length:
+def _cut(text: str, length: int, source: str, *, lost: bool) -> str:
+    """``text``, with a hash of ``source`` at its end if it does not tell all of it or is cut."""
+    if len(text) <= length and not lost:
         return text
-    digest = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
+    digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
     return f"{text[: length - _DIGITS - 1]}-{digest}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from hydra._internal.utils import get_args_parser
 
 from packformer.run.grammar import parse, read_value
+from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 
 _TEXT = (
@@ -19,12 +21,36 @@ _QUOTES = ('"', "'")
 
 
 def settings_last(arguments: Sequence[str]) -> list[str]:
-    """The same arguments in an order that Hydra takes: it refuses settings behind an option."""
-    settings = get_args_parser().parse_intermixed_args(arguments).overrides
+    """The same arguments in an order that Hydra takes: it refuses settings behind an option.
+
+    Raises:
+        ValueError: if an option is none of Hydra's.
+    """
+    settings = _read(arguments)
     options = list(arguments)
     for setting in settings:
         options.remove(setting)
     return [*options, *settings]
+
+
+def _read(arguments: Sequence[str]) -> list[str]:
+    """The settings among ``arguments``, of which the options are checked."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    options = [option for action in parser._actions for option in action.option_strings]
+    for word in arguments:
+        one_dash = re.match(r"-\w\w", word) and word not in options
+        if one_dash and (near := nearest(f"-{word}", options)):
+            raise ValueError(f"there is no option {word}: did you mean {near}?")
+    try:
+        read, unknown = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"option {error.argument_name}: {error.message}") from error
+    if unknown:
+        near = nearest(unknown[0].partition("=")[0], options)
+        meant = f"did you mean {near}?" if near else "`packformer train --hydra-help` shows all"
+        raise ValueError(f"there is no option {unknown[0]}: {meant}")
+    return list(read.overrides)
 
 
 def refuse_altered_text(overrides: Iterable[str]) -> None:
@@ -41,7 +67,9 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
     for override in overrides:
         name, separator, value = override.partition("=")
         if separator and not name.lstrip("+~"):
-            raise ValueError(f"{override} names no setting: write NAME=VALUE")
+            raise ValueError(
+                f"{override} names no setting: write NAME=VALUE, without spaces around ="
+            )
         if not separator or parse(f"{name}=x") is None:  # no setting: Hydra says so
             continue
         if parse(override) is None:

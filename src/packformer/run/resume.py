@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ SUMMARY_FILE = "summary.json"
 _NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
+_PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
+_NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
+_ABSENT = object()
 _TOLD = 6  # differences of a configuration, at most
 _DECIDED = "PACKFORMER_RESUME_FROM"
 
@@ -53,10 +57,79 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         path = path / LAST_CHECKPOINT
     if not path.is_file():
         raise ValueError(
-            f"resume={resume}: there is no checkpoint {path}; give auto, never, a run folder or a "
-            ".ckpt file"
+            f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give auto, never, a "
+            "run folder or a .ckpt file"
         )
     return path
+
+
+def _meant(resume: str) -> str:
+    """A word, or a run or checkpoint beside it, that ``resume`` is a slip of."""
+    folder = Path(resume).expanduser().parent
+    beside = [
+        str(path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix == ".ckpt" or (path / LAST_CHECKPOINT).is_file()
+    ]
+    near = get_close_matches(resume, ["auto", "never", *beside], n=1)
+    return f"did you mean resume={near[0]}? Else " if near else ""
+
+
+def refuse_other_settings(checkpoint: Path, config: dict[str, Any]) -> None:
+    """Refuses, before data are read, settings that the run of ``checkpoint`` cannot go on with.
+
+    Args:
+        checkpoint: to go on from.
+        config: the resolved configuration of this run.
+
+    Raises:
+        ValueError: naming every setting of model, optimizer and rows that differs, if one of them
+            decides what the weights or rows are. Data may lie elsewhere: they are compared once
+            they are read.
+    """
+    different = identity_differences(checkpoint, config)
+    decisive = (*_PART_OF_CHECKPOINT, *_NEVER_THE_SAME_ROWS)
+    if any(_is_part(key, decisive) for key, _, _ in different):
+        raise ValueError(other_settings(checkpoint, different))
+
+
+def identity_differences(
+    checkpoint: Path, config: dict[str, Any]
+) -> list[tuple[str, object, object]]:
+    """Settings that weights or rows depend on and that differ, with the value of the run and now;
+    none if the checkpoint lies in no run folder."""
+    folder = run_folder(checkpoint)
+    if folder is None:
+        return []
+    parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS)
+    return [
+        difference
+        for difference in _differences(_read(folder / CONFIG_FILE), config)
+        if _is_part(difference[0], parts) and difference[0] not in _SAME_WEIGHTS
+    ]
+
+
+def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]) -> str:
+    """``model.num_layers: 4 in the run, 6 now``, and what to do."""
+    told = [
+        f"{key}: {_shown(former)} in the run, {_shown(new)} now" for key, former, new in different
+    ]
+    return (
+        f"{checkpoint} cannot go on with other settings: {'; '.join(told)}: repeat the run's, or "
+        "leave resume out to start a new run"
+    )
+
+
+def _is_part(key: str, parts: tuple[str, ...]) -> bool:
+    return any(key == part or key.startswith(f"{part}.") for part in parts)
+
+
+def _shown(value: object) -> str:
+    if value is _ABSENT:
+        return "absent"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def run_folder(checkpoint: Path) -> Path | None:
@@ -74,14 +147,14 @@ def identity_of(config: dict[str, Any]) -> dict[str, Any]:
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
     """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
     differences = _differences(_read(folder / CONFIG_FILE), config)
-    return [f"{key}: {former} -> {new}" for key, former, new in differences]
+    return [f"{key}: {_shown(former)} -> {_shown(new)}" for key, former, new in differences]
 
 
-def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
     """Settings that are not the same, with both values."""
     one, other = _flat(_identity(former)), _flat(_identity(new))
     return [
-        (key, one.get(key), other.get(key))
+        (key, one.get(key, _ABSENT), other.get(key, _ABSENT))
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
@@ -129,7 +202,9 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
         return f"there is no unfinished run in {output_dir}"
     newest = max(stopped, key=lambda folder: (folder / LAST_CHECKPOINT).stat().st_mtime)
     differences = _differences(others[newest], config)
-    told = [f"{key} {former} (here {new})" for key, former, new in differences[:_TOLD]]
+    told = [
+        f"{key} {_shown(former)} (here {_shown(new)})" for key, former, new in differences[:_TOLD]
+    ]
     if len(differences) > _TOLD:
         told.append(f"{len(differences) - _TOLD} more differences")
     return f"the newest unfinished run, in {newest}, has {', '.join(told)}"

@@ -91,15 +91,22 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("attention", summary["kernel"])
     table.add_row("time in all", "{}:{:02d}".format(*divmod(round(summary["seconds"]), 60)))
-    table.add_row("run folder", str(folder))
     console = Console(highlight=False)
     console.print(table)
+    console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
+    for file, what in _files(folder):
+        console.print(f"  {file:<12} {what}", soft_wrap=True, markup=False)
+    if not (folder / "metrics.csv").exists():
+        console.print("  no metrics.csv, no loss.png: nothing was recorded (callbacks.records)")
+
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """What a finished run left there, and what it is."""
     checkpoints = sorted(file.name for file in folder.glob("checkpoints/*.ckpt"))
-    for file, what in (
+    listed = (
         ("loss.png", "loss curve"),
         ("metrics.csv", "metrics"),
         ("checkpoints", " and ".join(checkpoints)),
         ("config.yaml", "resolved configuration"),
-    ):
-        if (folder / file).exists():
-            console.print(f"  {folder / file}  ({what})", soft_wrap=True)
+    )
+    return [(file, what) for file, what in listed if (folder / file).exists()]

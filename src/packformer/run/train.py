@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from packformer.attention import select_kernel
 from packformer.data import PackedDataModule
+from packformer.model import GPT
 from packformer.run import wandb
 from packformer.run.build import (
     build_data,
@@ -29,7 +30,12 @@ from packformer.run.build import (
 )
 from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.curve import draw_loss_curve
-from packformer.run.device import num_devices, resolve_accelerator, resolve_precision
+from packformer.run.device import (
+    check_strategy,
+    num_devices,
+    resolve_accelerator,
+    resolve_precision,
+)
 from packformer.run.folder import write_records
 from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
@@ -42,14 +48,16 @@ from packformer.run.resume import (
     SUMMARY_FILE,
     changed_settings,
     find_checkpoint,
+    identity_differences,
     identity_of,
+    other_settings,
     run_folder,
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
-from packformer.training.checkpoint import check_checkpoint
+from packformer.training.checkpoint import OtherTraining, check_checkpoint
 from packformer.training.module import DTYPES
 
 log = logging.getLogger(__name__)
@@ -89,6 +97,7 @@ def train(config: DictConfig) -> float:
         config.trainer.get("num_nodes", 1),
         in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN,
     )
+    check_strategy(config.trainer.get("strategy"))
     check_loggers(config.get("logger"))
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
 
@@ -104,7 +113,7 @@ def train(config: DictConfig) -> float:
     identity = identity_of(plain)
     resumed_step = None
     if checkpoint is not None:
-        resumed_step = check_checkpoint(checkpoint, model, data.stream, identity)
+        resumed_step = _check_checkpoint(checkpoint, model, data, plain)
     module = build_module(config, model, data, accelerator, precision, identity)
 
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
@@ -155,6 +164,19 @@ def train(config: DictConfig) -> float:
         if lock is not None:
             lock.release()
     return metrics[config.objective]
+
+
+def _check_checkpoint(
+    checkpoint: Path, model: GPT, data: PackedDataModule, config: dict[str, Any]
+) -> int:
+    """The step it was saved at; what differs is told by the names of settings, where it is one."""
+    try:
+        return check_checkpoint(checkpoint, model, data.stream, identity_of(config))
+    except OtherTraining as error:
+        different = identity_differences(checkpoint, config)
+        if different:
+            raise ValueError(other_settings(checkpoint, different)) from error
+        raise
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,8 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer.{name} ({value}) cannot be set: {INSTEAD[name]}")
         if name not in PASSED_ON and name not in OWN:
             raise ValueError(f"there is no setting trainer.{name}{_meant(name)}")
+    _check_devices(trainer.get("devices", 1))
+    _check_max_time(trainer.get("max_time"))
     check_whole("trainer.num_nodes", trainer.get("num_nodes", 1), at_least=1)
     _check_one_of("detect_anomaly", trainer, (True, False))
     _check_one_of("deterministic", trainer, (True, False, "warn"))
@@ -99,6 +102,34 @@ def check_steps(trainer: Mapping[str, Any]) -> None:
     """
     for name in _STEP_COUNTS:
         check_whole(f"trainer.{name}", trainer[name], at_least=1)
+
+
+def _check_devices(devices: Any) -> None:
+    """Refuses what no machine has; how many there are is known once torch is imported."""
+    listed = devices.split(",") if isinstance(devices, str) else devices
+    listed = listed if isinstance(listed, list) else [listed]
+    numbers = [str(number).strip() for number in listed]
+    only = numbers[0] if len(numbers) == 1 else None
+    is_list = isinstance(devices, list) or only is None
+    if isinstance(devices, bool) or not (
+        devices == "auto"
+        or (not is_list and (only == "-1" or (str(only).isdecimal() and only != "0")))
+        or (is_list and numbers and all(number.isdecimal() for number in numbers))
+    ):
+        raise ValueError(
+            f"trainer.devices ({devices}) must be a number from 1 up, auto, -1 (all GPUs) or a "
+            "list of GPUs, [0,1]"
+        )
+
+
+def _check_max_time(value: Any) -> None:
+    """Lightning reads days, hours, minutes and seconds, or a dictionary of such words."""
+    if value is None or isinstance(value, dict) or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(value)):
+        return
+    raise ValueError(
+        f"trainer.max_time ({value}) must be DAYS:HOURS:MINUTES:SECONDS: "
+        "write +trainer.max_time=00:12:00:00 for twelve hours"
+    )
 
 
 def _check_one_of(name: str, trainer: Mapping[str, Any], choices: tuple[bool | str, ...]) -> None:

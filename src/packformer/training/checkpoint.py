@@ -12,6 +12,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 
+class OtherTraining(ValueError):
+    """A checkpoint that is whole, of a training with another model, settings or rows."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, to the disk, and then renames: a kill leaves the old one."""
 
@@ -49,8 +53,9 @@ def check_checkpoint(
         The optimizer step it was saved at.
 
     Raises:
-        ValueError: if it is missing, truncated or damaged, not packformer's, or of another model,
-            or of other settings, or if its data position is one in another stream.
+        ValueError: if it is missing, truncated or damaged, or not packformer's.
+        OtherTraining: if it is of another model or of other settings, or if its data position is
+            one in another stream.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
@@ -68,14 +73,14 @@ def check_checkpoint(
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
-            raise ValueError(
+            raise OtherTraining(
                 f"checkpoint {path} is of another model: {name} has shape {saved.get(name)} "
                 f"there and {wanted.get(name)} here"
             )
     for name, value in {**identity, **stream}.items():
         if settings.get(name) != value:
             what = "on other rows" if name in stream else "with other settings"
-            raise ValueError(
+            raise OtherTraining(
                 f"checkpoint {path} was trained {what}: {name} was {settings.get(name)} there and "
                 f"is {value} here; repeat the run's settings, or start a new one"
             )
