@@ -52,7 +52,7 @@ def test_what_is_not_known_is_refused(capsys, arguments):
 
 
 def test_help_lists_every_command_and_imports_no_work_of_any():
-    heavy = ("torch", "numpy", "rich", "packformer.run", "packformer.bench", "packformer.data")
+    heavy = ("torch", "numpy", "rich", "packformer.run", "packformer.attention", "packformer.data")
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({heavy})); "
         "from packformer.cli import main; main(['--help'])"

@@ -1,0 +1,25 @@
+"""A configuration outside of ``python -m train``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from packformer.run.errors import USER_ERRORS, one_line
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that ``python -m train`` would make of these overrides, resolved.
+
+    Raises:
+        ValueError: if there is none; says why.
+    """
+    try:
+        with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
+            config = hydra.compose("config", list(overrides))
+        OmegaConf.resolve(config)
+    except USER_ERRORS as error:
+        raise ValueError(one_line(error)) from error
+    return config

@@ -1,0 +1,50 @@
+"""``packformer inspect``."""
+
+from __future__ import annotations
+
+import argparse
+
+from packformer.tools.document_arguments import packing
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds the command, with its arguments."""
+    parser = commands.add_parser(
+        "inspect",
+        help="show the documents of token shards, or a packed row of them",
+        description="Documents of a corpus decoded; with --row a packed row, its boundaries, and "
+        "what is predicted.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("path", help="folder or URL of a corpus made by `packformer prepare`")
+    parser.add_argument("--split", choices=("train", "validation"), default="train")
+    parser.add_argument("--document", type=int, default=0, help="number of the first")
+    parser.add_argument("--count", type=int, default=3, help="documents to show")
+    parser.add_argument("--characters", type=int, default=300, help="of each document, at most")
+    parser.add_argument("--row", type=int, help="number of a packed row to show instead")
+    parser.add_argument("--row-length", type=int, default=1024, help="tokens of a row")
+    parser.add_argument("--max-document-length", type=int, help="in tokens")
+    parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of documents")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from packformer.settings import check_whole
+    from packformer.tools.inspect.decoded import inspect_documents, inspect_row
+
+    for name in ("count", "characters"):
+        check_whole(f"--{name}", getattr(options, name), at_least=1)
+    if options.row is None:
+        inspect_documents(
+            options.path, options.split, options.document, options.count, options.characters
+        )
+        return
+    inspect_row(
+        options.path,
+        options.split,
+        packing(options),
+        options.row,
+        options.seed,
+        options.characters,
+    )

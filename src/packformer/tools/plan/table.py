@@ -1,0 +1,137 @@
+"""``packformer plan``: what packing saves on the user's own documents."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from packformer.data import PackingSettings
+from packformer.data.order import all_lengths
+from packformer.data.source import DataSet
+from packformer.settings import check_whole
+from packformer.tools.plan.costs import Cost, costs
+from packformer.tools.plan.picture import draw_plan
+
+_BINS = 16
+_BAR = 40  # characters
+_COLUMNS = (
+    *("kept", "full", "padding", "documents cut", "tokens dropped"),
+    *("attention flops", "speed"),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the model that the flops are counted for: matrices of ``12 L D^2 + V D`` weights.
+
+    Attributes:
+        num_layers: L.
+        width: D.
+        vocab_size: V.
+    """
+
+    num_layers: int = 12
+    width: int = 768
+    vocab_size: int = 50_304
+
+    @property
+    def weights(self) -> int:
+        """Of all matrices."""
+        return 12 * self.num_layers * self.width**2 + self.vocab_size * self.width
+
+
+def run_plan(
+    data: DataSet,
+    settings: PackingSettings,
+    sizes: Sizes,
+    batch: int,
+    folder: Path,
+) -> None:
+    """Prints a histogram and a table, and writes ``plan.csv`` and ``plan.png``.
+
+    Raises:
+        ValueError: if the data or a number cannot be used.
+    """
+    check_whole("batch", batch, at_least=1)
+    splits = data.prepare()
+    lengths = np.concatenate([all_lengths(splits.train), all_lengths(splits.validation)])
+    found = costs(lengths, settings, batch=batch)
+    console = Console(width=130)
+    console.print(splits.description, highlight=False)
+    _print_histogram(lengths, console)
+    ours = found[-1].flops_per_token(sizes.weights, sizes.width, sizes.num_layers)
+    rows = [_row(cost, sizes, ours) for cost in found]
+    _print(rows, settings, sizes, console)
+    if any(cost.estimated for cost in found):
+        console.print("  fill of packed rows: that of the first ones")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "plan.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    draw_plan(lengths, found, settings.row_length, settings.max_seqlen, folder / "plan.png")
+    console.print(f"  {folder}", soft_wrap=True)
+
+
+def _row(cost: Cost, sizes: Sizes, ours: float) -> dict[str, str | int | float]:
+    flops = cost.flops_per_token(sizes.weights, sizes.width, sizes.num_layers)
+    return {
+        "way": cost.name,
+        "kept": cost.kept,
+        "fill": cost.fill,
+        "padding": cost.computed - cost.useful,
+        "documents_cut": cost.cut,
+        "tokens_dropped": cost.dropped,
+        "attention_pairs": cost.pairs,
+        "attention_flops": 12 * sizes.width * sizes.num_layers * cost.pairs,
+        "flops_per_token": flops,
+        "relative_speed": ours / flops,
+    }
+
+
+def _print_histogram(lengths: NDArray[np.int64], console: Console) -> None:
+    edges = np.unique(np.geomspace(1, lengths.max() + 1, _BINS + 1).round().astype(np.int64))
+    counts, _ = np.histogram(lengths, edges)
+    console.print(
+        f"{len(lengths):,} documents, {lengths.sum():,} tokens: median {np.median(lengths):,.0f}, "
+        f"mean {np.mean(lengths):,.0f}, longest {lengths.max():,}",
+        highlight=False,
+    )
+    wide, many = len(f"{lengths.max():,}"), len(f"{counts.max():,}")
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        bar = "█" * round(_BAR * count / counts.max())
+        span = f"{low:>{wide},} to {high - 1:>{wide},} tokens"
+        console.print(f"  {span} {count:>{many},} {bar}", highlight=False)
+
+
+def _print(
+    rows: list[dict[str, str | int | float]],
+    settings: PackingSettings,
+    sizes: Sizes,
+    console: Console,
+) -> None:
+    table = Table(
+        title=f"rows of {settings.row_length:,} tokens, documents of at most "
+        f"{settings.max_seqlen:,}; speed: kept tokens by flops, {sizes.num_layers} layers of "
+        f"{sizes.width}",
+        title_justify="left",
+    )
+    table.add_column("", no_wrap=True)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["way"]),
+            f"{row['kept']:.2%}",
+            f"{row['fill']:.2%}",
+            *(f"{row[name]:,}" for name in ("padding", "documents_cut", "tokens_dropped")),
+            f"{row['attention_flops']:.2e}",
+            f"{row['relative_speed']:.2f}",
+        )
+    console.print(table)

@@ -1,0 +1,32 @@
+"""``packformer prepare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from packformer.tools.document_arguments import add_preparation, preparation
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds the command, with its arguments."""
+    parser = commands.add_parser(
+        "prepare",
+        help="turn text into token shards",
+        description="Text files, folders of them, .jsonl, .json, .csv, .tsv (also .gz, .zst, "
+        ".bz2, .xz), .parquet, the standard input (-) or a data set of the Hugging Face hub "
+        "(hf:NAME[@CONFIG][:SPLIT]) to token shards for data=shards. Stopped, the same command "
+        "goes on after the last finished shard.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_preparation(parser)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the corpus")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from packformer.tools.prepare.progress import run_prepare
+
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"--output ({options.output}) must be a folder")
+    run_prepare(preparation(options, options.output))

@@ -1,0 +1,69 @@
+"""``packformer bench step``, from end to end on CPU."""
+
+import csv
+
+import pytest
+
+from packformer.cli import main
+from packformer.tools.bench.step.bench import StepBench
+
+SMALL = [
+    "model.num_layers=1",
+    "model.width=32",
+    "model.num_heads=2",
+    "data.vocab_size=128",
+    "packing.row_length=64",
+    "packing.max_document_length=32",
+    "data.mean_length=12",
+]
+
+
+@pytest.mark.parametrize("more", [[], ["trainer.precision=bf16-true", "attention=mqa"]])
+def test_our_step_is_measured_bare_and_in_lightning(tmp_path, monkeypatch, capsys, more):
+    monkeypatch.chdir(tmp_path)
+    options = ["--steps", "4", "--warmup", "1", "--no-peers"]
+    main(["bench", "step", "gqa", *SMALL, *options, *more])
+    out = " ".join(capsys.readouterr().out.split())  # a title is broken where the table ends
+    assert "rows of 64 tokens, documents of at most 32" in out
+    assert "data wait" in out
+    with (tmp_path / "step" / "step.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["packformer, bare loop", "packformer, Lightning"]
+    assert all(float(row["tokens_per_second"]) > 0 for row in rows)
+    assert [row["left_out"] for row in rows] == ["", ""]
+    assert {path.name for path in (tmp_path / "step").iterdir()} == {"step.csv", "step.png"}
+
+
+def test_other_libraries_are_measured_where_they_are_installed(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    main(
+        ["bench", "step", "gqa", *SMALL, "--steps", "2", "--warmup", "0", "--output", str(tmp_path)]
+    )
+    with (tmp_path / "step.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for name in ("concatenated", "padded"):
+        assert float(rows[f"Hugging Face, {name}"]["tokens_per_second"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "there is no experiment=nothing: "),
+        (["gqa", "model.widht=3"], "widht"),
+        (["gqa", "--steps", "0"], "steps (0) must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "step", *arguments])
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_steps_must_be_counted():
+    with pytest.raises(ValueError, match=r"warmup \(-1\) at least 0"):
+        StepBench("gqa", warmup=-1)
