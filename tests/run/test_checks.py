@@ -73,6 +73,16 @@ WRONG = {
     "name=${oc.env:NONE_SUCH}": "refers to the environment variable NONE_SUCH, which is not set",
     "trainer.devices=two": "trainer.devices (two) must be a number from 1 up, auto, -1 (all GPUs)",
     "+trainer.max_time=1h": "trainer.max_time (1h) must be DAYS:HOURS:MINUTES:SECONDS: write",
+    "model.width=0": "width (0) must be a whole number from 1 up",
+    "model.num_heads=7": "width (192) must be divisible by num_heads (7)",
+    "model.tie_embeddings=maybe": "tie_embeddings (maybe) must be true or false",
+    "attention.num_kv_heads=4": "num_heads (6) must be divisible by num_kv_heads (4)",
+    "attention.window=0": "window (0) must be a whole number from 1 up, or null",
+    "attention.qk_norm=7": "qk_norm (7) must be true or false",
+    "position.base=-1": "base (-1) must be a number above 0",
+    "optimizer.learning_rate=x": "optimizer.learning_rate (x) must be a number above 0",
+    "optimizer.beta2=1": "optimizer.beta2 (1) must be below 1",
+    "scheduler.warmup_steps=-1": "scheduler.warmup_steps (-1) must be a whole number from 0 up",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
 }
 

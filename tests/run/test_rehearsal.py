@@ -35,8 +35,11 @@ def without_data(train: Callable, tmp_path: Path) -> Callable:
             "+callbacks.records.x=1",
             "there is no setting callbacks.records.x: callbacks.records takes",
         ),
-        ("+trainer.strategy=foo", "You selected an invalid strategy name: `strategy='foo'`"),
-        ("+trainer.max_time=abc", "`Timer(duration='abc')` is not a valid duration"),
+        (
+            "+trainer.strategy=foo",
+            "trainer.strategy (foo) is none of Lightning's: there are auto, ddp",
+        ),
+        ("+trainer.max_time=abc", "trainer.max_time (abc) must be DAYS:HOURS:MINUTES"),
         ("callbacks.last_checkpoint.every_minutes=0", "every_minutes (0) must be a number above 0"),
         ("attention._target_=nowhere.Mine", "attention._target_ (nowhere.Mine) cannot be imported"),
         (

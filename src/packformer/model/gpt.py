@@ -13,7 +13,8 @@ from packformer.attention import Kernel, PackedLayout, Variant, select_proved_ke
 from packformer.model.block import Block
 from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position, RMSNorm
-from packformer.settings import check_flag, check_number, check_whole
+from packformer.requirements import check_model
+from packformer.settings import check_whole
 
 
 class GPT(nn.Module):
@@ -60,21 +61,17 @@ class GPT(nn.Module):
         fp32_residual: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "vocab_size": vocab_size,
-            "max_position": max_position,
-            "num_layers": num_layers,
-            "width": width,
-            "num_heads": num_heads,
-            "hidden_width": 1 if hidden_width is None else hidden_width,
-        }.items():
-            check_whole(name, value, at_least=1)
-        for name, choice in {
-            "tie_embeddings": tie_embeddings,
-            "fp32_residual": fp32_residual,
-        }.items():
-            check_flag(name, choice)
-        check_number("init_std", init_std, at_least=0)
+        check_whole("vocab_size", vocab_size, at_least=1)
+        check_whole("max_position", max_position, at_least=1)
+        check_model(
+            num_layers=num_layers,
+            width=width,
+            num_heads=num_heads,
+            hidden_width=hidden_width,
+            tie_embeddings=tie_embeddings,
+            init_std=init_std,
+            fp32_residual=fp32_residual,
+        )
         hidden_width = 64 * math.ceil(8 * width / 3 / 64) if hidden_width is None else hidden_width
         self.vocab_size = vocab_size
         self.max_position = max_position

@@ -17,7 +17,7 @@ from packformer.attention import (
     packed_attention,
 )
 from packformer.nn import Position, RMSNorm
-from packformer.settings import check_flag, check_whole, is_number
+from packformer.requirements import check_attention
 
 
 class SelfAttention(nn.Module):
@@ -54,18 +54,14 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads < 1 or width % num_heads:
-            raise ValueError(f"width ({width}) must be divisible by num_heads ({num_heads})")
-        check_whole("num_kv_heads", num_kv_heads, at_least=1)
-        check_flag("qk_norm", qk_norm)
-        if num_heads % num_kv_heads:
-            raise ValueError(
-                f"num_heads ({num_heads}) must be divisible by num_kv_heads ({num_kv_heads})"
-            )
-        if window is not None and not (type(window) is int and window >= 1):
-            raise ValueError(f"window ({window}) must be a whole number from 1 up, or null")
-        if soft_cap is not None and not (is_number(soft_cap) and soft_cap > 0):
-            raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
+        check_attention(
+            width=width,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            window=window,
+            qk_norm=qk_norm,
+            soft_cap=soft_cap,
+        )
         if kernel not in ("auto", *KERNELS):
             raise ValueError(
                 f"unknown attention kernel {kernel!r}: use auto or one of {', '.join(KERNELS)}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from packformer.requirements import check_rotary
 from packformer.settings import check_flag, check_number
 
 
@@ -108,12 +109,7 @@ class Rotary(Position):
         base: float = 10_000.0,
     ) -> None:
         super().__init__()
-        if head_dim % 2:
-            raise ValueError(
-                f"head_dim ({head_dim}) must be even with rotary positions: "
-                f"change width ({width}) or num_heads ({num_heads})"
-            )
-        check_number("base", base, above=0)
+        check_rotary(width=width, num_heads=num_heads, head_dim=head_dim, base=base)
         frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
         angles = torch.arange(max_position, dtype=torch.float64)[:, None] * frequencies
         self.register_buffer("cos", angles.cos().float(), persistent=False)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from packformer.run.early import check_parts
 from packformer.run.hints import no_setting
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
@@ -74,6 +75,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
         check_whole("loss_chunk (auto, or tokens)", settings["loss_chunk"], at_least=1)
     if settings["max_grad_norm"] is not None:
         check_number("max_grad_norm", settings["max_grad_norm"], above=0)
+    check_parts(settings)
     _check_monitors(settings["callbacks"] or {})
     _check_files(settings["data"])
 

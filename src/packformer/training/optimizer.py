@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from packformer.settings import check_number
+from packformer.requirements import check_adamw, check_muon
 
 
 def adamw(
@@ -57,13 +57,9 @@ def adamw_for(
     eps: float = 1e-8,
 ) -> torch.optim.AdamW:
     """The same of some parameters, such as those that another optimizer does not take."""
-    check_number("optimizer.learning_rate", learning_rate, above=0)
-    check_number("optimizer.weight_decay", weight_decay, at_least=0)
-    for name, value in (("beta1", beta1), ("beta2", beta2)):
-        check_number(f"optimizer.{name}", value, at_least=0)
-        if value >= 1:
-            raise ValueError(f"optimizer.{name} ({value}) must be below 1")
-    check_number("optimizer.eps", eps, above=0)
+    check_adamw(
+        learning_rate=learning_rate, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
+    )
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
@@ -102,9 +98,7 @@ def muon(
     Raises:
         ValueError: if a number is out of range.
     """
-    check_number("optimizer.momentum", momentum, at_least=0)
-    if momentum >= 1:
-        raise ValueError(f"optimizer.momentum ({momentum}) must be below 1")
+    check_muon(momentum=momentum)
     matrices = hidden_matrices(model)
     taken = {id(p) for p in matrices}
     rest = adamw_for(

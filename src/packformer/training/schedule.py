@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from packformer.settings import check_number, check_whole
+from packformer.requirements import check_schedule
 
 
 def warmup_cosine(
@@ -21,9 +21,7 @@ def warmup_cosine(
     Raises:
         ValueError: if ``warmup_steps`` or ``final_factor`` is negative.
     """
-    check_whole("scheduler.num_steps", num_steps, at_least=1)
-    check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
-    check_number("scheduler.final_factor", final_factor, at_least=0)
+    check_schedule(num_steps=num_steps, warmup_steps=warmup_steps, final_factor=final_factor)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
@@ -32,6 +30,5 @@ def warmup_cosine(
 
 def constant(step: int, *, num_steps: int, warmup_steps: int = 0) -> float:
     """Linear warm-up, then constant; arguments as in ``warmup_cosine``."""
-    check_whole("scheduler.num_steps", num_steps, at_least=1)
-    check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
+    check_schedule(num_steps=num_steps, warmup_steps=warmup_steps)
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

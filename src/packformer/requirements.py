@@ -1,0 +1,125 @@
+"""What settings of model, optimizer and schedule must be, known without importing torch.
+
+Constructors check by these functions, and so does a run before it imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from packformer.settings import check_flag, check_number, check_whole, is_number
+
+
+def check_model(
+    *,
+    num_layers: Any,
+    width: Any,
+    num_heads: Any,
+    hidden_width: Any = None,
+    tie_embeddings: Any = True,
+    init_std: Any = 0.02,
+    fp32_residual: Any = True,
+) -> None:
+    """Of ``packformer.model.GPT``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    sizes = {"num_layers": num_layers, "width": width, "num_heads": num_heads}
+    if hidden_width is not None:
+        sizes["hidden_width"] = hidden_width
+    for name, value in sizes.items():
+        check_whole(name, value, at_least=1)
+    check_flag("tie_embeddings", tie_embeddings)
+    check_flag("fp32_residual", fp32_residual)
+    check_number("init_std", init_std, at_least=0)
+
+
+def check_attention(
+    *,
+    width: int,
+    num_heads: int,
+    num_kv_heads: Any = None,
+    window: Any = None,
+    qk_norm: Any = False,
+    soft_cap: Any = None,
+) -> None:
+    """Of ``packformer.model.SelfAttention``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    if num_heads < 1 or width % num_heads:
+        raise ValueError(f"width ({width}) must be divisible by num_heads ({num_heads})")
+    check_whole("num_kv_heads", num_kv_heads, at_least=1)
+    check_flag("qk_norm", qk_norm)
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            f"num_heads ({num_heads}) must be divisible by num_kv_heads ({num_kv_heads})"
+        )
+    if window is not None and not (type(window) is int and window >= 1):
+        raise ValueError(f"window ({window}) must be a whole number from 1 up, or null")
+    if soft_cap is not None and not (is_number(soft_cap) and soft_cap > 0):
+        raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
+
+
+def check_rotary(*, width: int, num_heads: int, head_dim: int, base: Any = 10_000.0) -> None:
+    """Of ``packformer.nn.Rotary``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if head_dim % 2:
+        raise ValueError(
+            f"head_dim ({head_dim}) must be even with rotary positions: "
+            f"change width ({width}) or num_heads ({num_heads})"
+        )
+    check_number("base", base, above=0)
+
+
+def check_adamw(
+    *,
+    learning_rate: Any = 3e-3,
+    weight_decay: Any = 0.1,
+    beta1: Any = 0.9,
+    beta2: Any = 0.95,
+    eps: Any = 1e-8,
+) -> None:
+    """Of ``packformer.training.adamw``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    check_number("optimizer.learning_rate", learning_rate, above=0)
+    check_number("optimizer.weight_decay", weight_decay, at_least=0)
+    _check_decay("optimizer.beta1", beta1)
+    _check_decay("optimizer.beta2", beta2)
+    check_number("optimizer.eps", eps, above=0)
+
+
+def check_muon(*, momentum: Any = 0.95, **of_adamw: Any) -> None:
+    """Of ``packformer.training.muon``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    _check_decay("optimizer.momentum", momentum)
+    check_adamw(**of_adamw)
+
+
+def _check_decay(name: str, value: Any) -> None:
+    check_number(name, value, at_least=0)
+    if value >= 1:
+        raise ValueError(f"{name} ({value}) must be below 1")
+
+
+def check_schedule(*, num_steps: Any, warmup_steps: Any = 0, final_factor: Any = 0) -> None:
+    """Of ``packformer.training.warmup_cosine`` and ``constant``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    check_whole("scheduler.num_steps", num_steps, at_least=1)
+    check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
+    check_number("scheduler.final_factor", final_factor, at_least=0)

@@ -1,0 +1,72 @@
+"""Settings of packformer's own model, optimizer and schedule are checked before torch comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from packformer.requirements import (
+    check_adamw,
+    check_attention,
+    check_model,
+    check_muon,
+    check_rotary,
+    check_schedule,
+)
+
+_ELSEWHERE = {  # settings that the data, the kernels or `checks.CHOICES` decide on
+    "model": ("vocab_size", "activation_checkpointing"),
+    "attention": ("kernel",),
+}
+_CHECKS: dict[str, Callable[..., None]] = {
+    "packformer.training.adamw": check_adamw,
+    "packformer.training.muon": check_muon,
+    "packformer.training.warmup_cosine": check_schedule,
+    "packformer.training.constant": check_schedule,
+}
+
+
+def check_parts(settings: Mapping[str, Any]) -> None:
+    """Refuses values that the constructors of packformer's own classes would refuse.
+
+    What a class of the user's takes, and names of settings, the rehearsal checks.
+
+    Args:
+        settings: the resolved configuration, plain types only.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if _is(settings, "model", "packformer.model.GPT"):
+        model = _values(settings, "model")
+        _call(check_model, model)
+        sizes = {name: model[name] for name in ("width", "num_heads") if name in model}
+        if len(sizes) == 2 and _is(settings, "attention", "packformer.model.SelfAttention"):
+            _call(check_attention, sizes | _values(settings, "attention"))
+            if _is(settings, "position", "packformer.nn.Rotary"):
+                head_dim = {"head_dim": sizes["width"] // sizes["num_heads"]}
+                _call(check_rotary, sizes | head_dim | _values(settings, "position"))
+    for group in ("optimizer", "scheduler"):
+        node = settings.get(group)
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if target in _CHECKS:
+            _call(_CHECKS[target], _values(settings, group))
+
+
+def _is(settings: Mapping[str, Any], group: str, target: str) -> bool:
+    node = settings.get(group)
+    return isinstance(node, Mapping) and node.get("_target_") == target
+
+
+def _values(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
+    left_out = _ELSEWHERE.get(group, ())
+    node = settings[group]
+    return {k: v for k, v in node.items() if not k.startswith("_") and k not in left_out}
+
+
+def _call(check: Callable[..., None], values: dict[str, Any]) -> None:
+    """Names that ``check`` does not take, or lacks, are told by the rehearsal."""
+    try:
+        check(**values)
+    except TypeError:
+        return
