@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -437,35 +435,3 @@ def test_a_damaged_configuration_does_not_stop_auto(
     (damaged / "config.yaml").write_bytes(content)
     done = train(*small, "resume=auto")
     assert done.code == 0, done.err
-
-
-@pytest.mark.slow
-def test_several_ranks_go_on_together(small: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-u", "-m", "train", *small, "trainer.max_steps=120"]
-    command += ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.validate_every_n_steps=8"]
-    output = tmp_path / "output.txt"
-    for resume in ("never", "auto"):
-        with output.open("w") as stream:
-            process = subprocess.Popen(
-                [*command, f"resume={resume}"],
-                cwd=tmp_path,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # both ranks are one group
-            )
-        deadline = time.monotonic() + 120
-        try:
-            while process.poll() is None and time.monotonic() < deadline:
-                if resume == "never" and "step  20/120" in output.read_text():
-                    break
-                time.sleep(0.05)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    text = output.read_text()
-    assert "resumed  after step" in text
-    assert "step 120/120" in text
-    assert process.returncode == 0, text
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert (folder / "summary.json").is_file()

@@ -1,0 +1,193 @@
+"""Two processes train as one does, and go on as if they had never stopped.
+
+As a script this file is what each of the two processes runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from packformer.run.lock import lock_run
+from packformer.run.main import main
+from packformer.run.resume import find_checkpoint
+from packformer.training import LastCheckpoint, TrainingModule
+
+STEPS, STOPPED_AT = 6, 4
+SETTINGS = (
+    "+experiment=gqa",
+    "trainer.accelerator=cpu",
+    f"trainer.max_steps={STEPS}",
+    "trainer.validate_every_n_steps=3",
+    "packing.row_length=128",
+)
+# Times and memory, and what rank 0 tells of its own rows.
+_NOT_COMPARED = (
+    "train/tokens_per_second",
+    "data/wait",
+    "data/fill",
+    "memory/peak_process_bytes",
+)
+_INTERRUPTED = "130"  # how the process would end
+
+
+def keep(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Has a run write ``name-RANK.pt``: of each step its rank's number of counted tokens and the
+    gradients before they are clipped, and the weights at the end.
+    """
+    steps: dict[int, dict[str, Any]] = {}
+    step = TrainingModule.training_step
+
+    def counting(module: Any, batch: Any, batch_idx: int) -> Any:
+        seen = steps.setdefault(module.trainer.global_step + 1, {"targets": []})
+        seen["targets"].append(batch.num_targets)
+        return step(module, batch, batch_idx)
+
+    def before_step(module: Any, optimizer: Any) -> None:
+        gradients = [p.grad.clone() for p in module.model.parameters()]
+        steps[module.trainer.global_step + 1]["gradients"] = gradients
+
+    def at_the_end(module: Any) -> None:
+        weights = [p.detach() for p in module.model.parameters()]
+        torch.save({"steps": steps, "weights": weights}, f"{name}-{module.global_rank}.pt")
+
+    patch.setattr(TrainingModule, "training_step", counting)
+    patch.setattr(TrainingModule, "on_before_optimizer_step", before_step)
+    patch.setattr(TrainingModule, "on_train_end", at_the_end)
+
+
+def interrupt_one_rank(patch: pytest.MonkeyPatch) -> None:
+    """Lets rank 1 alone hear a signal, during a step after which no validation is due."""
+    on_end = LastCheckpoint.on_train_batch_end
+
+    def asked(callback: Any, trainer: Any, *arguments: Any) -> None:
+        callback._asked = trainer.global_rank == 1 and trainer.global_step == STOPPED_AT
+        on_end(callback, trainer, *arguments)
+
+    patch.setattr(LastCheckpoint, "on_train_batch_end", asked)
+
+
+def run_as_a_rank(settings: list[str]) -> None:
+    """A whole run, one that is interrupted, and its rest.
+
+    At the first run Lightning starts the other process, with this file and these settings.
+    """
+    common = [*settings, "trainer.devices=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        keep(patch, "whole")
+        main([*common, "hydra.run.dir=whole"])
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_one_rank(patch)
+        with pytest.raises(SystemExit, match=_INTERRUPTED):
+            main([*common, "hydra.run.dir=stopped"])
+    with pytest.MonkeyPatch.context() as patch:
+        keep(patch, "resumed")
+        main([*common, "hydra.run.dir=stopped", "resume=stopped"])
+    torch.distributed.barrier()  # what the other rank writes is there when the first one ends
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
+    """Where two processes have left ``{whole,resumed}-{0,1}.pt`` and two run folders."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, str(Path(__file__).resolve()), *small, *SETTINGS]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # both ranks are one group
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, out
+    return folder
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {k: float(v) for k, v in row.items() if v and k not in _NOT_COMPARED}
+            for row in csv.DictReader(file)
+        ]
+
+
+def error(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """Largest relative Frobenius error of a tensor."""
+    return max(
+        float(torch.linalg.norm(a - b) / torch.linalg.norm(b))
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def test_two_ranks_train_as_one_on_the_same_rows(
+    train: Callable, small: list[str], tmp_path: Path, ranks: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        keep(patch, "one")
+        done = train(*small, *SETTINGS, "trainer.accumulate_grad_batches=2", "hydra.run.dir=one")
+    assert done.code == 0, done.err
+    one = torch.load(tmp_path / "one-0.pt")
+    zeroth, first = (torch.load(ranks / f"whole-{rank}.pt") for rank in (0, 1))
+    for step in range(1, STEPS + 1):
+        apart = [*zeroth["steps"][step]["targets"], *first["steps"][step]["targets"]]
+        assert one["steps"][step]["targets"] == apart
+        wanted = one["steps"][step]["gradients"]
+        for rank in (zeroth, first):
+            assert error(rank["steps"][step]["gradients"], wanted) <= 1e-5
+    counted = [one["steps"][step]["targets"] for step in one["steps"]]
+    assert any(a != b for a, b in counted), "rows of equally many tokens weigh the same anyway"
+    assert error(zeroth["weights"], one["weights"]) <= 1e-5
+    assert all(map(torch.equal, zeroth["weights"], first["weights"]))
+    found, wanted = records(ranks / "whole"), records(tmp_path / "one")
+    assert len(found) == STEPS + 2
+    for row, of_one in zip(found, wanted, strict=True):
+        assert row == pytest.approx(of_one, rel=1e-5)
+
+
+def test_two_ranks_that_were_interrupted_go_on_exactly(ranks: Path) -> None:
+    for rank in (0, 1):
+        whole, resumed = (torch.load(ranks / f"{name}-{rank}.pt") for name in ("whole", "resumed"))
+        assert list(resumed["steps"]) == list(range(STOPPED_AT + 1, STEPS + 1))
+        for step, seen in resumed["steps"].items():
+            assert seen["targets"] == whole["steps"][step]["targets"]
+            assert all(map(torch.equal, seen["gradients"], whole["steps"][step]["gradients"]))
+        assert all(map(torch.equal, resumed["weights"], whole["weights"]))
+    assert records(ranks / "stopped") == records(ranks / "whole")
+
+
+def test_a_rank_that_starts_later_goes_on_where_the_first_does(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the others the lock of rank 0 says that the run is taken."""
+    assert train(*small, "hydra.run.dir=runs/a").code == 0
+    folder = tmp_path / "runs" / "a"
+    (folder / "summary.json").unlink()  # as if it had been killed
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    monkeypatch.setenv("PACKFORMER_RESUME_FROM", "unset when the test ends")
+    found = find_checkpoint("auto", tmp_path / "runs", config)
+    assert found == folder / "checkpoints" / "last.ckpt"
+    with lock_run(folder):
+        assert find_checkpoint("auto", tmp_path / "runs", config) is None, "another run"
+        monkeypatch.setenv("PACKFORMER_RESUME_FROM", str(found))  # that rank 0 hands on
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        assert find_checkpoint("auto", tmp_path / "runs", config) == found
+
+
+if __name__ == "__main__":
+    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
