@@ -245,7 +245,8 @@ def test_a_tokenizer_is_not_trained_again(corpus, tmp_path, monkeypatch):
 
 def test_what_failed_before_its_first_part_binds_nobody(corpus, tmp_path):
     wrong = Input((str(corpus[0]),), field="body")
-    with pytest.raises(ValueError, match=r"has no field 'body', but text: set the field, or leave"):
+    said = r"but text: set the field \(to leave such documents out: --skip-invalid\)"
+    with pytest.raises(ValueError, match=rf"has no field 'body', {said}"):
         prepare(replace(preparation(corpus[0], tmp_path / "c"), input=wrong))
     assert prepare(preparation(corpus[0], tmp_path / "c")).train
 

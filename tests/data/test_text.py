@@ -177,7 +177,9 @@ def test_description_counts_documents_and_tokens(folder):
     write(folder, a="alpha", b="beta")
     splits = prepare(folder)
     tokens = splits.train.length(0) + splits.validation.length(0)
-    assert splits.description == f"{folder}: 2 documents, {tokens} tokens, 1 held out"
+    share = splits.validation.length(0) / tokens
+    told = f"{folder}: 2 documents, {tokens} tokens, 1 held out ({share:.2%} of the tokens)"
+    assert splits.description == told
     assert not splits.scores_answers
 
 
@@ -294,7 +296,9 @@ def test_validation_fraction_must_lie_between(folder, fraction):
 def test_file_that_is_not_utf8_is_named_with_the_byte(folder):
     write(folder, a="alpha", b="beta")
     (folder / "latin.txt").write_bytes(b"0123 caf\xe9 noir")
-    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 \(byte 8\).*skip-invalid"):
+    with pytest.raises(
+        ValueError, match=r"latin\.txt is not UTF-8 \(byte 8\).*data.skip_invalid=true"
+    ):
         prepare(folder)
 
 
@@ -337,7 +341,7 @@ def test_bad_json_is_named_with_its_line(folder, bad):
     ("bad", "message"),
     [
         ('{"body": "b"}', "has no field 'text', but body: set the field"),
-        ('{"text": 3}', "has a number in the field 'text', no text"),
+        ('{"text": 3}', "has a number in the field 'text', no text: set the field"),
         ('["text"]', "is a JSON array, not an object with 'text'"),
         ("7", "is a JSON number, not an object with 'text'"),
     ],

@@ -346,3 +346,23 @@ def test_corpora_of_different_tokenizers_do_not_mix(corpus, tmp_path):
     other = make(tmp_path, "b", seed=1)
     with pytest.raises(ValueError, match=r"b was made with another tokenizer than .*a: prepare it"):
         TokenShards([str(corpus), str(other)]).prepare()
+
+
+def test_a_manifest_means_its_folder(corpus):
+    by_file = TokenShards(f"{corpus}/manifest.json").prepare()
+    assert by_file.fingerprint == TokenShards(str(corpus)).prepare().fingerprint
+
+
+def test_a_corpus_named_twice_is_refused(corpus):
+    for again in (f"{corpus}/", f"{corpus}/manifest.json", f"{corpus}/../a"):
+        with pytest.raises(ValueError, match="more than once: name it once"):
+            TokenShards([str(corpus), again]).prepare()
+
+
+def test_the_share_of_tokens_held_out_is_told(corpus):
+    manifest = manifest_of(corpus)
+    train, held_out = (
+        sum(shard.tokens for shard in shards) for shards in (manifest.train, manifest.validation)
+    )
+    told = TokenShards(str(corpus)).prepare().description
+    assert f"held out ({held_out / (train + held_out):.2%} of the tokens)" in told

@@ -83,7 +83,9 @@ def text_of(raw: Raw, field: str) -> str | None:
         text = raw.data.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {raw.offset + error.start}"
-        raise UndecodableError(f"{raw.place} is not UTF-8 ({where})") from error
+        raise UndecodableError(
+            f"{raw.place} is not UTF-8 ({where}): convert or remove it"
+        ) from error
     if raw.first:
         text = text.removeprefix("\ufeff")  # Windows marks the beginning of its files
     return _text_of_json(text, raw.place, field) if raw.form is Form.JSON else text
@@ -128,13 +130,13 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
         return None
     if not isinstance(found, str):
         raise InvalidDocumentError(
-            f"{place} has a {json_type(found)} in the field {field!r}, no text"
+            f"{place} has a {json_type(found)} in the field {field!r}, no text: set the field"
         )
     try:
         found.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can spell
         where = f"character {error.start} of its text"
-        raise UndecodableError(f"{place} is not UTF-8 ({where})") from error
+        raise UndecodableError(f"{place} is not UTF-8 ({where}): convert or remove it") from error
     return found
 
 

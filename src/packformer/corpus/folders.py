@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packformer.corpus.left_out import LeftOut
+from packformer.corpus.shards import MANIFEST
 
 
 class FolderWalk:
@@ -34,13 +35,14 @@ class FolderWalk:
         """All files below it, links to files and folders followed.
 
         Raises:
-            ValueError: if a link leads nowhere, or a folder cannot be read.
+            ValueError: if a link leads nowhere, a folder cannot be read, or one is a corpus.
         """
         waiting = [path]
         while waiting:  # a stack, so that folders may lie as deep as they like
             place = waiting.pop()
             kind = _kind(place)
             if kind is stat.S_ISDIR:
+                _check_text(place)
                 if self._is_new(place):
                     waiting += reversed(self._entries(place))
             elif kind is stat.S_ISREG:
@@ -67,6 +69,19 @@ class FolderWalk:
         shown = [name for name in names if not name.startswith(".")]
         self.left_out += LeftOut(hidden=len(names) - len(shown))
         return [os.path.join(folder, name) for name in shown]
+
+
+def _check_text(folder: str) -> None:
+    """Refuses a prepared corpus: its manifest and tokenizer are no text to learn.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if os.path.isfile(os.path.join(folder, MANIFEST)) and any(Path(folder).glob("*.tokens")):
+        raise ValueError(
+            f"{folder} is a prepared corpus, not text: use data=shards data.path={folder}, or "
+            "leave it out"
+        )
 
 
 def _kind(path: str) -> Callable[[int], bool] | None:

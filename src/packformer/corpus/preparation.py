@@ -17,7 +17,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
-from packformer.corpus.documents import InvalidDocumentError, Raw, UndecodableError
+from packformer.corpus.documents import InvalidDocumentError, Raw
 from packformer.corpus.encode import Encoded, encode
 from packformer.corpus.input import STANDARD_INPUT
 from packformer.corpus.journal import JOURNAL, Journal
@@ -153,10 +153,8 @@ class _Run:
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             if isinstance(error, OSError):
                 reason = f"{error.filename or self._folder}: {reason}"
-            if isinstance(error, UndecodableError):
-                reason += ": convert or remove it, or leave such documents out with skip-invalid"
-            elif isinstance(error, InvalidDocumentError):
-                reason += ", or leave such documents out with skip-invalid"
+            if isinstance(error, InvalidDocumentError):
+                reason += f" (to leave such documents out: {self._preparation.skip_setting})"
             hint = f" ({kept} finished parts are kept: the same command goes on after them)"
             raise ValueError(reason + hint * (kept > 0)) from error
         return self._finish(tokenizer)

@@ -31,6 +31,7 @@ class Preparation:
             document are on one side, and more documents move none.
         shard_mib: of text that makes a shard.
         skip_invalid: leave out, and count, documents that cannot be read.
+        skip_setting: how the user turns that on, for messages.
         keep_empty: a document without text is one; else they are left out, and counted.
         workers: processes that tokenize; a few megabytes are tokenized without them.
 
@@ -46,6 +47,7 @@ class Preparation:
     validation_fraction: float = 0.01
     shard_mib: int = 256
     skip_invalid: bool = False
+    skip_setting: str = "--skip-invalid"
     keep_empty: bool = False
     workers: int = 1
 

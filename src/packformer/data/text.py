@@ -85,6 +85,7 @@ class TextFiles:
         vocab_size: entries of the BPE trained on the text.
         tokenizer: path of a ``tokenizer.json`` to use instead.
         validation_fraction: share of the documents held out.
+        skip_setting: how the user turns ``skip_invalid`` on, for messages.
 
     Raises:
         ValueError: if the path is missing or yields no document, or a file cannot be read as text.
@@ -98,6 +99,7 @@ class TextFiles:
     vocab_size: int = 4096
     tokenizer: str | None = None
     validation_fraction: float = 0.05
+    skip_setting: str = "data.skip_invalid=true"
 
     def prepare(self) -> DataSplits:
         check_flag("data.skip_invalid", self.skip_invalid)
@@ -107,6 +109,7 @@ class TextFiles:
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
         given = Input((str(root),), field, self.format, self.quoting)
         preparation = replace(_preparation(given, self), skip_invalid=self.skip_invalid)
+        preparation = replace(preparation, skip_setting=self.skip_setting)
         return _prepared(preparation, str(root))
 
 

@@ -30,6 +30,7 @@ from packformer.corpus.shards import (
     verify_ids,
 )
 from packformer.corpus.tokenizer import token_byte_lengths
+from packformer.counted import counted
 from packformer.data.corpus_names import corpus_names
 from packformer.data.fetch import ShardCache, is_url, read_url
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens, successors
@@ -80,6 +81,8 @@ class TokenShards:
         check_number("data.cache_gib", self.cache_gib, above=0)
         if self.shards_at_once is not None:
             check_whole("data.shards_at_once", self.shards_at_once, at_least=1)
+        paths = [path.removesuffix(f"/{MANIFEST}") for path in paths]
+        _check_different(paths)
         corpora = [_Corpus(path) for path in paths]
         first = corpora[0]
         for corpus in corpora[1:]:
@@ -106,6 +109,8 @@ class TokenShards:
         tokenizer = Tokenizer.from_file(str(first.tokenizer))
         shards = [s for c in corpora for s in (*c.manifest.train, *c.manifest.validation)]
         found = totals(shards)
+        kept_back = totals([s for c in corpora for s in c.manifest.validation])
+        held_out = kept_back["tokens"] / found["tokens"]
         left_out = sum((corpus.manifest.left_out for corpus in corpora), LeftOut())
         identity = [[asdict(corpus.manifest) for corpus in corpora], list(weights)]
         return DataSplits(
@@ -116,10 +121,9 @@ class TokenShards:
             scores_answers=False,
             tokenizer=first.tokenizer,
             fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
-            description=f"{', '.join(paths)}: {found['documents']:,} documents, "
-            f"{found['tokens']:,} tokens, {validation.num_documents:,} held out"
-            + f", {left_out}"
-            * bool(left_out),
+            description=f"{', '.join(paths)}: {counted(found['documents'], 'document')}, "
+            f"{found['tokens']:,} tokens, {validation.num_documents:,} held out ({held_out:.2%} of "
+            "the tokens)" + f", {left_out}" * bool(left_out),
         )
 
     def _weights(self, count: int) -> list[float] | None:
@@ -172,6 +176,23 @@ def _byte_lengths(tokenizer: Tokenizer, found: dict[str, Any]) -> Tokens | None:
         f"{size:,}",
     )
     return None
+
+
+def _check_different(paths: Sequence[str]) -> None:
+    """Refuses a corpus that is named twice.
+
+    Raises:
+        ValueError: naming it.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        place = path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
+        if place in seen:
+            raise ValueError(
+                f"data.path names {path} more than once: name it once, and give it a higher weight "
+                "in data.weights to read it more often"
+            )
+        seen.add(place)
 
 
 class _Corpus:

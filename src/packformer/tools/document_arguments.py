@@ -52,14 +52,18 @@ def documents(options: argparse.Namespace) -> DataSet | None:
 
     if options.path is None:
         return None
-    if "://" in options.path or (Path(options.path).expanduser() / MANIFEST).exists():
+    place = Path(options.path).expanduser()
+    if "://" in options.path or (place / MANIFEST).exists():
         return TokenShards(options.path)
+    if not place.exists():
+        raise ValueError(f"{options.path} does not exist: give a file, folder or prepared corpus")
     return TextFiles(
         path=options.path,
         field=options.field,
         format=options.format,
         quoting=options.quoting,
         skip_invalid=options.skip_invalid,
+        skip_setting="--skip-invalid",
         vocab_size=options.vocab_size,
         tokenizer=options.tokenizer,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from packformer.counted import counted
 from packformer.data import PackingSettings
 from packformer.data.order import all_lengths
 from packformer.data.source import DataSet
@@ -99,7 +100,8 @@ def _print_histogram(lengths: NDArray[np.int64], console: Console) -> None:
     edges = np.unique(np.geomspace(1, lengths.max() + 1, _BINS + 1).round().astype(np.int64))
     counts, _ = np.histogram(lengths, edges)
     console.print(
-        f"{len(lengths):,} documents, {lengths.sum():,} tokens: median {np.median(lengths):,.0f}, "
+        f"{counted(len(lengths), 'document')}, {lengths.sum():,} tokens: "
+        f"median {np.median(lengths):,.0f}, "
         f"mean {np.mean(lengths):,.0f}, longest {lengths.max():,}",
         highlight=False,
     )

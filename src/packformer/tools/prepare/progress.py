@@ -14,9 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from packformer.corpus import Manifest, Preparation, prepare
 from packformer.corpus.preparation import Progress as Done
 from packformer.corpus.shards import totals
+from packformer.counted import counted
 from packformer.run.shown_override import shown_override
 
 _SECONDS_PER_LINE = 5.0
+_FAR = 2.0  # times the share asked for, or that part of it
 
 
 def run_prepare(preparation: Preparation) -> None:
@@ -94,10 +96,12 @@ def _print(
     for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
         found = totals(shards)
         console.print(
-            f"{name:10} {found['documents']:>13,} documents {found['tokens']:>16,} tokens "
-            f"{found['text_bytes'] / 1e6:>12,.1f} MB of text in {len(shards):,} shards",
+            f"{name:10} {counted(found['documents'], 'document'):>23} "
+            f"{found['tokens']:>16,} tokens "
+            f"{found['text_bytes'] / 1e6:>12,.1f} MB of text in {counted(len(shards), 'shard')}",
             highlight=False,
         )
+    _print_held_out(manifest, console)
     if manifest.left_out:
         print(manifest.left_out)
     rate = f", {text / 1e6 / seconds:,.1f} MB/s" if text else ", nothing was left to do"
@@ -112,4 +116,17 @@ def _print(
     for remark in manifest.remarks:
         console.print(f"note: {remark}", highlight=False, markup=False)
     path = shown_override("data.path", str(preparation.output))
-    print(f"train on it with  python -m train data=shards {path}")  # a console would wrap it
+    print(f"train on it with  packformer train data=shards {path}")  # a console would wrap it
+
+
+def _print_held_out(manifest: Manifest, console: Console) -> None:
+    """What validation has, and a note where that is far from what was asked for."""
+    tokens = [totals(shards)["tokens"] for shards in (manifest.train, manifest.validation)]
+    share, asked = tokens[1] / sum(tokens), manifest.validation_fraction
+    console.print(f"held out: {share:.2%} of the tokens, {asked:.2%} asked for", highlight=False)
+    if asked and not asked / _FAR <= share <= asked * _FAR:
+        console.print(
+            "note: documents are held out whole, so the share is far from the one asked for: give "
+            "more or shorter documents",
+            highlight=False,
+        )
