@@ -54,7 +54,7 @@ def test_each_kind_is_counted_or_an_error(tmp_path, bad):
         strict = made(tmp_path / "a.jsonl", tmp_path / "strict", skip_invalid=False)
         assert strict.left_out == counts
     else:
-        with pytest.raises(ValueError, match=r"a.jsonl, line 41, .*leave such documents out with"):
+        with pytest.raises(ValueError, match=r"a.jsonl, line 41, .*documents out: --skip-invalid"):
             made(tmp_path / "a.jsonl", tmp_path / "strict", skip_invalid=False)
 
 
