@@ -156,9 +156,8 @@ def test_a_score_function_sees_scores_with_learned_slopes_as_they_are(monkeypatc
     assert ((found - wanted).abs().max() / wanted.abs().max()).item() <= 1e-5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("window", [None, 40])
-@pytest.mark.parametrize("alibi", ["", "alibi", "learned"])
+@pytest.mark.slow  # seconds each: the window is in the mask, the biases in the score
+@pytest.mark.parametrize(("alibi", "window"), [("", 40), ("alibi", None), ("learned", 40)])
 def test_compiled_forward_agrees_with_the_reference(alibi, window):
     compare_forward(alibi, window, num_kv_heads=2)
 

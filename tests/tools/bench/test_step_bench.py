@@ -1,8 +1,10 @@
 """``packformer bench step``, from end to end on CPU."""
 
 import csv
+from functools import partial
 
 import pytest
+import torch
 
 from packformer.cli import main
 from packformer.tools.bench.step.bench import StepBench
@@ -36,6 +38,9 @@ def test_our_step_is_measured_bare_and_in_lightning(tmp_path, monkeypatch, capsy
 
 def test_other_libraries_are_measured_where_they_are_installed(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
+    # What torch makes of their graphs is not ours, and takes long.
+    compile_quickly = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr("packformer.tools.bench.step.peers.torch.compile", compile_quickly)
     main(
         ["bench", "step", "gqa", *SMALL, "--steps", "2", "--warmup", "0", "--output", str(tmp_path)]
     )
