@@ -31,7 +31,7 @@ def test_plan_compares_ways_on_the_users_own_text(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["/nowhere"], "data.path /nowhere does not exist"),
+        (["/nowhere"], "/nowhere does not exist: give a file, folder"),
         (["--row-length", "1"], "row_length (1) must be a whole number from 2 up"),
         (["--batch", "0"], "batch (0) must be"),
         (["--layers", "0"], "--layers (0) must be"),
