@@ -101,7 +101,7 @@ def corpus(folder, tokenizer, texts):
 @pytest.mark.parametrize("kind", KINDS)
 def test_known_text_is_not_lost(tmp_path, kind):
     manifest = corpus(tmp_path, KINDS[kind](), [LATIN, f"{LATIN} {LATIN}", "over the dogs"])
-    assert manifest.remarks == []
+    assert [remark for remark in manifest.remarks if "held out" not in remark] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,8 @@
 """Training and validation both get documents, whatever the number and the fraction."""
 
 import json
+import random
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from packformer.corpus import Input, Preparation, open_shard, prepare, verify_sh
 from packformer.corpus.split import hash_of, held_out
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
 
+SIZES = ("documents", "tokens", "text_bytes", "spelled_bytes")
 FRACTIONS = [0.0, 1e-9, 0.01, 0.5, 0.99, 1 - 1e-9]
 
 
@@ -46,6 +49,39 @@ def marked(texts):
     return sorted(BOS + text + EOS for text in texts)
 
 
+def whole(found):
+    """All documents; one that was cut is put together again."""
+    tails = [text for text in found["validation"] if not text.startswith(BOS)]
+    heads = [text for text in found["train"] if not text.endswith(EOS)]
+    assert len(tails) == len(heads) <= 1
+    rest = [t for some in found.values() for t in some if t.startswith(BOS) and t.endswith(EOS)]
+    return sorted(rest + [head + tail for head, tail in zip(heads, tails, strict=True)])
+
+
+def manifest_tokens(manifest):
+    return sum(shard.tokens for shard in (*manifest.train, *manifest.validation))
+
+
+def check(folder, manifest, texts, fraction):
+    """Nothing is lost, and the share of tokens that is held out is near the fraction."""
+    found = documents(folder, manifest)
+    assert whole(found) == marked(texts)
+    train, validation = (
+        {name: sum(getattr(shard, name) for shard in getattr(manifest, split)) for name in SIZES}
+        for split in ("train", "validation")
+    )
+    total = train["tokens"] + validation["tokens"]
+    assert train["tokens"] >= 2
+    assert validation["tokens"] >= 2
+    for split, sizes in (("train", train), ("validation", validation)):
+        text = "".join(found[split]).replace(BOS, "").replace(EOS, "")
+        assert sizes["text_bytes"] == sizes["spelled_bytes"] == len(text)
+    assert validation["tokens"] <= max(2 * fraction * total, 0.02 * total, 64)
+    kept = {shard.file for shard in (*manifest.train, *manifest.validation)}
+    assert {file.name for file in (folder / "c").glob("*.tokens")} == kept
+    return validation["tokens"] / total
+
+
 @pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_a_few_documents_are_on_both_sides(tmp_path, monkeypatch, count, fraction):
@@ -53,20 +89,41 @@ def test_a_few_documents_are_on_both_sides(tmp_path, monkeypatch, count, fractio
     monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 30)
     texts = [f"document number {n}" for n in range(count)]
     manifest = make(tmp_path, texts, fraction)
-    found = documents(tmp_path, manifest)
-    assert sorted(sum(found.values(), [])) == marked(texts)
-    assert found["train"]
-    assert found["validation"]
-    by_hash = sorted(texts, key=lambda text: hash_of(text.encode()))
-    assert set(marked(by_hash[: len(found["validation"])])) == set(found["validation"])
-    hashes = np.array([hash_of(text.encode()) for text in texts])
-    wanted = min(max(1, held_out(hashes, fraction).sum()), count - 1)
-    assert len(found["validation"]) == wanted
-    for name in ("text_bytes", "spelled_bytes"):
-        shards = (*manifest.train, *manifest.validation)
-        assert sum(getattr(shard, name) for shard in shards) == sum(map(len, texts))
-    assert {file.name for file in (tmp_path / "c").glob("*.tokens")} == {s.file for s in shards}
-    assert bool(manifest.remarks) == (fraction == 0)
+    check(tmp_path, manifest, texts, fraction)
+    said = " ".join(manifest.remarks)
+    assert said.startswith("validation-fraction is 0, but training needs") == (fraction == 0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_documents_of_any_number_and_size(tmp_path, monkeypatch, seed):
+    draw = random.Random(seed)
+    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 3000)
+    if seed % 2:
+        monkeypatch.setattr("packformer.corpus.preparation._MIB", 2000)
+    train_bpe([], 258).save(str(tmp_path / "bytes.json"))
+    count = draw.choice([2, 3, 5, 20, 300])
+    texts = [f"{n} " + "x" * int(2 ** draw.uniform(0, 12)) for n in range(count)]
+    fraction = draw.choice([0.001, 0.01, 0.05, 0.1, 0.3])
+    manifest = make(tmp_path, texts, fraction, tokenizer=tmp_path / "bytes.json")
+    share = check(tmp_path, manifest, texts, fraction)
+    assert share >= fraction / 2.1 or fraction * manifest_tokens(manifest) < 64
+
+
+@pytest.mark.parametrize("huge", ["held out", "trained on"])
+def test_one_document_much_larger_than_the_others(tmp_path, huge):
+    texts = [f"document number {n}" for n in range(40)]
+    names = (f"{n} " + "y" * 20_000 for n in range(100))
+    side = huge == "held out"
+    hashes = {name: np.array(hash_of(name.encode())) for name in names}
+    texts.append(next(t for t, value in hashes.items() if held_out(value, 0.1) == side))
+    train_bpe([], 258).save(str(tmp_path / "bytes.json"))
+    manifest = make(tmp_path, texts, 0.1, tokenizer=tmp_path / "bytes.json")
+    share = check(tmp_path, manifest, texts, 0.1)
+    assert share == pytest.approx(0.1, abs=0.005)
+    (remark,) = manifest.remarks
+    assert re.fullmatch(
+        r"documents are few or unequal: of one the last [\d,]+ tokens are held out", remark
+    )
 
 
 @pytest.mark.parametrize("fraction", FRACTIONS)

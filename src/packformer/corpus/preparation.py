@@ -40,6 +40,7 @@ from packformer.corpus.tokenizer import (
     load_tokenizer,
     num_ids,
     text_tokenizer,
+    token_byte_lengths,
     train_bpe,
 )
 
@@ -272,7 +273,7 @@ class _Run:
                 + f", {left_out}" * bool(left_out)
             )
         dtype, fraction = _dtype(tokenizer), self._preparation.validation_fraction
-        sides = split(self._folder, parts, dtype, fraction)
+        sides = split(self._folder, parts, dtype, fraction, token_byte_lengths(tokenizer))
         shards = [shard for some in sides.shards.values() for shard in some]
         losses = loss_remarks(
             unknown_token(tokenizer),

@@ -64,7 +64,7 @@ class Manifest:
         tokenizer_sha256: of ``tokenizer.json``.
         vocab_size: every id is below it.
         dtype: of the ids, ``uint16`` or ``uint32``.
-        validation_fraction: share of the documents, by a hash of their text, held out.
+        validation_fraction: share held out, as it was asked for.
         left_out: what of the input is in no shard.
         train: shards to learn from.
         validation: shards to measure on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packformer.corpus.shards import SPLITS, Shard, ShardWriter, open_shard
+from packformer.corpus.share import NearShare, copy, runs
+from packformer.counted import counted
 
 _HASHED = 2**18  # bytes, less than the first piece of a long file has
-_LEAST = 2  # tokens: one to read, one to predict
-_BLOCK = 2**22  # ids copied at once
 
 
 def hash_of(data: bytes) -> int:
@@ -96,26 +96,49 @@ class Split(NamedTuple):
     remarks: list[str]
 
 
-def split(folder: Path, parts: Sequence[dict[str, Any]], dtype: str, fraction: float) -> Split:
-    """Puts a document on the side that has none: the tail of it if it is the only one.
+def split(
+    folder: Path,
+    parts: Sequence[dict[str, Any]],
+    dtype: str,
+    fraction: float,
+    byte_lengths: NDArray[np.int64] | None,
+) -> Split:
+    """Both sides get documents, and validation about ``fraction`` of the tokens.
 
     Args:
         folder: of the shards.
         parts: of each the shards and their ``Spare.found()``.
         dtype: of the ids.
         fraction: that was to be held out.
+        byte_lengths: of each id, int64 ``[V]``; None if the tokenizer does not say.
 
     Raises:
         ValueError: if there is no document, or only one that is too short for two.
     """
     shards = {side: [Shard(**part[side]) for part in parts if part[side]] for side in SPLITS}
+    near = NearShare(folder, dtype, fraction, byte_lengths)
+    if all(shards.values()) or sum(s.documents for some in shards.values() for s in some) == 1:
+        return Split(*near.of(shards))
+    given = _given_both(folder, shards, parts, dtype)
+    if given.remarks:
+        return given
+    found, remarks = near.of(given.shards)
+    if fraction == 0:
+        held = sum(shard.tokens for shard in found["validation"])
+        remarks = [
+            "validation-fraction is 0, but training needs something to validate on: "
+            f"{counted(held, 'token')} held out"
+        ]
+    return Split(found, remarks)
+
+
+def _given_both(
+    folder: Path, shards: dict[str, list[Shard]], parts: Sequence[dict[str, Any]], dtype: str
+) -> Split:
+    """The side that has no document gets the next in line by its hash, with its copies."""
     train, validation = SPLITS
-    if shards[train] and shards[validation]:
-        return Split(shards, [])
     full, other = (train, validation) if shards[train] else (validation, train)
     count = sum(shard.documents for shard in shards[full])
-    if count == 1:
-        return _cut(folder, shards[full][0], fraction, len(parts), dtype)
     spares = [
         (shard, part["spare"][full])
         for shard, part in zip(shards[full], (p for p in parts if p[full]), strict=True)
@@ -124,45 +147,16 @@ def split(folder: Path, parts: Sequence[dict[str, Any]], dtype: str, fraction: f
     spares = [(shard, spare) for shard, spare in spares if spare["rank"] == rank]
     remarks = []
     if sum(len(spare["documents"]) for _, spare in spares) == count:
-        remarks.append(f"all {count:,} documents are the same: validation measures memory alone")
+        remarks = [f"all {count:,} documents are the same: validation measures memory alone"]
         spares = [(shard, _one_of(spare)) for shard, spare in spares[:1]]
-    if fraction == 0:
-        moved = sum(len(spare["documents"]) for _, spare in spares)
-        remarks.append(
-            f"validation-fraction is 0, but training needs a document to validate on: {moved:,} of "
-            f"{count:,} held out"
-        )
-    return _move(folder, shards, spares, (full, other), len(parts), dtype)._replace(remarks=remarks)
+    moved = _move(folder, shards, spares, (full, other), len(parts), dtype)
+    return moved._replace(remarks=remarks)
 
 
 def _one_of(spare: dict[str, Any]) -> dict[str, Any]:
     copies = len(spare["documents"])
     sizes = {name: spare[name] // copies for name in ("text_bytes", "spelled_bytes")}
     return {**spare, **sizes, "documents": spare["documents"][:1]}
-
-
-def _cut(folder: Path, shard: Shard, fraction: float, number: int, dtype: str) -> Split:
-    """The only document as two, its tail for validation."""
-    ids, _ = open_shard(folder / shard.file, shard, dtype)
-    if len(ids) < 2 * _LEAST:
-        raise ValueError(
-            f"the only document has {len(ids)} tokens, its marks included: too few to train on "
-            "some and validate on others; give more text"
-        )
-    tail = min(max(_LEAST, int(fraction * len(ids))), len(ids) - _LEAST)
-    middle = len(ids) - tail
-    sizes = (shard.text_bytes, shard.spelled_bytes)
-    first = [size * middle // len(ids) for size in sizes]
-    rest = [size - part for size, part in zip(sizes, first, strict=True)]
-    shards = {}
-    for side, part, (text, spelled) in zip(
-        SPLITS, (ids[:middle], ids[middle:]), (first, rest), strict=True
-    ):
-        writer = ShardWriter(folder / f"{side}-{number:05}.tokens", dtype)
-        _copy(writer, part, np.array([len(part)]))
-        writer.add(part[:0], _NONE, text, spelled)
-        shards[side] = [_finished(writer)]
-    return Split(shards, [f"one document in all: its last {tail:,} tokens are held out"])
 
 
 def _move(
@@ -182,10 +176,10 @@ def _move(
         here = ShardWriter(folder / f"{full}-{number + offset:05}.tokens", dtype)
         goes = np.zeros(len(ends), bool)
         goes[spare["documents"]] = True
-        for start, stop in _runs(goes):
+        for start, stop in runs(goes):
             first = int(ends[start - 1]) if start else 0
             part = ids[first : int(ends[stop - 1])]
-            _copy(there if goes[start] else here, part, np.asarray(ends[start:stop]) - first)
+            copy(there if goes[start] else here, part, np.asarray(ends[start:stop]) - first)
         text, spelled = spare["text_bytes"], spare["spelled_bytes"]
         there.add(ids[:0], _NONE, text, spelled)
         place = kept.index(shard)
@@ -198,20 +192,6 @@ def _move(
 
 
 _NONE = np.empty(0, np.int64)
-
-
-def _runs(goes: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """First and past-the-end document of each run on one side."""
-    edges = [0, *(np.flatnonzero(np.diff(goes)) + 1).tolist(), len(goes)]
-    yield from zip(edges[:-1], edges[1:], strict=True)
-
-
-def _copy(writer: ShardWriter, ids: NDArray[np.unsignedinteger], ends: NDArray[np.int64]) -> None:
-    """Documents to another shard, in blocks; their sizes in bytes are not added."""
-    for start in range(0, len(ids), _BLOCK):
-        stop = start + _BLOCK
-        here = ends[(ends > start) & (ends <= stop)]
-        writer.add(ids[start:stop], here - start, 0, 0)
 
 
 def _finished(writer: ShardWriter) -> Shard:

@@ -71,7 +71,7 @@ class TextFiles:
 
     A file is one document; in a folder every file below it is one, hidden ones left out; in a
     ``.jsonl`` file every line is one, in a ``.csv``, ``.tsv`` or ``.parquet`` file every row. Files
-    may be compressed. If there is one document in all, its last part is held out.
+    may be compressed. Of one document, or a few, a tail is held out.
 
     What was prepared is used again as long as names, sizes and times of the files and the settings
     are the same; the files are not read again for it.

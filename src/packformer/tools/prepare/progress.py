@@ -18,7 +18,6 @@ from packformer.counted import counted
 from packformer.run.shown_override import shown_override
 
 _SECONDS_PER_LINE = 5.0
-_FAR = 2.0  # times the share asked for, or that part of it
 
 
 def run_prepare(preparation: Preparation) -> None:
@@ -120,13 +119,6 @@ def _print(
 
 
 def _print_held_out(manifest: Manifest, console: Console) -> None:
-    """What validation has, and a note where that is far from what was asked for."""
     tokens = [totals(shards)["tokens"] for shards in (manifest.train, manifest.validation)]
     share, asked = tokens[1] / sum(tokens), manifest.validation_fraction
     console.print(f"held out: {share:.2%} of the tokens, {asked:.2%} asked for", highlight=False)
-    if asked and not asked / _FAR <= share <= asked * _FAR:
-        console.print(
-            "note: documents are held out whole, so the share is far from the one asked for: give "
-            "more or shorter documents",
-            highlight=False,
-        )
