@@ -1,4 +1,4 @@
-"""What a shell completes behind ``packformer``."""
+"""What a shell completes after ``packformer``."""
 
 from __future__ import annotations
 

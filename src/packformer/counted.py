@@ -1,4 +1,4 @@
-"""A number of things in words."""
+"""A count with its noun: one document, two documents."""
 
 
 def counted(number: int, thing: str) -> str:

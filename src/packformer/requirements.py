@@ -1,6 +1,6 @@
-"""What settings of model, optimizer and schedule must be, known without importing torch.
+"""Checks of the settings of model, optimizer and schedule, without importing torch.
 
-Constructors check by these functions, and so does a run before it imports torch.
+Constructors call these functions, and so does a run before it imports torch.
 """
 
 from __future__ import annotations

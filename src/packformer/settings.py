@@ -1,4 +1,4 @@
-"""Checks of single settings, with one wording."""
+"""Checks of single settings, all worded alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text in, token shards out; knows nothing of torch, so that its processes start at once."""
+"""Text in, token shards out. Nothing here imports torch, so its processes start quickly."""
 
 from packformer.corpus.input import Input
 from packformer.corpus.left_out import LeftOut

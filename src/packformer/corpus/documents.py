@@ -1,4 +1,4 @@
-"""Documents as readers give them, not decoded yet, and how their text is taken out of them."""
+"""Documents as readers give them, still undecoded, and how to get the text out of them."""
 
 from __future__ import annotations
 

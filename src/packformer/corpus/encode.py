@@ -1,4 +1,4 @@
-"""What a process of ``packformer prepare`` does: texts in, ids out."""
+"""The work of one process of ``packformer prepare``: texts in, ids out."""
 
 from __future__ import annotations
 

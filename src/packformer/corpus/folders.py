@@ -1,4 +1,4 @@
-"""The files below a folder: links followed, each file once, and what is left out counted."""
+"""Lists the files below a folder: follows links, names each once, counts what it leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which format a file is read as: by its suffix, and by what it holds where that does not tell."""
+"""Chooses the format a file is read as: by its suffix, or by its content if the suffix is open."""
 
 from __future__ import annotations
 

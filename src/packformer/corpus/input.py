@@ -1,4 +1,4 @@
-"""What is to be read: files, folders, the standard input, data sets of the Hugging Face hub."""
+"""What to read: files, folders, the standard input, data sets of the Hugging Face hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is finished of a corpus, so that an interruption loses nothing else."""
+"""A record of finished shards, so that an interruption loses only the shard in work."""
 
 from __future__ import annotations
 

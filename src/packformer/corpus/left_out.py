@@ -1,4 +1,4 @@
-"""What of an input is left out, counted, and the one sentence that says it."""
+"""Counts what is left out of an input, and says so in one sentence."""
 
 from __future__ import annotations
 

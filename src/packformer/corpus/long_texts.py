@@ -1,4 +1,4 @@
-"""Where long texts are cut, so that the ids of their pieces are those of the whole."""
+"""Cuts long texts where it changes no ids: the pieces get the same ids as the whole text."""
 
 from __future__ import annotations
 

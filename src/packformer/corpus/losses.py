@@ -1,4 +1,4 @@
-"""What a tokenizer loses of the text it is given."""
+"""Measures how much of a text a tokenizer cannot represent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a corpus, finished one at a time: a shard of each split."""
+"""The parts of a corpus, written and finished one at a time: a shard of each split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be prepared, and a name for all that its bytes depend on."""
+"""What to prepare, and a name for everything that the resulting bytes depend on."""
 
 from __future__ import annotations
 

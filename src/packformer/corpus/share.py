@@ -1,4 +1,4 @@
-"""The share of tokens that is held out, where whole documents miss it: one document is cut."""
+"""Brings the held-out share of tokens near the one asked for, by cutting a document if needed."""
 
 from __future__ import annotations
 

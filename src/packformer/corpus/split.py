@@ -1,4 +1,4 @@
-"""Which documents are held out; training and validation both get some."""
+"""Decides which documents are held out. Training and validation both get some."""
 
 from __future__ import annotations
 

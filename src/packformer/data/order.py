@@ -1,4 +1,4 @@
-"""In which order the pieces of documents are read."""
+"""The order in which pieces of documents are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A random order of any number of things that is computed, not kept."""
+"""A random order of any number of things, computed instead of stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the packer needs to know of documents, wherever they come from."""
+"""What the packer needs from a source of documents, wherever it comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows that a model is measured on: of each corpus its own."""
+"""The rows for validation: each corpus has its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The loader's processes: what they need of the machine, and how their rows travel.
+"""The loader's processes: what they need from the machine, and how their rows travel.
 
-Torch would put every tensor of a row into shared memory. Where ``/dev/shm`` has no room, as in many
-containers, its loader drops the row and then waits for it for ever. Here a row travels as bytes
+Torch would put every tensor of a row into shared memory. If ``/dev/shm`` has no room, as in many
+containers, torch's loader drops the row and then waits for it for ever. Here a row travels as bytes
 through a pipe, which is also faster up to about 100,000 tokens.
 """
 

@@ -1,4 +1,4 @@
-"""The callbacks of a run: those of the configuration, and those that no run is without."""
+"""The callbacks of a run: those of the configuration, and those that every run has."""
 
 from __future__ import annotations
 

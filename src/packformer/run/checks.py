@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything slow: torch's import, data, tokenizers."""
+"""Finds wrong settings before anything slow happens: importing torch, data, tokenizers."""
 
 from __future__ import annotations
 

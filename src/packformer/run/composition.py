@@ -1,4 +1,4 @@
-"""A configuration outside of ``python -m train``."""
+"""Composes a configuration outside ``python -m train``."""
 
 from __future__ import annotations
 

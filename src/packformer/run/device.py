@@ -1,4 +1,4 @@
-"""What the machine can compute with."""
+"""Chooses device and precision by what the machine has."""
 
 from __future__ import annotations
 

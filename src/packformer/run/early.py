@@ -1,4 +1,4 @@
-"""Settings of packformer's own model, optimizer and schedule are checked before torch comes."""
+"""Checks settings of packformer's own model, optimizer and schedule before torch is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line for what the user can mend, a traceback for what only a developer can."""
+"""Errors: one line for what a user can fix, a traceback for what only a developer can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run folder holds beside checkpoints: configuration, environment, metrics, picture."""
+"""What a run folder holds besides checkpoints: configuration, environment, metrics, picture."""
 
 from __future__ import annotations
 

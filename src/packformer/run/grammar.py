@@ -1,4 +1,4 @@
-"""What Hydra's grammar makes of an override."""
+"""What Hydra's grammar reads an override as."""
 
 from __future__ import annotations
 

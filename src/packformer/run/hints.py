@@ -1,4 +1,4 @@
-"""What Hydra's refusals of a command line mean, and what was meant by it."""
+"""Explains why Hydra refused a command line, and guesses what was meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever started the processes of a run must have started as many as it has devices."""
+"""Checks that a launcher started as many processes as the run has devices."""
 
 from __future__ import annotations
 

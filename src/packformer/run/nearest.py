@@ -1,4 +1,4 @@
-"""Which name was meant."""
+"""Finds the known name nearest to a mistyped one."""
 
 from __future__ import annotations
 

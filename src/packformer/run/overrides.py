@@ -1,4 +1,4 @@
-"""What the command line's grammar cannot read, or would change before a setting could see it."""
+"""Refuses values that Hydra's grammar cannot read, or would change on the way to a setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``${NAME}`` on the command line refers to a setting; who typed it as text is told so."""
+"""``${NAME}`` on the command line refers to a setting. Whoever meant plain text is told so."""
 
 from __future__ import annotations
 

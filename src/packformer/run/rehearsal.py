@@ -1,4 +1,4 @@
-"""A run is built once without data and memory: what does not fit is told before data are read."""
+"""Builds a run once without data or memory, to find what does not fit before data are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run goes on."""
+"""Where a run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret reaches a file or a server: configurations and command lines are recorded in clear."""
+"""Keeps secrets out of files and servers, because configurations are recorded in plain text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An override as it can be pasted into a shell."""
+"""Shows an override so that it can be pasted into a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The summary at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which arguments of ``lightning.Trainer`` a run takes, and what to set instead of the others."""
+"""Which arguments of ``lightning.Trainer`` a run accepts, and what to set instead of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights & Biases: online where it can be, offline where it cannot, and never a prompt."""
+"""Weights & Biases: online if possible, else offline, and never a prompt."""
 
 from __future__ import annotations
 

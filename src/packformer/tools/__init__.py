@@ -1,1 +1,1 @@
-"""The commands beside ``packformer train``: a module each, which imports its work when it runs."""
+"""The commands besides ``packformer train``: a module each, which imports its work when it runs."""

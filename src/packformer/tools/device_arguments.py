@@ -1,4 +1,4 @@
-"""Arguments that say where, and in which type of numbers, a command computes."""
+"""Arguments for the device and dtype that a command computes with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments that say which documents a command reads, and how it cuts or packs them."""
+"""Arguments for the documents that a command reads, and for how it cuts and packs them."""
 
 from __future__ import annotations
 

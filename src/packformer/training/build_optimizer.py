@@ -1,4 +1,4 @@
-"""One optimizer, from a function of the model or a class of torch's kind."""
+"""Builds one optimizer from a function of the model or from a class like torch's."""
 
 from __future__ import annotations
 

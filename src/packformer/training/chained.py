@@ -1,4 +1,4 @@
-"""Several optimizers as one, because Lightning steps one."""
+"""Several optimizers as one, because Lightning steps only one."""
 
 from __future__ import annotations
 

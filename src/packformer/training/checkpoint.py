@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and that say what is wrong with them."""
+"""Checkpoints that are complete or absent, and readable errors for damaged ones."""
 
 from __future__ import annotations
 

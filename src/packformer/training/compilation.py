@@ -1,4 +1,4 @@
-"""Compiled once and whole: what breaks the graph is an error, what compiles again is said aloud."""
+"""Compiles once, as one graph: a graph break is an error, a recompilation a warning."""
 
 from __future__ import annotations
 

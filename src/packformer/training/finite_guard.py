@@ -1,4 +1,4 @@
-"""A run whose numbers are no longer finite ends, and saves nothing from after."""
+"""Ends a run whose numbers are no longer finite, before it saves any of them."""
 
 from __future__ import annotations
 

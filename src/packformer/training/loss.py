@@ -1,4 +1,4 @@
-"""The loss of a row, from the last activations: all logits at once, or a few at a time."""
+"""The loss of a row from its last activations: with all logits at once, or a chunk at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The most memory a run has held, on the GPU and in the process."""
+"""The peak memory of a run, on the GPU and in the process."""
 
 from __future__ import annotations
 

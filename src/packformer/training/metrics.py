@@ -1,4 +1,4 @@
-"""Metrics as sums over counts, right over any batches and ranks."""
+"""Metrics as sums over counts: right however tokens are spread over batches and ranks."""
 
 from __future__ import annotations
 

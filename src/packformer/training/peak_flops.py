@@ -1,4 +1,4 @@
-"""What a GPU could compute at most, from its data sheet."""
+"""A GPU's peak flops, from its data sheet."""
 
 from __future__ import annotations
 

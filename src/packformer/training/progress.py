@@ -1,4 +1,4 @@
-"""How a run shows that it goes on: a bar on a terminal, lines elsewhere."""
+"""How a run shows progress: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 

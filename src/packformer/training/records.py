@@ -1,4 +1,4 @@
-"""What a run measures of itself every few steps."""
+"""What a run records about itself every few steps."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Readers: one format a file, each from a stream of bytes, or a source, to documents."""
+"""Readers, one format per file: each turns a stream of bytes, or a source, into documents."""

@@ -1,4 +1,4 @@
-"""Files as streams of their decompressed content, whole or an error, in bounded memory."""
+"""Streams of a file's decompressed content: complete or an error, and in bounded memory."""
 
 from __future__ import annotations
 

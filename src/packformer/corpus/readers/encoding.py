@@ -1,4 +1,4 @@
-"""Encodings that bytes show though nobody named them."""
+"""Recognises a text's encoding from its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a file holds JSON objects, as its first bytes show it."""
+"""Tells from the first bytes of a file how it holds JSON objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON objects: one a line, or one after another, maybe in an array."""
+"""JSON objects: one per line, or one after another, possibly in an array."""
 
 from __future__ import annotations
 

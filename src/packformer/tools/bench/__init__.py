@@ -1,4 +1,4 @@
-"""``packformer bench``: a module per subject."""
+"""``packformer bench``: one module per subject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that may take its process down, spread over several."""
+"""Runs work that may crash its process, spread over several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one would write without packformer, to measure beside it."""
+"""What one would write without packformer, measured for comparison."""
 
 from __future__ import annotations
 

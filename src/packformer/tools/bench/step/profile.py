@@ -1,4 +1,4 @@
-"""Where the time of a GPU goes in a training step, and how near each part is to its limit."""
+"""Where a GPU's time goes in a training step, and how near each part is to its limit."""
 
 from __future__ import annotations
 
