@@ -52,7 +52,8 @@ def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
     """A parser that knows ``train`` and the commands of these names."""
     parser = argparse.ArgumentParser(
         prog="packformer",
-        description="Trains (`packformer train` is `python -m train`), and the tools beside it.",
+        description="Trains language models (`packformer train` is `python -m train`), with tools "
+        "for data, kernels and speed.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -24,10 +24,14 @@ def add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
         "path", nargs="?", help=f"file, folder, .jsonl or prepared corpus; without it {otherwise}"
     )
     _add_reading(parser)
-    parser.add_argument("--vocab-size", type=int, default=4096, help="of the BPE trained on it")
+    parser.add_argument(
+        "--vocab-size", type=int, default=4096, help="size of the BPE trained on the text"
+    )
     parser.add_argument("--tokenizer", help="a tokenizer.json to use instead")
-    parser.add_argument("--row-length", type=int, default=32_768, help="tokens of a row")
-    parser.add_argument("--max-document-length", type=int, default=4096, help="in tokens")
+    parser.add_argument("--row-length", type=int, default=32_768, help="tokens per row")
+    parser.add_argument(
+        "--max-document-length", type=int, default=4096, help="longest document, in tokens"
+    )
     parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
 
 
@@ -35,13 +39,15 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds what ``preparation`` reads."""
     parser.add_argument("paths", nargs="+", metavar="INPUT", help="file, folder, - or hf:NAME")
     _add_reading(parser)
-    parser.add_argument("--vocab-size", type=int, default=32_768, help="of the BPE trained on it")
-    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to use instead")
-    parser.add_argument("--sample-mib", type=int, default=256, help="of text to train the BPE on")
     parser.add_argument(
-        "--validation-fraction", type=float, default=0.01, help="of documents, held out"
+        "--vocab-size", type=int, default=32_768, help="size of the BPE trained on the text"
     )
-    parser.add_argument("--shard-mib", type=int, default=256, help="of text in a shard")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json to use instead")
+    parser.add_argument("--sample-mib", type=int, default=256, help="text to train the BPE on")
+    parser.add_argument(
+        "--validation-fraction", type=float, default=0.01, help="share of documents held out"
+    )
+    parser.add_argument("--shard-mib", type=int, default=256, help="text per shard")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
 
 
@@ -97,24 +103,24 @@ def preparation(options: argparse.Namespace, output: Path) -> Preparation:
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--field", default="text", help="that holds the text in a record")
+    parser.add_argument("--field", default="text", help="field of a record that holds the text")
     parser.add_argument(
         "--format",
         choices=("auto", "text", "jsonl", "csv", "parquet"),
         default="auto",
-        help="of the files; auto: by their suffixes, of .json by what it holds, lines of JSON from "
-        "the standard input",
+        help="format of the files; auto: by suffix, a .json by its content, the standard input as "
+        "lines of JSON",
     )
     parser.add_argument(
         "--quoting",
         choices=("auto", "double", "none"),
         default="auto",
-        help="whether fields of a table may stand in double quotes; auto: unless tabs separate "
-        "them, and what looks like the other is refused",
+        help="whether fields of a table may stand in double quotes; auto: yes, unless tabs "
+        "separate them; a file that looks like the other kind is refused",
     )
     parser.add_argument(
         "--skip-invalid",
         action="store_true",
-        help="leave out, and count, documents that cannot be read (not UTF-8, no JSON, no text in "
-        "the field, a row of another length) instead of stopping",
+        help="leave out documents that cannot be read, and count them, instead of stopping (not "
+        "UTF-8, no JSON, no text in the field, a row of another length)",
     )

@@ -14,8 +14,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "doctor",
         help="prove the attention kernels right on this machine",
-        description="Holds every attention kernel against float64 on this machine, forward and "
-        "backward, and keeps the verdicts that attention.kernel=auto goes by.",
+        description="Checks every attention kernel against float64 on this machine, forward and "
+        "backward, and keeps the verdicts that attention.kernel=auto uses.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_device(parser)
@@ -27,8 +27,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="run N random calls through all kernels instead, and print the smallest that fails",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random calls")
-    parser.add_argument("--kernel", help="the only one to run random calls, or a case, through")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random calls")
+    parser.add_argument("--kernel", help="run random calls, or a case, through this kernel only")
     parser.add_argument("--case", help="run one call again, as --fuzz printed it")
     parser.set_defaults(run=_run)
 

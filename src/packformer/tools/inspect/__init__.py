@@ -18,14 +18,16 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("path", help="folder or URL of a corpus made by `packformer prepare`")
     parser.add_argument("--split", choices=("train", "validation"), default="train")
-    parser.add_argument("--document", type=int, default=0, help="number of the first")
+    parser.add_argument("--document", type=int, default=0, help="number of the first document")
     parser.add_argument("--count", type=int, default=3, help="documents to show")
-    parser.add_argument("--characters", type=int, default=300, help="of each document, at most")
+    parser.add_argument(
+        "--characters", type=int, default=300, help="shown of each document, at most"
+    )
     parser.add_argument("--row", type=int, help="number of a packed row to show instead")
-    parser.add_argument("--row-length", type=int, default=1024, help="tokens of a row")
-    parser.add_argument("--max-document-length", type=int, help="in tokens")
+    parser.add_argument("--row-length", type=int, default=1024, help="tokens per row")
+    parser.add_argument("--max-document-length", type=int, help="longest document, in tokens")
     parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of documents")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of documents")
     parser.set_defaults(run=_run)
 
 

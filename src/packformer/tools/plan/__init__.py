@@ -18,9 +18,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_documents(parser, "Python's standard library")
-    parser.add_argument("--batch", type=int, default=8, help="documents of a padded batch")
-    parser.add_argument("--layers", type=int, default=12, help="of the model whose flops count")
-    parser.add_argument("--width", type=int, default=768, help="of that model")
+    parser.add_argument("--batch", type=int, default=8, help="documents in a padded batch")
+    parser.add_argument(
+        "--layers", type=int, default=12, help="layers of the model whose flops count"
+    )
+    parser.add_argument("--width", type=int, default=768, help="width of that model")
     parser.add_argument(
         "--output", type=Path, default=Path("plan"), help="folder for the CSV and the picture"
     )

@@ -13,10 +13,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "prepare",
         help="turn text into token shards",
-        description="Text files, folders of them, .jsonl, .json, .csv, .tsv (also .gz, .zst, "
+        description="Turns text files, folders of them, .jsonl, .json, .csv, .tsv (also .gz, .zst, "
         ".bz2, .xz), .parquet, the standard input (-) or a data set of the Hugging Face hub "
-        "(hf:NAME[@CONFIG][:SPLIT]) to token shards for data=shards. Stopped, the same command "
-        "goes on after the last finished shard.",
+        "(hf:NAME[@CONFIG][:SPLIT]) into token shards for data=shards. After an interruption the "
+        "same command continues after the last finished shard.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_preparation(parser)

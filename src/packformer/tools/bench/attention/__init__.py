@@ -12,14 +12,19 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command, with its arguments."""
     parser = commands.add_parser(
         "attention",
-        help="kernels against what one would write otherwise",
+        help="kernels beside what one would write otherwise",
         description="Time and memory of packed attention, beside xFormers as users call it, "
         "torch's varlen_attn and padded SDPA.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_device(parser)
     parser.add_argument("--heads", type=int, default=12, help="query heads")
-    parser.add_argument("--kv-heads", type=int, default=None, help="default: as many")
+    parser.add_argument(
+        "--kv-heads",
+        type=int,
+        default=None,
+        help="key/value heads; default: as many as query heads",
+    )
     parser.add_argument("--head-dim", type=int, default=64, help="head size")
     parser.add_argument(
         "--tokens",
@@ -33,7 +38,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         default=["one", "600"],
         help="`one` document per row, or log-normal lengths of this mean",
     )
-    parser.add_argument("--longest", type=int, default=4096, help="of the log-normal lengths")
+    parser.add_argument(
+        "--longest", type=int, default=4096, help="longest of the log-normal lengths"
+    )
     parser.add_argument(
         "--variants", nargs="+", default=["plain", "alibi"], help="plain, alibi, window"
     )

@@ -18,7 +18,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_documents(parser, "log-normal documents of 600 tokens on average")
-    parser.add_argument("--rows", type=int, default=1000, help="measured")
+    parser.add_argument("--rows", type=int, default=1000, help="rows to measure")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[0, 1, 4], help="numbers of loader processes"
     )

@@ -18,7 +18,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_preparation(parser)
-    parser.add_argument("--rounds", type=int, default=3, help="of each")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each")
     parser.set_defaults(run=_run)
 
 

@@ -12,8 +12,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "step",
         help="a preset's training step against other libraries",
         description="Tokens per second, utilisation, memory and compile time of a training step, "
-        "bare and in Lightning, where its time goes, and the same model in Hugging Face's and "
-        "litgpt's hands (pip install transformers litgpt).",
+        "bare and in Lightning; where its time goes; and the same model in Hugging Face's library "
+        "and litgpt (pip install transformers litgpt).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("preset", nargs="?", default="gqa", help="an experiment, such as gpt_124m")
@@ -22,7 +22,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         nargs="*",
         help="settings as of `python -m train`; data=random unless data=... is among them",
     )
-    parser.add_argument("--steps", type=int, default=50, help="measured, after the warm-up")
+    parser.add_argument("--steps", type=int, default=50, help="steps to measure, after the warm-up")
     parser.add_argument("--warmup", type=int, default=10, help="steps before them")
     parser.add_argument(
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="other libraries too"
