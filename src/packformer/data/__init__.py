@@ -1,5 +1,6 @@
 """Documents in, packed rows out."""
 
+from packformer.data.in_memory import pack
 from packformer.data.module import PackedDataModule
 from packformer.data.random_documents import RandomDocuments
 from packformer.data.settings import PackingSettings
@@ -17,4 +18,5 @@ __all__ = [
     "StandardLibrary",
     "TextFiles",
     "TokenShards",
+    "pack",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -23,6 +24,7 @@ from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE
 from packformer.training.checkpoint import recorded_steps
 
 ENVIRONMENT_FILE = "environment.json"
+TOKENIZER_FILE = "tokenizer.json"
 _PACKAGES = (
     "torch",
     "lightning",
@@ -36,10 +38,15 @@ _PACKAGES = (
 
 
 @rank_zero_only
-def write_records(folder: Path, config: dict[str, Any]) -> None:
-    """Writes ``config.yaml`` and ``environment.json``; what a run that goes on had is kept.
+def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None) -> None:
+    """Writes configuration, environment and tokenizer; what a run that goes on had is kept.
 
     Its summary is set aside too, since the run is no longer finished.
+
+    Args:
+        folder: of the run.
+        config: resolved.
+        tokenizer: the ``tokenizer.json`` of its text; None if it has none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE):
@@ -47,6 +54,8 @@ def write_records(folder: Path, config: dict[str, Any]) -> None:
     unfinished = folder / f".{CONFIG_FILE}"
     unfinished.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     unfinished.replace(folder / CONFIG_FILE)
+    if tokenizer is not None:
+        shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
     (folder / ENVIRONMENT_FILE).write_text(
         json.dumps(_environment(), indent=2) + "\n", encoding="utf-8"
     )

@@ -130,7 +130,7 @@ def train(config: DictConfig) -> float:
     failed = True
     try:
         if not finished:
-            write_records(folder, plain)
+            write_records(folder, plain, data.splits.tokenizer)
             if loggers is not None:
                 trainer.loggers = loggers.start(config, plain, checkpoint)
         _announce(config, trainer, module, data, folder, resumed_step, changes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
 
 class OtherTraining(ValueError):
@@ -57,19 +57,10 @@ def check_checkpoint(
         OtherTraining: if it is of another model or of other settings, or if its data position is
             one in another stream.
     """
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
-    try:
-        step, saved, settings = _contents(path)
-    except Exception as error:  # a damaged file can make the unpickler raise anything
-        reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
-        best = path.with_name("best.ckpt")
-        other = f"; {best} may be whole: resume={best}" if best != path and best.is_file() else ""
-        raise ValueError(
-            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){other}"
-        ) from error
-    if step is None:
-        raise ValueError(f"checkpoint {path} was not written by packformer")
+    checkpoint = _read(path)
+    step = int(checkpoint["global_step"])
+    saved = {name: tuple(value.shape) for name, value in _weights(checkpoint).items()}
+    settings = {**checkpoint["packformer"], **checkpoint["PackedDataModule"]["stream"]}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
@@ -95,21 +86,43 @@ def recorded_steps(path: Path) -> tuple[int, int]:
     return step, int(records.get("validated_step", step))
 
 
-_Contents = tuple[int | None, dict[str, tuple[int, ...]], dict[str, Any]]
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The model's parameters and buffers, by their names in the model, on the CPU.
+
+    Args:
+        path: of the checkpoint.
+
+    Raises:
+        ValueError: if it is missing, truncated or damaged, or not packformer's.
+    """
+    return _weights(_read(path))
 
 
-def _contents(path: Path) -> _Contents:
-    """Step, shapes of the model's tensors, and settings; no step in a foreign file."""
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():  # torch does not look at the checksums it writes
-            raise ValueError(f"the checksum of {damaged} is wrong")
-    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+def _read(path: Path) -> dict[str, Any]:
+    """A whole checkpoint; its tensors are mapped into memory."""
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} does not exist")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # torch does not look at the checksums it writes
+                raise ValueError(f"the checksum of {damaged} is wrong")
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # a damaged file can make the unpickler raise anything
+        reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
+        best = path.with_name("best.ckpt")
+        other = f"; {best} may be whole: resume={best}" if best != path and best.is_file() else ""
+        raise ValueError(
+            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){other}"
+        ) from error
     if not isinstance(checkpoint, dict) or "packformer" not in checkpoint:
-        return None, {}, {}
-    shapes = {
-        name.removeprefix("model."): tuple(value.shape)
+        raise ValueError(f"checkpoint {path} was not written by packformer")
+    return checkpoint
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Without the metrics, which are saved beside them."""
+    return {
+        name.removeprefix("model."): value
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("model.")
     }
-    settings = {**checkpoint["packformer"], **checkpoint["PackedDataModule"]["stream"]}
-    return int(checkpoint["global_step"]), shapes, settings
