@@ -25,8 +25,7 @@ TRAINING = [command for command in COMMANDS if command.startswith("python -m tra
 _NEEDS_GPU = re.compile(r"gpt_124m|gpt_350m|gpt_1b|recall_gpu|trainer=gpu|trainer\.devices")
 
 
-def test_the_readme_is_short_and_its_commands_are_known() -> None:
-    assert len(README.splitlines()) <= 200
+def test_the_commands_of_the_readme_are_known() -> None:
     assert len(TRAINING) >= 8
     known = ("python -m train", "packformer ", "make ", "pip install", "git clone", "cd ", "wandb ")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
@@ -93,8 +92,3 @@ def test_make_knows_its_targets(command: str) -> None:
         ["make", "-n", *shlex.split(command)[1:]], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", README))
-def test_a_link_of_the_readme_leads_somewhere(link: tuple[str, str]) -> None:
-    assert (ROOT / (link[0] or link[1])).exists()
