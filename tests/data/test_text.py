@@ -342,8 +342,8 @@ def test_bad_json_is_named_with_its_line(folder, bad):
     [
         ('{"body": "b"}', "has no field 'text', but body: set the field"),
         ('{"text": 3}', "has a number in the field 'text', no text: set the field"),
-        ('["text"]', "is a JSON array, not an object with 'text'"),
-        ("7", "is a JSON number, not an object with 'text'"),
+        ('["text"]', "is an array, not an object with 'text'"),
+        ("7", "is a number, not an object with 'text'"),
     ],
 )
 def test_json_without_the_text_is_named_with_its_line(folder, bad, message):

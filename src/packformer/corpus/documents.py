@@ -122,15 +122,13 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
     except (ValueError, RecursionError) as error:
         raise InvalidDocumentError(f"{place} is no JSON that can be read: {error}") from error
     if not isinstance(record, dict):
-        raise InvalidDocumentError(
-            f"{place} is a JSON {json_type(record)}, not an object with {field!r}"
-        )
+        raise InvalidDocumentError(f"{place} is {json_type(record)}, not an object with {field!r}")
     found = value_of(record, field, place)
     if found is None:
         return None
     if not isinstance(found, str):
         raise InvalidDocumentError(
-            f"{place} has a {json_type(found)} in the field {field!r}, no text: set the field"
+            f"{place} has {json_type(found)} in the field {field!r}, no text: set the field"
         )
     try:
         found.encode()
@@ -172,6 +170,13 @@ def value_of(record: dict[str, Any], field: str, place: str) -> Any:
 
 
 def json_type(value: Any) -> str:
-    """The JSON name of a value's type."""
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
-    return "null" if value is None else names.get(type(value), "object")
+    """The JSON name of a value's type, with its article."""
+    names: dict[type, str] = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        type(None): "null",
+    }
+    return names.get(type(value), "an object")

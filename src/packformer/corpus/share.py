@@ -97,7 +97,8 @@ class NearShare:
             elif surplus and document.tokens >= 2 * _LEAST:
                 tail = max(_LEAST, document.tokens - max(_LEAST, surplus))
                 return self._divided(shards, document, tail, whole), [_told(tail)]
-        return self._divided(shards, None, 0, whole), []
+        remark = "copies of a document stay together: the share held out is theirs"
+        return self._divided(shards, None, 0, whole), [] if whole else [remark]
 
     def _hold_more(
         self, shards: dict[str, list[Shard]], lacking: int

@@ -28,6 +28,15 @@ def test_plan_compares_ways_on_the_users_own_text(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "plan" / "plan.png").stat().st_size > 10_000
 
 
+def test_a_corpus_shorter_than_a_row_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.txt").write_text("some words of text " * 20)
+    sizes = ["--row-length", "4096", "--vocab-size", "300"]
+    main(["plan", str(tmp_path / "a.txt"), *sizes, "--output", str(tmp_path / "plan")])
+    out = capsys.readouterr().out
+    assert "all documents together are shorter than a row of 4,096 tokens" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

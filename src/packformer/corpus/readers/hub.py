@@ -38,6 +38,6 @@ def _document(row: dict[str, object], place: str, field: str) -> Raw:
     if value is None:
         return Raw(b"", place, Form.NULL)
     if not isinstance(value, str):
-        reason = f"has a {json_type(value)} in the field {field!r}, no text"
+        reason = f"has {json_type(value)} in the field {field!r}, no text"
         return Raw(reason.encode(), place, Form.INVALID)
     return Raw(value.encode("utf-8", "surrogatepass"), place, Form.TEXT)

@@ -69,6 +69,12 @@ def run_plan(
     ours = found[-1].flops_per_token(sizes.weights, sizes.width, sizes.num_layers)
     rows = [_row(cost, sizes, ours) for cost in found]
     _print(rows, settings, sizes, console)
+    if lengths.sum() < settings.row_length:
+        console.print(
+            f"  all documents together are shorter than a row of {settings.row_length:,} tokens: "
+            "concatenation drops what does not fill one",
+            highlight=False,
+        )
     if any(cost.estimated for cost in found):
         console.print("  fill of packed rows: that of the first ones")
     folder.mkdir(parents=True, exist_ok=True)
