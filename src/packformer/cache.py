@@ -51,9 +51,9 @@ def fingerprint(parts: Iterable[str | bytes]) -> str:
 def cached_folder(name: str, make: Callable[[Path], None]) -> Path:
     """The cached folder ``name``, made by ``make`` if it is not there yet.
 
-    It appears complete or not at all: it is made beside its place and moved there at the end.
-    One process makes it, others that want it wait. What an interrupted one leaves beside the place
-    is given to the next, which goes on with it or begins anew.
+    It appears complete or not at all: it is made next to its place and moved there at the end. One
+    process makes it; others that want it wait. If it is interrupted, the next process gets what
+    it left there, and continues or starts over.
 
     Args:
         name: of the folder, by ``fingerprint`` of all that its content depends on.

@@ -38,7 +38,7 @@ def complete(
 
 
 def script(arguments: Sequence[str]) -> str | None:
-    """What a shell is to evaluate, so that it completes; None unless ``arguments`` ask for it.
+    """The script that makes a shell complete; None unless ``arguments`` ask for it.
 
     Hydra's own scripts know nothing of commands and would take ``train`` for a setting.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def check_whole(name: str, value: Any, *, at_least: int) -> None:
-    """Refuses what is no whole number, or below ``at_least``.
+    """Refuses anything but a whole number of at least ``at_least``.
 
     Raises:
         ValueError: naming the setting.
@@ -19,7 +19,7 @@ def check_whole(name: str, value: Any, *, at_least: int) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuses what is neither true nor false: any other word would count as true.
+    """Refuses anything but true and false: any other word would count as true.
 
     Raises:
         ValueError: naming the setting.
@@ -29,7 +29,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number; YAML's ``.inf`` is none."""
+    """Whether it is a finite number; YAML's ``.inf`` is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -67,7 +67,7 @@ def check_known(names: Iterable[str], known: Collection[str]) -> None:
 def check_number(
     name: str, value: Any, *, above: float | None = None, at_least: float | None = None
 ) -> None:
-    """Refuses what is no number, or out of range.
+    """Refuses anything but a number in range.
 
     Raises:
         ValueError: naming the setting.

@@ -56,7 +56,7 @@ class Raw(NamedTuple):
 
 
 class InvalidDocumentError(ValueError):
-    """A document that cannot be read as what it is; those after it can."""
+    """A document that cannot be read, although those after it can."""
 
 
 class UndecodableError(InvalidDocumentError):
@@ -139,7 +139,7 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
 
 
 class _Object(dict):
-    """A JSON object that remembers which of its keys came more than once."""
+    """A JSON object that remembers which keys it repeats."""
 
     __slots__ = ("repeated",)
 
@@ -150,7 +150,7 @@ class _Object(dict):
 
 
 def value_of(record: dict[str, Any], field: str, place: str) -> Any:
-    """What a record has in a field; of ``a.b`` in the field ``b`` of its object ``a``.
+    """The value of a record's field; ``a.b`` is the field ``b`` of its object ``a``.
 
     Raises:
         InvalidDocumentError: if there is no such field, or there are two.

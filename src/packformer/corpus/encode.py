@@ -35,7 +35,7 @@ MARKS = {reason: -number for number, reason in enumerate(Reason, start=1)}
 
 
 class Encoded(NamedTuple):
-    """A batch of documents or pieces, as arrays so that they travel between processes cheaply.
+    """A batch of documents or pieces, as arrays, which are cheap to send between processes.
 
     Attributes:
         ids: of all, one after another, in the shards' dtype.
@@ -139,7 +139,7 @@ class Encoder:
         ends: NDArray[np.int64],
         whole: NDArray[np.bool_],
     ) -> int:
-        """Characters that no token spells, of the texts that are not known to be ``whole``."""
+        """Characters that no token spells, in the texts not known to be ``whole``."""
         if whole.all():
             return 0
         spelled = _sums(self._characters[ids], ends)
@@ -175,7 +175,7 @@ class Encoder:
         ]
 
     def _ids(self, texts: list[str]) -> list[NDArray[np.unsignedinteger]]:
-        """A few at a time: the library's form of them takes their size in memory many times."""
+        """A few texts at a time: the library's encodings take many times their size."""
         found: list[NDArray[np.unsignedinteger]] = []
         for part in _groups(texts):
             encodings = encode_texts(self._tokenizer, part)

@@ -72,7 +72,7 @@ class FolderWalk:
 
 
 def _check_text(folder: str) -> None:
-    """Refuses a prepared corpus: its manifest and tokenizer are no text to learn.
+    """Refuses a prepared corpus: its manifest and tokenizer are not text to learn from.
 
     Raises:
         ValueError: naming it.
@@ -99,7 +99,7 @@ def _kind(path: str) -> Callable[[int], bool] | None:
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what was given as a file and is none, such as ``<(command)`` of a shell.
+    """Refuses a path that is not a regular file, such as the shell's ``<(command)``.
 
     Raises:
         ValueError: naming it.

@@ -41,7 +41,7 @@ def format_of(file: Path, field: str) -> str:
 
 
 def decided(file: Path, format: str, field: str) -> str | None:
-    """What the content decided, in words with ``{field}``; None if the name says it all.
+    """What the content decided, in words with ``{field}``; None if the name decides alone.
 
     Args:
         file: which.

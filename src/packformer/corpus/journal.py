@@ -30,12 +30,12 @@ class Journal:
         self.parts: list[dict[str, Any]] = []
 
     def is_of_this(self) -> bool:
-        """Whether the journal on disk is of the very same corpus."""
+        """Whether the journal on disk belongs to this corpus."""
         lines = self._lines()
         return bool(lines) and lines[0] == self._begun
 
     def load(self) -> None:
-        """What was finished of this very corpus; begins the journal where nothing was.
+        """The finished parts of this corpus; starts the journal if there are none.
 
         Raises:
             ValueError: if parts of another corpus are there.
@@ -61,7 +61,7 @@ class Journal:
             os.fsync(stream.fileno())
 
     def close(self) -> None:
-        """The corpus is finished: only what it was made of is kept."""
+        """Ends the journal of a finished corpus: keeps only what the corpus was made of."""
         if self._lines() != [self._begun]:
             self._save([self._begun])
 

@@ -44,7 +44,7 @@ class Omission(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Counts of what was given and is in no document of the corpus.
+    """Counts of everything that was given and did not become a document.
 
     Attributes:
         empty: documents without text.

@@ -40,8 +40,8 @@ class Cutter:
     def place(self, data: bytes, earliest: int, latest: int) -> int:
         """The last good place between two bytes of a text.
 
-        Where there is none, as within a word that is longer than all of it, the last character ends
-        there.
+        If there is none, as inside a word longer than the whole stretch, the cut comes after the
+        last whole character.
         """
         for kind in _KINDS:
             for place in islice(_places(kind, data, earliest, latest), _TRIED):
@@ -85,7 +85,7 @@ def _places(kind: re.Pattern[bytes], data: bytes, earliest: int, latest: int) ->
 
 
 def pieces(before: str, text: str, cutter: Cutter) -> Iterator[tuple[str, str]]:
-    """Each piece of a text, with the text before it that it is to be encoded behind.
+    """Each piece of a text, with the preceding text that it must be encoded behind.
 
     Args:
         before: of the first piece.

@@ -53,8 +53,8 @@ def token_characters(tokenizer: Tokenizer) -> NDArray[np.int64]:
 def characters(text: str) -> int:
     """Characters of a text, composed (NFC) and white space left out.
 
-    So neither a normalizer that only decomposes or changes case, nor a tokenizer that only forgets
-    white space, counts as losing text.
+    So a normalizer that only decomposes or changes case loses no text, and neither does a tokenizer
+    that only drops white space.
     """
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
@@ -69,7 +69,7 @@ def loss_remarks(
     unknown: int,
     tokens: int,
 ) -> list[str]:
-    """What the user should know of a tokenizer's losses, a sentence each.
+    """What to tell the user about a tokenizer's losses, one sentence each.
 
     Args:
         unknown_name: of the token that stands for what cannot be spelled.

@@ -70,7 +70,7 @@ class Progress(NamedTuple):
 def prepare(
     preparation: Preparation, report: Callable[[Progress], None] = lambda progress: None
 ) -> Manifest:
-    """Prepares a corpus, or goes on where a preparation of the same input was stopped.
+    """Prepares a corpus, or continues where a preparation of the same input stopped.
 
     Documents are read in order, tokenized in batches by several processes, and written in order;
     a shard ends with the document that fills it. So neither the number of processes nor an
@@ -97,7 +97,7 @@ def prepare(
 
 
 def _check_apart(preparation: Preparation) -> None:
-    """A corpus among its own input, or among other files, is refused.
+    """Refuses an output folder inside the input, or one that holds other files.
 
     Raises:
         ValueError: naming both.
@@ -161,7 +161,7 @@ class _Run:
         return self._finish(tokenizer)
 
     def _keep_standard_input(self) -> None:
-        """In a file: it is read twice, and again after an interruption."""
+        """Keeps it in a file, because it is read twice, and again after an interruption."""
         file = self._folder / _STANDARD_INPUT
         with file.open("wb") as stream:
             shutil.copyfileobj(sys.stdin.buffer, stream)

@@ -31,9 +31,8 @@ class _ThisProcess(Executor):
 class Processes:
     """Where batches are encoded: in some processes, or in this one.
 
-    Processes are forked from a server that starts with this object, so that it is ready when they
-    are wanted. The server imports once for all of them; this process, which may have threads, is
-    never forked.
+    This object starts the server process that workers are forked from. The server imports
+    everything once for all of them. This process is never forked, because it may have threads.
 
     Args:
         workers: how many; 0 for this process alone, which starts at once.

@@ -62,7 +62,7 @@ class Preparation:
 
 
 def identity_of(preparation: Preparation) -> str:
-    """A name for all that the bytes of the shards depend on.
+    """A name for everything that the bytes of the shards depend on.
 
     A file counts by its name, size and time; the standard input, which has none, by its content.
     """

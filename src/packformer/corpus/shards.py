@@ -118,7 +118,7 @@ def _padded(size: int) -> int:
 
 
 class ShardWriter:
-    """Writes a shard beside its place; ``finish`` moves it there.
+    """Writes a shard next to its final place; ``finish`` moves it there.
 
     Args:
         file: its place.
@@ -221,7 +221,7 @@ def verify_shard(
     vocab_size: int,
     report: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Reads all of a shard and holds it against its manifest.
+    """Reads a whole shard and checks it against its manifest.
 
     Args:
         file: where it lies.
@@ -248,7 +248,7 @@ def verify_shard(
 
 
 def verify_ids(file: Path, shard: Shard, dtype: str, vocab_size: int) -> None:
-    """Reads a shard's ids and document ends and holds them against what they may be.
+    """Reads a shard's ids and document ends and checks that they are valid.
 
     Raises:
         ValueError: naming the file, the place and the rule.

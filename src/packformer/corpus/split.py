@@ -20,7 +20,7 @@ _HASHED = 2**18  # bytes, less than the first piece of a long file has
 def hash_of(data: bytes) -> int:
     """31 bits of the SHA-256 of the text's first 256 KiB: which side of the split it is on.
 
-    Of a long file only a piece is known when it has to be put on a side.
+    No more than that, because a long file must be put on a side when only its first piece is known.
     """
     return int.from_bytes(hashlib.sha256(data[:_HASHED]).digest()[:4]) >> 1
 

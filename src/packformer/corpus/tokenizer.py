@@ -49,7 +49,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Reads a ``tokenizer.json``; adds ``BOS`` and ``EOS`` if it lacks them.
 
-    Its truncation, padding and dropout are for batches of training: they are turned off.
+    Its truncation, padding and dropout are turned off: they are meant for training batches.
 
     Raises:
         ValueError: if there is no such file, or it is no tokenizer.
@@ -71,7 +71,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def text_tokenizer(tokenizer_json: str) -> Tokenizer:
-    """A tokenizer for documents: special tokens spelled out in a text are text."""
+    """A tokenizer for documents: a special token spelled out in a text is encoded as text."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.encode_special_tokens = True
     return tokenizer

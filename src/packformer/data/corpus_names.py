@@ -10,7 +10,7 @@ from packformer.data.fetch import is_url
 
 
 def corpus_names(paths: Sequence[str]) -> list[str]:
-    """The shortest ending of each path that no other has; equal paths are numbered.
+    """The shortest ending of each path that is unique; equal paths are numbered.
 
     Args:
         paths: folders or URLs.

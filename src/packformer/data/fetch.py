@@ -40,7 +40,7 @@ def read_url(url: str) -> bytes:
 
 
 class ShardCache:
-    """Shards by their SHA-256, in the user's cache; the longest unused go first.
+    """Shards by their SHA-256, in the user's cache; the longest unused are removed first.
 
     Several processes may share it. What one has mapped into memory stays readable there even if
     another removes the file.
@@ -87,7 +87,7 @@ class ShardCache:
             unfinished.unlink(missing_ok=True)
 
     def _reserve(self, size: int) -> Path:
-        """A file of this size to be filled, within the bound together with all others."""
+        """Makes room for a file of this size, within the bound on all files."""
         with FileLock(self._folder / "room.lock"):
             found: list[tuple[float, int, Path]] = []
             for file in self._folder.iterdir():
@@ -109,7 +109,7 @@ class ShardCache:
 
 
 def _blocks(url: str) -> Iterator[bytes]:
-    """The file's content; begun anew, where it stopped, if it breaks off."""
+    """The file's content; a broken download continues where it stopped."""
     done, failures = 0, 0
     while True:
         try:

@@ -26,8 +26,8 @@ _SAMPLED_ROWS = 32
 class PackedDataModule(L.LightningDataModule):
     """Packs a data set's documents into rows of one constant shape.
 
-    The position in the training data is part of Lightning's checkpoints: it is the one carried by
-    the last batch the model was given, whatever the loader has read ahead.
+    Lightning's checkpoints hold the position in the training data. It is the one carried by the
+    last batch that the model was given, however far the loader has read ahead.
 
     Args:
         data_set: where documents come from.
@@ -152,7 +152,7 @@ class PackedDataModule(L.LightningDataModule):
 
     @property
     def stream(self) -> dict[str, Any]:
-        """All that the order of training depends on: a position means nothing in another stream."""
+        """What the order of training depends on: a position is valid in one stream only."""
         return {
             "data": self.splits.fingerprint,
             **vars(self._packing),

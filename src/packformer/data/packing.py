@@ -61,7 +61,7 @@ class PackerState:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> PackerState:
-        """The inverse of ``to_dict``; a list for every piece, as it once was, is read too."""
+        """The inverse of ``to_dict``; also reads the older form, a list for every piece."""
         numbers = state["pool"]
         if numbers and not isinstance(numbers[0], int):
             numbers = [*chain.from_iterable(numbers)]
@@ -144,9 +144,9 @@ class BestFitPacker:
             state.arrivals += 1
 
     def _read(self, state: PackerState) -> Iterator[Cut]:
-        """What enters the pool next; a state saved between two of these misses nothing.
+        """The piece that enters the pool next. A state saved between two of them misses nothing.
 
-        Of a mixture the source comes next that is the furthest behind its share of tokens.
+        In a mixture the next source is the one furthest behind its share of tokens.
         """
         mixture = self._source
         if not isinstance(mixture, Mixture):

@@ -32,8 +32,8 @@ def collate_row(
 ) -> PackedBatch:
     """Lays the tokens and targets of ``pieces`` one after another and pads to ``row_length``.
 
-    The padding is laid out as further documents, none longer than ``max_seqlen``, in slots of its
-    own beside the ``max_documents``.
+    Padding is laid out as further documents of at most ``max_seqlen`` tokens, in slots of their own
+    after the ``max_documents``.
     """
     tokens = np.zeros(row_length, dtype=np.int64)
     targets = np.full(row_length, IGNORE_INDEX, dtype=np.int64)

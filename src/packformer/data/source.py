@@ -33,9 +33,9 @@ class DocumentSource(Protocol):
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         """Tokens ``start : start + length`` of document ``index``, and a target for each.
 
-        A target is ``IGNORE_INDEX`` where nothing is predicted; that of the last token is not used,
-        for its successor lies outside the piece. A piece costs what its own length does, however
-        long the document is.
+        A target is ``IGNORE_INDEX`` where nothing is predicted. The last target is not used,
+        because the last token's successor lies outside the piece. The cost of a piece depends on
+        its own length, not on the document's.
         """
         ...
 

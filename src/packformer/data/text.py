@@ -73,8 +73,8 @@ class TextFiles:
     ``.jsonl`` file every line is one, in a ``.csv``, ``.tsv`` or ``.parquet`` file every row. Files
     may be compressed. Of one document, or a few, a tail is held out.
 
-    What was prepared is used again as long as names, sizes and times of the files and the settings
-    are the same; the files are not read again for it.
+    The result is reused as long as the settings and the names, sizes and times of the files stay
+    the same; the files are not read for that.
 
     Args:
         path: file or folder.

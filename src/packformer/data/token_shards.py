@@ -56,7 +56,7 @@ class TokenShards:
         shards_at_once: shards that are shuffled together: 4 bytes of memory per document of them.
             By default 256, of URLs 8, because they must be there before the first of their tokens.
         cache_gib: that shards fetched from URLs may take on the local disk.
-        verify: read all of a corpus once and hold it against its hashes; what is fetched always is.
+        verify: check a corpus on disk against its hashes, once; fetched shards always are.
 
     Raises:
         ValueError: if a corpus is missing, damaged, or not made with the others' tokenizer.
@@ -238,7 +238,7 @@ class _Corpus:
         check_tokenizer(self.manifest, self.tokenizer)
 
     def verify(self) -> None:
-        """Reads all shards on disk and holds them against the manifest; once, if they are right."""
+        """Checks all shards on disk against the manifest; only once, if they are right."""
         if self.is_url:
             return
         m = self.manifest
@@ -278,8 +278,8 @@ _Maps = tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]
 class ShardedDocuments:
     """Documents of some shards, mapped into memory when they are read; a ``Sectioned`` source.
 
-    A section is a shard. Those that come next are fetched while these are read. Of those before,
-    documents may still wait for a row: they stay mapped until the group after.
+    A section is a shard. The next sections are fetched while these are read. Documents of the
+    previous ones may still wait for a row, so those stay mapped for one more group.
 
     Args:
         shards: folder or URL, and the manifest that describes the shard.

@@ -24,7 +24,7 @@ _PLAIN = ("num_tokens", "num_targets", "lengths", "position", "corpus")
 
 
 def prepare_for_workers(num_workers: int) -> None:
-    """Has rows travel as bytes, and tries whether the machine has the locks that processes share.
+    """Makes rows travel as bytes, and tests that the machine has the locks that processes share.
 
     Raises:
         ValueError: if it has not.

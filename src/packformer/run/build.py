@@ -65,7 +65,7 @@ def build_data(config: DictConfig) -> PackedDataModule:
 def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
     """The model, with room for every token id and position of the data.
 
-    A vocabulary of text is rounded up to a multiple of 128, which matrix products like.
+    A text's vocabulary is rounded up to a multiple of 128, which makes matrix products faster.
 
     Raises:
         ValueError: if the vocabulary chosen is smaller than the data's, or sizes do not fit.
@@ -145,7 +145,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer: counts optimizer steps, not epochs; the data have no end.
 
-    It has no logger yet: loggers write, and come last.
+    It has no logger yet, because loggers write files and come last.
     """
     options: dict[str, Any] = make(config.trainer)
     check_steps(options)
@@ -180,12 +180,12 @@ def build_trainer(
 
 
 def _profiler(asked: Any, folder: Path) -> Any:
-    """Lightning's, its report in the run's folder: what it would log is left out of the log."""
+    """Lightning's profiler, with its report in the run's folder and nothing in the log."""
     kind = PROFILERS.get(asked) if isinstance(asked, str) else None
     return asked if kind is None else kind(dirpath=folder, filename="profile")
 
 
 def quiet_lightning() -> None:
-    """Leaves out what Lightning tells of itself."""
+    """Silences what Lightning says about itself."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -55,12 +55,12 @@ def build_callbacks(made: Mapping[str, object], folder: Path) -> list[L.Callback
 
 
 def is_on_terminal() -> bool:
-    """Whether a bar can be drawn; else progress is told in lines."""
+    """Whether a progress bar can be drawn; otherwise progress is printed in lines."""
     return sys.stdout.isatty()
 
 
 def tell_what_is_left_out(callbacks: list[L.Callback]) -> None:
-    """One line for each callback of the default configuration that a run is without."""
+    """Prints one line for each default callback that is switched off."""
     for kind, (name, effect) in _WITHOUT.items():
         if not any(isinstance(callback, kind) for callback in callbacks):
             log.warning("without  callbacks.%s: %s", name, effect)

@@ -111,7 +111,7 @@ def _shown(value: Any) -> str:
 
 
 def _check_monitors(callbacks: Mapping[str, Any]) -> None:
-    """Refuses to watch what is not measured, unless a callback of the user's may measure it."""
+    """Refuses to monitor a metric that nothing measures, unless a user's callback may."""
     nodes = {name: node for name, node in callbacks.items() if isinstance(node, Mapping)}
     if not all(str(node.get("_target_")).startswith(_MEASURE_NOTHING) for node in nodes.values()):
         return

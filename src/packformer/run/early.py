@@ -29,7 +29,7 @@ _CHECKS: dict[str, Callable[..., None]] = {
 def check_parts(settings: Mapping[str, Any]) -> None:
     """Refuses values that the constructors of packformer's own classes would refuse.
 
-    What a class of the user's takes, and names of settings, the rehearsal checks.
+    The rehearsal checks the names of settings, and the settings of users' own classes.
 
     Args:
         settings: the resolved configuration, plain types only.
@@ -65,7 +65,7 @@ def _values(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 
 def _call(check: Callable[..., None], values: dict[str, Any]) -> None:
-    """Names that ``check`` does not take, or lacks, are told by the rehearsal."""
+    """Leaves unknown and missing names to the rehearsal."""
     try:
         check(**values)
     except TypeError:

@@ -67,7 +67,7 @@ def is_user_error(error: BaseException) -> bool:
 
 
 def _of_loader_process(message: str) -> str:
-    """What torch's loader says of its processes, in our words; any other message as it is."""
+    """Rewords what torch's loader says about its processes; leaves other messages as they are."""
     if lost := _LOST_PROCESS.match(message):
         signal = f" ({lost[2]})" if lost[2] else ""
         return (
@@ -86,8 +86,8 @@ def _first_line(error: BaseException) -> str:
 def keep_traceback(error: BaseException, folder: Path, *, in_sweep: bool) -> Path | None:
     """Writes the traceback to the run's folder; returns its place.
 
-    A run that did not get as far as to write anything leaves no folder (None), except
-    in a sweep, whose table lists it.
+    A run that failed before it wrote anything leaves no folder (None), except in a sweep, whose
+    table lists it.
     """
     if not folder.is_dir():
         return None

@@ -41,7 +41,7 @@ _PACKAGES = (
 def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None) -> None:
     """Writes configuration, environment and tokenizer; what a run that goes on had is kept.
 
-    Its summary is set aside too, since the run is no longer finished.
+    Its summary is set aside, because the run is no longer finished.
 
     Args:
         folder: of the run.
@@ -115,8 +115,8 @@ def _git_revision() -> str | None:
 def csv_logger(folder: Path, checkpoint: Path | None) -> CSVLogger:
     """Logger of ``metrics.csv``; on a resume it keeps the rows that the checkpoint knows of.
 
-    Those after its step come again, and so does a validation that it was saved before. Lightning's
-    own deletes the file of an earlier run.
+    Later rows are dropped, because those steps are run again; so is a validation that the
+    checkpoint was saved before. Lightning's own logger deletes an earlier run's file.
     """
     file = folder / "metrics.csv"
     kept: list[dict[str, str]] = []

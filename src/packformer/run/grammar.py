@@ -18,7 +18,7 @@ def parse(override: str) -> Override | None:
 
 
 def read_value(text: str) -> Any:
-    """What Hydra reads ``text`` as behind the ``=``; None too for a sweep, or where it cannot."""
+    """The value Hydra reads ``text`` as after the ``=``; None if it cannot, or for a sweep."""
     override = parse(f"x={text}")
     if override is None or override.is_sweep_override():
         return None

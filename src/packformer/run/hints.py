@@ -49,7 +49,7 @@ class _Known:
 
     @property
     def added(self) -> list[str]:
-        """Groups of which nothing is chosen unless it is added with a ``+``."""
+        """Groups that are off unless a choice is added with a ``+``."""
         return [group for group in self.groups if group not in self.keys]
 
 
@@ -104,7 +104,7 @@ def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 
 def no_setting(name: str, value: str) -> str:
-    """What was meant by a setting of this name, which there is not."""
+    """Guesses what was meant by a setting that does not exist."""
     return _meant_by(name, value, _known([]))
 
 

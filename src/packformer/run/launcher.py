@@ -13,7 +13,7 @@ _MPI = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
 
 @dataclass(frozen=True)
 class Launched:
-    """Processes that something else than Lightning started.
+    """Processes that something other than Lightning started.
 
     Attributes:
         by: who did.
@@ -64,7 +64,7 @@ def check_processes(
 ) -> None:
     """Refuses a number of processes that is not the run's number of devices.
 
-    Each process too many would train a run of its own, each too few would be waited for.
+    Extra processes would each train a run of their own; missing ones would be waited for.
 
     Args:
         num_devices: of one node.

@@ -25,9 +25,10 @@ _EXTRAS = {"TensorBoardLogger": "packformer[tensorboard]"}
 class Loggers:
     """The loggers of a run: made before anything is written, started once its folder is there.
 
-    A choice of ``conf/logger`` holds loggers by name, null for none, or is one itself. One that
-    takes ``save_dir`` and is not given it lies in the run's folder. A node with ``_partial_: true``
-    is a function that starts one, from the folder, name, sweep and configuration of the run.
+    A choice of ``conf/logger`` holds loggers by name, null for none, or is one itself. A logger
+    that takes ``save_dir`` writes to the run's folder unless told otherwise. A node with
+    ``_partial_: true`` is a function that starts a logger from the folder, name, sweep and
+    configuration of the run.
 
     Args:
         chosen: the node ``logger`` of the configuration.
@@ -44,7 +45,7 @@ class Loggers:
     def start(
         self, config: DictConfig, plain: dict[str, Any], checkpoint: Path | None
     ) -> list[Logger]:
-        """All loggers, that of ``metrics.csv`` first, told the configuration of the run.
+        """Starts all loggers, ``metrics.csv`` first, and gives them the configuration.
 
         Args:
             config: of the run.
@@ -65,7 +66,7 @@ class Loggers:
 
 
 def check_loggers(chosen: DictConfig | None) -> None:
-    """What can be known to be wrong before data are read.
+    """Refuses wrong loggers before data are read.
 
     Raises:
         ValueError: if ``logger`` holds something that is no logger, or W&B cannot run as asked.

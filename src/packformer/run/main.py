@@ -34,7 +34,7 @@ _command: list[str] = []
 
 @hydra.main(version_base="1.3", config_path="pkg://packformer.conf", config_name="config")
 def _job(config: DictConfig) -> float:
-    """One run. A failure is reported and remembered, so that a sweep goes on with the next job."""
+    """One run. A failure is reported and remembered; a sweep continues with the next job."""
     sys.argv = _command.copy()
     try:
         _check(config)

@@ -58,7 +58,7 @@ def register_folder_suffix() -> None:
 
 
 def _told(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Keys and values of what belongs into a name; of a key given twice the last value."""
+    """Keys and values that belong in a name; if a key is given twice, its last value."""
     last = {}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -88,7 +88,7 @@ def _short(value: str) -> str:
 
 
 def _cut(text: str, length: int, source: str, *, lost: bool) -> str:
-    """``text``, with a hash of ``source`` at its end if it does not tell all of it or is cut."""
+    """``text``, cut if too long; ends with a hash of ``source`` if it does not show all of it."""
     if len(text) <= length and not lost:
         return text
     digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]

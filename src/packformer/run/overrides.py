@@ -21,7 +21,7 @@ _QUOTES = ('"', "'")
 
 
 def settings_last(arguments: Sequence[str]) -> list[str]:
-    """The same arguments in an order that Hydra takes: it refuses settings behind an option.
+    """The same arguments in an order that Hydra accepts: it refuses settings after an option.
 
     Raises:
         ValueError: if an option is none of Hydra's.
@@ -104,7 +104,7 @@ def _refuse_altered(name: str, value: str) -> None:
 
 
 def _shown(name: str, value: str) -> str:
-    """With the value quoted; in a list each of its words, where they are none of the grammar's."""
+    """With the value quoted; in a list, each word that is not part of the grammar."""
     if value.startswith("[") and value.endswith("]") and not set(value[1:-1]) & set("[]{}()'\""):
         return shown_override(name, [word.strip() for word in value[1:-1].split(",")])
     return shown_override(name, value)

@@ -47,7 +47,7 @@ def rehearse(
 
 
 def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
-    """The model; None if some class of the user's needs memory, to be built with the data then."""
+    """The model; None if a user's class needs real memory, so that it is built with the data."""
     try:
         with torch.device("meta"):
             model: GPT = make(config.model)(
@@ -74,7 +74,7 @@ def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_names(place: str, node: dict[str, Any]) -> None:
-    """Refuses a class or function that is not there, and settings that it does not take.
+    """Refuses a class or function that does not exist, and settings that it does not accept.
 
     Raises:
         ValueError: naming the first, and what may have been meant.

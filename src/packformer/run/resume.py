@@ -28,7 +28,7 @@ _DECIDED = "PACKFORMER_RESUME_FROM"
 
 
 def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from.
+    """The checkpoint to continue from.
 
     Args:
         resume: ``never``; ``auto`` for the newest unfinished run of the same configuration below
@@ -64,7 +64,7 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
 
 
 def _meant(resume: str) -> str:
-    """A word, or a run or checkpoint beside it, that ``resume`` is a slip of."""
+    """The word, run or checkpoint that a mistyped ``resume`` probably meant."""
     folder = Path(resume).expanduser().parent
     beside = [
         str(path)
@@ -76,7 +76,7 @@ def _meant(resume: str) -> str:
 
 
 def refuse_other_settings(checkpoint: Path, config: dict[str, Any]) -> None:
-    """Refuses, before data are read, settings that the run of ``checkpoint`` cannot go on with.
+    """Refuses, before data are read, settings that the run of ``checkpoint`` cannot continue with.
 
     Args:
         checkpoint: to go on from.
@@ -139,7 +139,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings a checkpoint means nothing without, flat: model, positions, optimizer."""
+    """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
     kept = {name: config[name] for name in _PART_OF_CHECKPOINT}
     return {key: value for key, value in _flat(kept).items() if key not in _SAME_WEIGHTS}
 
@@ -196,7 +196,7 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
 
 
 def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict[str, Any]) -> str:
-    """What keeps the newest of ``others``, unfinished runs, from being resumed."""
+    """Why the newest of ``others``, the unfinished runs, cannot be resumed."""
     stopped = [f for f in others if (f / LAST_CHECKPOINT).is_file() and not is_running(f)]
     if not stopped:
         return f"there is no unfinished run in {output_dir}"

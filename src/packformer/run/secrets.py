@@ -17,7 +17,7 @@ _SURE = 16  # characters; values as long are secrets within longer text too
 
 
 def refuse_secrets(config: Any, overrides: Iterable[str]) -> None:
-    """Refuses keys that name a secret, and values that the environment holds as one.
+    """Refuses settings named like a secret, and values that the environment holds as a secret.
 
     Args:
         config: the resolved configuration.

@@ -101,7 +101,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:
-    """What a finished run left there, and what it is."""
+    """The files of a finished run, with what each is."""
     checkpoints = sorted(file.name for file in folder.glob("checkpoints/*.ckpt"))
     listed = (
         ("loss.png", "loss curve"),

@@ -169,7 +169,8 @@ def train(config: DictConfig) -> float:
 def _check_checkpoint(
     checkpoint: Path, model: GPT, data: PackedDataModule, config: dict[str, Any]
 ) -> int:
-    """The step it was saved at; what differs is told by the names of settings, where it is one."""
+    """The step it was saved at. Differences are reported by the names of settings, if they are
+    settings."""
     try:
         return check_checkpoint(checkpoint, model, data.stream, identity_of(config))
     except OtherTraining as error:
@@ -211,7 +212,7 @@ def _check_objective(objective: str, data: PackedDataModule) -> None:
 
 
 def _folder(checkpoint: Path | None) -> Path:
-    """The run's folder: Hydra's new one, or that of the run that goes on."""
+    """The run's folder: Hydra's new one, or that of the resumed run."""
     new = Path(HydraConfig.get().runtime.output_dir)
     former = None if checkpoint is None else run_folder(checkpoint)
     if former is None or former == new.resolve():

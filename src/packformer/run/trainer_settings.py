@@ -68,7 +68,7 @@ _STEP_COUNTS = (
 
 
 def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
-    """Refuses what the Trainer would not take, or what would not act.
+    """Refuses arguments that the Trainer would not accept, or that would have no effect.
 
     Args:
         trainer: the configuration's group of that name.
@@ -105,7 +105,7 @@ def check_steps(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_devices(devices: Any) -> None:
-    """Refuses what no machine has; how many there are is known once torch is imported."""
+    """Refuses impossible numbers of devices. How many there are is known once torch is imported."""
     listed = devices.split(",") if isinstance(devices, str) else devices
     listed = listed if isinstance(listed, list) else [listed]
     numbers = [str(number).strip() for number in listed]

@@ -46,7 +46,7 @@ def _keep_settings_in(folder: Path) -> None:
 def resolve_mode(mode: str) -> Mode:
     """The mode of W&B itself: ``"online"``, ``"offline"`` or ``"disabled"``.
 
-    ``auto`` follows ``WANDB_MODE`` where it is set, else it is online where a key is configured.
+    ``auto`` follows ``WANDB_MODE`` if it is set; otherwise it is online if a key is configured.
 
     Raises:
         ValueError: if the mode is unknown, or online is asked for and no key is configured.
@@ -87,7 +87,7 @@ def wandb_logger(
     entity: str | None,
     tags: list[str],
 ) -> WandbLogger:
-    """Starts, or goes on with, the folder's W&B run.
+    """Starts or continues the folder's W&B run.
 
     Args:
         folder: the run folder; W&B's own files lie in it.

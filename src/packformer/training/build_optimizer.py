@@ -101,8 +101,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _with_own_fused(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
-    """How a step is computed is no state: what a checkpoint of another device says of it is not
-    taken over."""
+    """Whether a step is fused depends on the device, so a checkpoint's ``fused`` is ignored."""
     saved, own = state["param_groups"], optimizer.param_groups
     if len(saved) != len(own):
         return None  # torch refuses it

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 
 class OtherTraining(ValueError):
-    """A checkpoint that is whole, of a training with another model, settings or rows."""
+    """A complete checkpoint of a training with another model, settings or rows."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, to the disk, and then renames: a kill leaves the old one."""
+    """Writes next to the target, flushes, then renames: a kill leaves the old file."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def check_checkpoint(
     path: Path, model: nn.Module, stream: dict[str, Any], identity: dict[str, Any]
 ) -> int:
-    """Reads a whole checkpoint, to know that this very training can go on from it.
+    """Reads a whole checkpoint to check that this training can continue from it.
 
     Args:
         path: of the checkpoint.

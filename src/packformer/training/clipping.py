@@ -15,8 +15,8 @@ _EPS = 1e-6
 def divides_gradients(optimizer: Optimizer) -> bool:
     """Whether the step itself divides gradients by ``optimizer.grad_scale``.
 
-    Torch's optimizers do so where they are built with ``fused=True``, and say so. All others take
-    no notice of the attribute, or refuse it.
+    Torch's optimizers do if they are built with ``fused=True``, and say so. All others ignore the
+    attribute or refuse it.
     """
     declared = getattr(optimizer, "_step_supports_amp_scaling", False)
     return declared and all(group.get("fused") for group in optimizer.param_groups)
@@ -27,8 +27,8 @@ def clip_gradients(
 ) -> Tensor:
     """Scales the gradients down so that their 2-norm is at most ``max_norm``.
 
-    A step that divides gradients by itself is told by how much; it reads them anyway. Lightning's
-    own clipping refuses such optimizers under mixed precision.
+    A step that divides gradients itself is told by how much, because it reads them anyway.
+    Lightning's own clipping refuses such optimizers under mixed precision.
 
     Args:
         optimizer: that will use the gradients next, or several, chained: the norm is that of all.

@@ -8,11 +8,10 @@ import torch
 
 
 class DataWait:
-    """Seconds in which a device had nothing to do because the next row was not there yet.
+    """Seconds in which a device was idle because the next row had not arrived.
 
-    An upper bound: where the device had done all its work when the row came, the whole time since
-    the end of the step before counts; where it had not, nothing does. The device is asked, not
-    waited for.
+    An upper bound: if the device was done when the row arrived, the whole time since the end of the
+    previous step counts; otherwise nothing does. The device is asked, not waited for.
 
     Attributes:
         seconds: waited so far.
@@ -37,5 +36,6 @@ class DataWait:
         self._ended = None
 
     def forget(self) -> None:
-        """What comes between the two steps is no wait for data: validation."""
+        """Does not count the time since the last step: it went to something else, such as
+        validation."""
         self._ended = None

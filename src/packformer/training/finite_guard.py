@@ -17,9 +17,9 @@ _ADVICE = "lower optimizer.learning_rate; what was saved, if anything, is from b
 class FiniteGuard(L.Callback):
     """Ends a run with a loss, a gradient or weights that are NaN or infinite.
 
-    Part of every run, whatever records and saves it. The training loss since the last look and the
-    last gradient are looked at every ``log_every_n_steps`` optimizer steps, where records wait for
-    the device anyway; the validation loss after each validation; the weights before each save.
+    Part of every run, whatever its other callbacks are. It checks the training loss since the last
+    check, and the last gradient, every ``log_every_n_steps`` optimizer steps, when records wait for
+    the device anyway; the validation loss after each validation; and the weights before each save.
 
     It comes after the callbacks that read ``train_loss``, which it empties, and before those that
     save.

@@ -24,10 +24,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class LastCheckpoint(Checkpoint):
     """Saves whole optimizer steps, never within an accumulation.
 
-    Lightning's ``ModelCheckpoint`` writes its own ``last.ckpt`` only where it saves its best. After
-    a step that is due for validation the save of the validation serves, so that a resumed run
-    misses none. Ctrl-C and SIGTERM end the run after the step under way, saved; during a validation
-    its end is waited for; a second signal ends the run at once. Several ranks agree at records.
+    Lightning's ``ModelCheckpoint`` writes its own ``last.ckpt`` only where it saves its best. If a
+    validation is due after a step, the checkpoint is saved after that validation, so that a resumed
+    run does not miss it. On Ctrl-C or SIGTERM the run finishes its step, or its validation, and
+    saves. A second signal ends it at once. Several ranks agree at records.
 
     Args:
         every_minutes: between saves.

@@ -15,7 +15,7 @@ from packformer.batch import IGNORE_INDEX
 
 
 class _Sums(Metric):
-    """Counts and sums whose precision does not follow the model's.
+    """Counts and sums in a precision of their own, whatever the model's.
 
     ``Module.to(dtype)``, which Lightning calls for ``bf16-true``, would round them.
     """

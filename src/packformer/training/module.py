@@ -55,7 +55,7 @@ class TrainingModule(L.LightningModule):
         schedule: factor on the learning rate after a number of optimizer steps.
         token_budget: counted tokens per row the summed loss is divided by.
         max_grad_norm: gradients are scaled down to this 2-norm; None for no limit.
-        identity: settings that a checkpoint cannot go on without, plain types; kept in it.
+        identity: settings that a checkpoint depends on, as plain types; saved in it.
         byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
         score_answers: measure exact-match accuracy in validation.
         corpora: names of those that rows of validation are of, each measured by itself too.
@@ -130,7 +130,7 @@ class TrainingModule(L.LightningModule):
         return summed_nats(logits.squeeze(0), targets.squeeze(0)), logits.argmax(-1)
 
     def setup(self, stage: str) -> None:
-        """Settles the attention kernel for the device and precision of this run."""
+        """Chooses the attention kernel for the device and precision of this run."""
         device_type = self.trainer.strategy.root_device.type
         dtype = DTYPES[str(self.trainer.precision)]
 

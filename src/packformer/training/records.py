@@ -30,8 +30,8 @@ def is_record_due(trainer: L.Trainer, batch_idx: int) -> bool:
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """``train/learning_rate`` of the first group of parameters, and, by their number, of the groups
-    that began with another: ``train/learning_rate_1``."""
+    """``train/learning_rate`` of the first group of parameters; groups that began with another
+    rate are numbered: ``train/learning_rate_1``."""
     rates: dict[str, float] = {}
     begun = set()
     for number, group in enumerate(optimizer.param_groups):

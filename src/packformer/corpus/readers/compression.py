@@ -105,8 +105,8 @@ class _DamagedError(Exception):
 
 
 class _Streams(io.RawIOBase):
-    """The content of all streams of a file; Python's own readers take what follows a damaged
-    beginning of a second one for no content."""
+    """The content of all streams of a file. Python's own readers silently end at a second stream
+    whose beginning is damaged."""
 
     def __init__(self, raw: IO[bytes], make: Any) -> None:
         self._raw = raw

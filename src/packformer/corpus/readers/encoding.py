@@ -12,7 +12,7 @@ _ZEROS = 0.2  # share of a file's first bytes: Latin letters in UTF-16 have one 
 
 
 def other_encoding(head: bytes) -> str | None:
-    """What the first bytes of a file show it to be instead of UTF-8, in words; else None."""
+    """The encoding that a file's first bytes show if it is not UTF-8, in words; else None."""
     for mark, name in _MARKS.items():
         if head.startswith(mark):
             return f"is not UTF-8 but {name}: convert it, as with iconv -f {name} -t UTF-8"

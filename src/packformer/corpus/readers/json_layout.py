@@ -25,9 +25,9 @@ class Layout(Enum):
 
 
 def layout_of(head: bytes) -> Layout:
-    """How a file that begins with these bytes holds objects; ``LINES`` unless it shows another.
+    """How a file with this beginning holds objects; ``LINES`` unless the bytes show otherwise.
 
-    A first line that is damaged is still one of lines where the next one begins an object.
+    A damaged first line still counts as ``LINES`` if the next line begins an object.
     """
     text = _text(head)
     if re.match(r"\[\s*(\{|\]\s*$)", text):
@@ -68,7 +68,7 @@ def holds_records(head: bytes, field: str) -> bool:
 
 
 def is_cut_short(error: json.JSONDecodeError) -> bool:
-    """Whether more text may mend what is wrong with the text so far."""
+    """Whether the error may disappear once more text is read."""
     return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc) - _MARGIN
 
 
@@ -83,8 +83,8 @@ def _lines(text: str) -> tuple[str, str]:
 
 
 def _value(text: str, goes_on: bool) -> Any:
-    """The object that a text begins with; ``_NOT_WHOLE`` if more text, which may come, may make it
-    one; None if there is none."""
+    """The object at the beginning of a text; ``_NOT_WHOLE`` if it may be cut off and more text
+    may come; else None."""
     try:
         found, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:

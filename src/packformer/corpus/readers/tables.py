@@ -58,7 +58,7 @@ def read_table(shown: str, content: Content, field: str, quoting: str) -> Iterat
 
 
 class _Lines:
-    """Lines, the first of the current row kept to be looked at.
+    """Lines of a table; keeps the first line of the current row for inspection.
 
     Attributes:
         row: lines since ``begin_row``, up to ``_LINES_KEPT``.
@@ -175,7 +175,7 @@ class _Table:
         return f"has {len(row)} columns, but the first line names {len(names)}{hint}"
 
     def _check_quotes(self, row: list[str], column: int, place: str) -> None:
-        """What looks as if quotes were meant otherwise is refused.
+        """Refuses a table that looks as if its quotes were meant the other way.
 
         Raises:
             ValueError: naming the settings for either meaning.

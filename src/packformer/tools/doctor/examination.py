@@ -97,7 +97,7 @@ def examine(
     head_dim: int,
     report: Callable[[str], None] = lambda doing: None,
 ) -> Examination:
-    """Makes every verdict anew, and keeps it for training.
+    """Proves every kernel again and keeps the verdicts for training.
 
     Args:
         device_type: ``"cpu"`` or ``"cuda"``.
@@ -161,8 +161,8 @@ _Cell = tuple[Variant, Kernel]
 def _prove_all(cells: list[_Cell], report: Callable[[str], None]) -> dict[_Cell, Verdict]:
     """Verdicts without times.
 
-    On a GPU in several processes, because compiling the kernels takes long. What failed is tried
-    again in a process of its own: an illegal access to memory spoils all that follows it.
+    On a GPU in several processes, because compiling the kernels takes long. A failed proof is
+    repeated in a process of its own, because an illegal memory access spoils everything after it.
     """
     proofs: dict[_Cell, Verdict] = {}
 

@@ -16,8 +16,8 @@ def run_in_processes(
 ) -> Iterator[tuple[int, Result | None]]:
     """Results of ``function(*task)`` in the order in which they come, with the task's number.
 
-    A process that dies takes the others of its pool with it. What they had not finished runs again
-    in a new pool, and alone if a pool finished nothing.
+    A process that dies takes its pool with it. Unfinished tasks run again in a new pool, or alone
+    if a pool finished nothing.
 
     Args:
         function: that processes can import.

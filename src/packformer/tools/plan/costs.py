@@ -73,7 +73,7 @@ def costs(
     batch: int = 8,
     seed: int = 0,
 ) -> list[Cost]:
-    """Costs of the usual ways, packing as this project does it last.
+    """Costs of the usual ways; packformer's own packing comes last.
 
     Args:
         lengths: of all documents, in tokens.

@@ -66,7 +66,7 @@ def bench_loader(
 
 
 def _lengths(source: DocumentSource, most_tokens: int) -> Sequence[int] | NDArray[np.int64]:
-    """Of all documents; of a source without end of the first ones."""
+    """Lengths of all documents; of an endless source, of the first ones."""
     if source.num_documents is not None:
         return all_lengths(source)
     found: list[int] = []

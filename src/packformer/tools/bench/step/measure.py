@@ -56,7 +56,7 @@ class Speed:
 
 
 class Clock:
-    """Times of steps, taken on the device: the host is not made to wait.
+    """Times of steps, taken on the device without making the host wait.
 
     Args:
         device_type: ``"cpu"`` or ``"cuda"``.
@@ -108,7 +108,7 @@ def speed_of(
 
 @contextmanager
 def fresh(device_type: str) -> Iterator[None]:
-    """Nothing compiled or allocated before is left."""
+    """Drops everything compiled or allocated before."""
     torch.compiler.reset()
     gc.collect()
     if device_type == "cuda":
