@@ -19,15 +19,25 @@ from packformer.settings import check_whole
 _TRAIN, _VALIDATION = 0, 1
 
 
-class _Task(Protocol):
+class Task(Protocol):
+    """What generates documents; ``task_splits`` makes a data set of it."""
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Of all documents."""
+        ...
 
-    def size(self, rng: np.random.Generator) -> int: ...
+    def size(self, rng: np.random.Generator) -> int:
+        """Draws how large a document is, in whatever the task counts."""
+        ...
 
-    def length(self, size: int) -> int: ...
+    def length(self, size: int) -> int:
+        """Tokens of a document of that size."""
+        ...
 
-    def generate(self, rng: np.random.Generator, size: int) -> tuple[Tokens, Tokens]: ...
+    def generate(self, rng: np.random.Generator, size: int) -> tuple[Tokens, Tokens]:
+        """A document: tokens ``[L]``, and targets ``[L]`` that are -100 but for the answers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class GeneratedDocuments:
         num_documents: None for an endless source.
     """
 
-    task: _Task
+    task: Task
     split: int
     num_documents: int | None
 
@@ -59,7 +69,15 @@ class GeneratedDocuments:
         return tokens[part], targets[part]
 
 
-def _splits(task: _Task, vocab_size: int, num_validation: int, name: str) -> DataSplits:
+def task_splits(task: Task, vocab_size: int, num_validation: int, name: str) -> DataSplits:
+    """Endless training, and some documents to measure on.
+
+    Args:
+        task: generates the documents; its ``repr`` is what a resume compares.
+        vocab_size: V; every token is below it.
+        num_validation: documents measured on.
+        name: one line for the log.
+    """
     check_whole("validation_documents", num_validation, at_least=1)
     check_whole("data.seed", task.seed, at_least=0)
     return DataSplits(
@@ -118,7 +136,7 @@ class AssociativeRecall:
             )
         name = f"associative recall of {self.min_pairs} to {self.max_pairs} pairs"
         vocab_size = self.num_keys + self.num_values
-        return _splits(self, vocab_size, self.validation_documents, name)
+        return task_splits(self, vocab_size, self.validation_documents, name)
 
     def size(self, rng: np.random.Generator) -> int:
         """Pairs of a document."""
@@ -165,7 +183,7 @@ class _Transduction:
         _check_range("symbols", self.min_symbols, self.max_symbols)
         check_whole("num_symbols", self.num_symbols, at_least=2)
         name = f"{type(self).__name__.lower()} of {self.min_symbols} to {self.max_symbols} symbols"
-        return _splits(self, self.num_symbols + 1, self.validation_documents, name)
+        return task_splits(self, self.num_symbols + 1, self.validation_documents, name)
 
     def size(self, rng: np.random.Generator) -> int:
         """Symbols of a document."""

@@ -1,0 +1,72 @@
+"""Every part that docs/extending.md adds from outside the package trains."""
+
+import csv
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL)
+COMMANDS = [
+    shlex.split(line)[3:]
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def _parts(tmp_path, monkeypatch):
+    """The files of the page, in an empty folder; the kernel's is run by a test of its own."""
+    for name, text in FILES:
+        if "Kernel(" not in text:
+            file = tmp_path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as stream:
+                stream.write(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("my_parts", None)
+
+
+def losses(folder):
+    with next(folder.glob("*/metrics.csv")).open() as stream:
+        return [float(row["train/loss"]) for row in csv.DictReader(stream) if row["train/loss"]]
+
+
+@pytest.mark.usefixtures("_parts")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_part_of_ones_own_trains(train, small, tmp_path, command):
+    own_data = any(setting.startswith("data=") for setting in command)
+    settings = [s for s in small if not (own_data and s.startswith("data"))]
+    done = train(*settings, *command)
+    assert done.code == 0, done.err
+    found = losses(tmp_path / "runs")
+    assert len(found) == 4
+    assert found[-1] < found[0]
+
+
+@pytest.mark.usefixtures("_parts")
+def test_positions_of_a_scheme_restart_in_every_document():
+    from my_parts import Sinusoidal
+
+    from packformer import GPT, PackedLayout
+
+    model = GPT(9, 8, num_layers=1, width=16, num_heads=2, position=Sinusoidal)
+    tokens = torch.tensor([[1, 2, 3, 1, 2, 3]])
+    logits = model(tokens, PackedLayout.from_lengths([3, 3]))
+    assert torch.equal(logits[0, :3], logits[0, 3:])
+    assert not torch.allclose(model(tokens, PackedLayout.from_lengths([6]))[0, 3:], logits[0, 3:])
+
+
+@pytest.mark.parametrize(("computes", "status"), [(None, "ok"), ("q * 1.0", "wrong")])
+def test_a_kernel_of_ones_own_is_proved(capsys, computes, status):
+    (script,) = (text for _, text in FILES if "Kernel(" in text)
+    right = "reference_kernel.run(q, k, v, layout, scoring).to(q.dtype)"
+    assert right in script
+    exec(script.replace(right, computes or right), {})
+    assert capsys.readouterr().out.startswith(f"{status} {{")
