@@ -1,8 +1,8 @@
-"""What arguments of packed attention must satisfy.
+"""Checks of the arguments of packed attention.
 
-The usual checks look at shapes and types alone, so that nothing waits for the device; on CPU, where
-nothing has to be waited for, they look at the boundaries too. Checks of all values run with
-``PACKFORMER_DEBUG=1`` in the environment.
+The usual checks look only at shapes and types, so that nothing waits for the device. On a CPU there
+is nothing to wait for, so they look at the boundaries too. With ``PACKFORMER_DEBUG=1`` in the
+environment they look at all values.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def debugging() -> bool:
 
 
 def check_are_tensors(q: Any, k: Any, v: Any) -> None:
-    """Before anything asks for a shape."""
+    """Refuses anything but tensors, before a shape is asked for."""
     for name, value in (("q", q), ("k", k), ("v", v)):
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} ({type(value).__name__}) must be a tensor")

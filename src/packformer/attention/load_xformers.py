@@ -18,9 +18,10 @@ import torch
 def load_fmha() -> ModuleType:
     """Imports ``xformers.ops.fmha`` so that it works beside any CUDA build of torch.
 
-    The xFormers wheel is linked against CUDA 12's runtime, which a CUDA 13 torch does not bring: it
-    is loaded first. And xFormers probes for FlashAttention 2 by the name ``flash_attn``, which
-    FlashAttention 4 also carries without its modules: the name is hidden during the import.
+    The xFormers wheel is linked against CUDA 12's runtime. A CUDA 13 torch does not bring that
+    runtime, so it is loaded first. xFormers also looks for FlashAttention 2 under the name
+    ``flash_attn``. FlashAttention 4 has the same name but other modules, so the name is hidden
+    during the import.
 
     Raises:
         ValueError: if xFormers is not installed, or it or CUDA 12's runtime cannot be loaded.
@@ -62,7 +63,7 @@ def how_xformers_was_loaded() -> str:
 
 
 def _cuda12_runtime() -> Path | None:
-    """CUDA 12's runtime from its own package, where torch brings another one."""
+    """CUDA 12's runtime from its own package, if torch brings another one."""
     if torch.version.cuda is None or torch.version.cuda.startswith("12."):
         return None
     spec = importlib.util.find_spec("nvidia")

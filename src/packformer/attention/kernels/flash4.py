@@ -44,7 +44,7 @@ def _interface() -> ModuleType:
 
 
 def _keep_compiled_kernels() -> None:
-    """In the user's cache, so that they are compiled once for a machine; read at the import."""
+    """Keeps compiled kernels in the user's cache; flash-attn-4 reads this at its import."""
     folder = cache_folder() / "flash4"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ _STEP = 8  # those whose lengths lie within a step of this many tokens
 class _Together:
     """N documents that are computed together, padded to L tokens; a single one is not copied.
 
-    Padding stands behind a document, where causality hides it, and is zero.
+    Padding is zero and comes after a document, where causality hides it.
     """
 
     where: slice | Tensor  # of the row, or of each token [N, L]
@@ -50,7 +50,7 @@ class _Together:
 
 
 def _together(cu_seqlens: Tensor) -> Iterator[_Together]:
-    """All documents; short ones of about the same length together, as calls would outweigh them."""
+    """Groups short documents of about the same length, because a call each would cost more."""
     short: dict[int, list[slice]] = {}
     for d in document_slices(cu_seqlens):
         length = d.stop - d.start

@@ -1,4 +1,4 @@
-"""Whether a kernel computes what it claims, on this very machine, and how fast."""
+"""Proves that a kernel computes what it claims on this machine, and measures how fast."""
 
 from packformer.attention.proof.case import Case
 from packformer.attention.proof.comparison import Comparison, compare

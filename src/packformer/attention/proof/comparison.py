@@ -1,4 +1,4 @@
-"""A kernel's results on one case beside those of float64."""
+"""Compares a kernel's results on one case with those of float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls drawn at random over all that kernels support, and the smallest of those that fail."""
+"""Draws random calls over all that kernels support, and shrinks those that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn cases run through a kernel, and what is said of them."""
+"""Runs drawn cases through a kernel, and reports what it did with each."""
 
 from __future__ import annotations
 

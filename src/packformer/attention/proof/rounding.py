@@ -63,7 +63,7 @@ class _Precision:
 
 
 def expected_errors(inputs: Inputs, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What rounding costs each result of a right kernel: the norm of its error, token by token.
+    """The error that rounding alone causes in each result of a right kernel: its norm per token.
 
     Args:
         inputs: of the call.

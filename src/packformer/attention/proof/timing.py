@@ -27,7 +27,7 @@ def warm_up(kernel: Kernel, variant: Variant) -> None:
 
 
 def milliseconds(kernel: Kernel, variant: Variant) -> float:
-    """Of a forward and backward of ``kernel`` on a usual row."""
+    """Milliseconds of a forward and backward of ``kernel`` on a usual row."""
     step = _timed_step(kernel, variant)
     return median_milliseconds(step, variant.device_type, _REPETITIONS[variant.device_type])
 
@@ -50,8 +50,8 @@ def _timed_step(kernel: Kernel, variant: Variant) -> Callable[[], None]:
 def median_milliseconds(step: Callable[[], Any], device_type: str, repetitions: int) -> float:
     """Median time of ``step``, warm, in milliseconds: of the device, without the host's share.
 
-    On a GPU the steps are launched while it is kept busy with waiting: in training, too, the host
-    runs ahead of the device, and its time per call does not count.
+    On a GPU the steps are launched while the device is kept waiting. In training, too, the host
+    runs ahead of the device, so its time per call does not count.
     """
     step()
     seconds = _timed(step, device_type)

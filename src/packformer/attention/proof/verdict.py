@@ -56,7 +56,7 @@ class Verdict:
 
 
 def judge(kernel: Kernel, variant: Variant) -> Verdict:
-    """Runs ``kernel`` on ``variant``, which it claims to support, compares, and takes the time."""
+    """Runs ``kernel`` on ``variant``, which it claims to support, compares, and times it."""
     return clock(kernel, variant, prove(kernel, variant))
 
 
@@ -113,7 +113,7 @@ def _over_tolerance(errors: dict[str, float], dtype: torch.dtype) -> str | None:
 
 
 def over_rounding(roundings: Mapping[str, float]) -> str | None:
-    """What errs by more than rounding explains; None if nothing does."""
+    """The results whose error is larger than rounding explains; None if there are none."""
     over = {name: times for name, times in roundings.items() if not times <= MOST_ROUNDINGS}
     shown = ", ".join(f"{name} {times:.3g}" for name, times in over.items())
     return f"errs by more than its rounding, {shown} times" if over else None

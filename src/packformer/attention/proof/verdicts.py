@@ -1,4 +1,4 @@
-"""What was proved on this machine, kept in the user's cache."""
+"""Verdicts of this machine, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Verdicts:
         return verdict
 
     def keep(self, kernel: Kernel, variant: Variant, verdict: Verdict) -> None:
-        """Adds a verdict, in place of a former one; where memory was full none is left."""
+        """Saves a verdict in place of an earlier one; running out of memory leaves none."""
         key = str(variant)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
