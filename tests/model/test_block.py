@@ -18,14 +18,17 @@ def test_is_two_pre_norm_residual_steps():
         block.mlp_norm.weight.uniform_(0.5, 2)
     layout = PackedLayout.from_lengths([3, 2])
     position = NoPosition(width=16, num_heads=2, head_dim=8, max_position=5)
+    located = position.locate(layout.position_ids)
     x = torch.randn(1, 5, 16, dtype=torch.float64)
 
     def norm(y, weight):
         return F.rms_norm(y, (16,), weight, eps=1e-5)
 
-    after = x + block.attention(norm(x, block.attention_norm.weight), layout, position, None, None)
+    after = x + block.attention(
+        norm(x, block.attention_norm.weight), layout, position, located, None
+    )
     expected = after + block.mlp(norm(after, block.mlp_norm.weight))
-    found = block(x, layout, position, None, None)
+    found = block(x, layout, position, located, None)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -42,9 +45,8 @@ def saved_bytes_and_gradients(mode, compiled=False):
 
     run = torch.compile(block, fullgraph=True, backend="aot_eager") if compiled else block
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = run(
-            x, layout, NoPosition(width=32, num_heads=4, head_dim=8, max_position=16), None, None
-        )
+        position = NoPosition(width=32, num_heads=4, head_dim=8, max_position=16)
+        out = run(x, layout, position, position.locate(layout.position_ids), None)
     weights = {p.untyped_storage().data_ptr() for p in (*block.parameters(), x)}
     gradients = torch.autograd.grad(out.square().sum(), [x, *block.parameters()])
     return sum(n for at, n in kept.items() if at not in weights), gradients

@@ -302,8 +302,8 @@ def test_hidden_width_is_eight_thirds_of_the_width_in_multiples_of_64(width, hid
 @pytest.mark.parametrize(("attention", "kv_heads"), [("mha", 4), ("gqa", 2), ("mqa", 1)])
 def test_kv_cache_holds_keys_and_values_of_every_layer(attention, kv_heads):
     model = make_model(attention, num_layers=3)
-    assert model.kv_cache_bytes_per_token() == 3 * 2 * kv_heads * 8 * 2
-    assert model.kv_cache_bytes_per_token(4) == 3 * 2 * kv_heads * 8 * 4
+    assert model.kv_cache_bytes(10) == 10 * 3 * 2 * kv_heads * 8 * 2
+    assert model.kv_cache_bytes(10, 4) == 10 * 3 * 2 * kv_heads * 8 * 4
 
 
 def test_select_kernel_settles_every_layer():

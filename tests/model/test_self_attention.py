@@ -32,7 +32,8 @@ def test_is_projection_norm_rotation_attention_and_projection(qk_norm, window, s
     layout = PackedLayout.from_lengths([4, 1, 6])
     x = torch.randn(1, 11, 32, dtype=torch.float64)
     position = scheme(width=32, num_heads=4, head_dim=8, max_position=11)
-    rotation = position.prepare(layout.position_ids)
+    located = position.locate(layout.position_ids)
+    rotation = located.rotation
     q, k, v = ((x @ weight.T).view(1, 11, -1, 8) for weight in layer.qkv.weight.split([32, 16, 16]))
     if qk_norm:
         with torch.no_grad():
@@ -52,7 +53,7 @@ def test_is_projection_norm_rotation_attention_and_projection(qk_norm, window, s
         kernel="reference",
     )
     expected = attended.reshape(1, 11, 32) @ layer.out.weight.T
-    found = layer(x, layout, position, rotation, None)
+    found = layer(x, layout, position, located, None)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -81,7 +82,7 @@ def test_impossible_sizes_are_named(width, num_heads, options, message):
 def test_a_layer_knows_what_it_asks_of_its_kernel():
     slopes = torch.nn.Parameter(torch.ones(4))
     layer = SelfAttention(64, 4, num_kv_heads=1, soft_cap=30.0)
-    assert str(layer.variant("cpu", torch.float32, slopes)) == (
+    assert str(layer.variant("cpu", torch.float32, {"alibi_slopes": slopes})) == (
         "cpu float32 16 grouped alibi learned_alibi soft_cap"
     )
-    assert layer.variant("cpu", torch.float32, None).features == {"grouped", "soft_cap"}
+    assert layer.variant("cpu", torch.float32, {}).features == {"grouped", "soft_cap"}

@@ -19,7 +19,7 @@ EXPERIMENTS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
 )
 _GPU_SIZED = {"gpt_124m", "gpt_350m", "gpt_1b", "recall_gpu"}
-_ON_TEXT = {"mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window"}
+_ON_TEXT = {"mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window", "local_global"}
 
 
 def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ Shape legend, used as name suffixes throughout:
 
 from packformer.attention.checks import debugging
 from packformer.attention.choice import select_kernel, select_proved_kernel
-from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Slopes, Variant
+from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Variant
 from packformer.attention.kernels import KERNELS
 from packformer.attention.layout import PackedLayout
 from packformer.attention.packed import packed_attention
 from packformer.attention.proof import Verdict, Verdicts
+from packformer.nn.position import ScoreMod, Slopes
 
 __all__ = [
     "FEATURES",
@@ -29,6 +30,7 @@ __all__ = [
     "PUBLISHED",
     "Kernel",
     "PackedLayout",
+    "ScoreMod",
     "Scoring",
     "Slopes",
     "Variant",

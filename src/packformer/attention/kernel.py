@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from packformer.attention.layout import PackedLayout
-from packformer.nn.position import published_slopes
+from packformer.nn.position import ScoreMod, Slopes, published_slopes
 
 FEATURES = {
     "grouped": "fewer key/value heads than query heads",
@@ -27,8 +27,6 @@ FEATURES = {
 
 PUBLISHED: Literal["published"] = "published"
 HALF = (torch.bfloat16, torch.float16)
-Slopes = Tensor | Literal["published"]
-ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

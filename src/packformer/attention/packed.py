@@ -12,9 +12,10 @@ from torch import Tensor
 
 from packformer.attention.checks import check_are_tensors, check_call
 from packformer.attention.choice import kernel_named, select_kernel
-from packformer.attention.kernel import Kernel, ScoreMod, Scoring, Slopes, Variant
+from packformer.attention.kernel import Kernel, Scoring, Variant
 from packformer.attention.layout import PackedLayout
 from packformer.attention.proof.verdicts import known_wrong
+from packformer.nn.position import ScoreMod, Slopes
 
 log = logging.getLogger(__name__)
 

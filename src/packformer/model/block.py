@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from packformer.attention import PackedLayout
 from packformer.model.self_attention import SelfAttention
-from packformer.nn import Position, RMSNorm, SwiGLU
+from packformer.nn import Located, Position, RMSNorm, SwiGLU
 
 ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
 
@@ -55,12 +55,12 @@ class Block(nn.Module):
         x_BMD: Tensor,
         layout: PackedLayout,
         position: Position,
-        rotation: Any,
+        located: Located,
         prepared: Any,
     ) -> Tensor:
         def attend(x_BMD: Tensor) -> Tensor:
             normed = self.attention_norm(x_BMD)
-            return x_BMD + self.attention(normed, layout, position, rotation, prepared)
+            return x_BMD + self.attention(normed, layout, position, located, prepared)
 
         def feed_forward(x_BMD: Tensor) -> Tensor:
             return x_BMD + self.mlp(self.mlp_norm(x_BMD))

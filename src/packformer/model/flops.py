@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -18,13 +19,19 @@ def attended_pairs(lengths: Iterable[int], window: int | None = None) -> int:
     return pairs
 
 
+def pairs_of_layers(model: GPT, lengths: Sequence[int]) -> int:
+    """Query-key pairs of all layers together, each inside its own window."""
+    windows = Counter(layer.window for layer in model.layers)
+    return sum(count * attended_pairs(lengths, window) for window, count in windows.items())
+
+
 def matrix_weights(model: nn.Module) -> int:
     """Weights of all linear layers, the head included and the embedding look-up not."""
     return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
 
 
 def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
-    """Flops of forward and backward: 6 per matrix weight and token, 12 D per layer and pair.
+    """Flops of forward and backward: 6 per matrix weight and token, 12 D per pair of a layer.
 
     A multiply-add is two flops; backward costs twice the forward; recomputation does not count
     (Chowdhery et al. 2022, appendix B; here with the true pairs instead of the row length squared).
@@ -32,6 +39,6 @@ def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
     Args:
         model: its matrices, the head included and the embedding look-up not.
         num_tokens: documents' tokens, padding left out.
-        pairs: from ``attended_pairs``, the same for each layer.
+        pairs: from ``pairs_of_layers``.
     """
-    return 6 * matrix_weights(model) * num_tokens + 12 * model.width * len(model.blocks) * pairs
+    return 6 * matrix_weights(model) * num_tokens + 12 * model.width * pairs

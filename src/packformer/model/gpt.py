@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position, RMSNorm
 from packformer.requirements import check_model
 from packformer.settings import check_whole
+
+AttentionFactory = Callable[[int, int], SelfAttention]
+PositionFactory = Callable[..., Position]
+_Factory = TypeVar("_Factory", AttentionFactory, PositionFactory)
 
 
 class GPT(nn.Module):
@@ -29,8 +33,11 @@ class GPT(nn.Module):
         num_layers: blocks.
         width: D.
         num_heads: H query heads of ``width / num_heads`` dimensions.
-        attention: makes a layer from ``width`` and ``num_heads``.
-        position: makes a position scheme from ``width, num_heads, head_dim, max_position``.
+        attention: makes a layer from ``width`` and ``num_heads``. Layers may differ: a sequence has
+            one such function per layer, bottom up.
+        position: makes a position scheme from ``width, num_heads, head_dim, max_position``, or
+            likewise one function per layer. Layers with the same function share their scheme. What
+            schemes add to the token embeddings is added once.
         hidden_width: of the feed-forward layers; by default 8/3 D, rounded up to a multiple of 64.
         tie_embeddings: the head shares the embedding's weights.
         init_std: standard deviation of the initial weights.
@@ -41,7 +48,8 @@ class GPT(nn.Module):
             block rounds it.
 
     Raises:
-        ValueError: if a size is below 1 or does not fit the others.
+        ValueError: if a size is below 1 or does not fit the others, or a sequence has not one entry
+            per layer.
     """
 
     def __init__(
@@ -52,8 +60,8 @@ class GPT(nn.Module):
         num_layers: int,
         width: int,
         num_heads: int,
-        attention: Callable[[int, int], SelfAttention] = SelfAttention,
-        position: Callable[..., Position],
+        attention: AttentionFactory | Sequence[AttentionFactory] = SelfAttention,
+        position: PositionFactory | Sequence[PositionFactory],
         hidden_width: int | None = None,
         tie_embeddings: bool = True,
         init_std: float = 0.02,
@@ -80,15 +88,22 @@ class GPT(nn.Module):
         self.fp32_residual = fp32_residual
         self.embedding = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(
-            Block(width, hidden_width, attention(width, num_heads), activation_checkpointing)
-            for _ in range(num_layers)
+            Block(width, hidden_width, make(width, num_heads), activation_checkpointing)
+            for make in _of_each_layer("attention", attention, num_layers)
         )
-        self.position = position(
-            width=width,
-            num_heads=num_heads,
-            head_dim=self.layers[0].head_dim,
-            max_position=max_position,
-        )
+        of_layers = _of_each_layer("position", position, num_layers)
+        schemes = {
+            make: make(
+                width=width,
+                num_heads=num_heads,
+                head_dim=self.layers[0].head_dim,
+                max_position=max_position,
+            )
+            for make in dict.fromkeys(of_layers)
+        }
+        self.position, *others = schemes.values()
+        self.other_positions = nn.ModuleList(others)
+        self._scheme_of_layer = [list(schemes).index(make) for make in of_layers]
         self.norm = RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:
@@ -108,6 +123,11 @@ class GPT(nn.Module):
         """The attention layers, bottom up."""
         return [cast(Block, block).attention for block in self.blocks]
 
+    @property
+    def positions(self) -> list[Position]:
+        """The position schemes, each once."""
+        return [self.position, *cast("list[Position]", list(self.other_positions))]
+
     def forward(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """Logits of the next token.
 
@@ -122,17 +142,27 @@ class GPT(nn.Module):
 
     def activations(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """What the head reads, ``[1, M, D]``; arguments as of ``forward``."""
-        attention = self.layers[0]
-        prepared = None
-        if isinstance(attention.kernel, Kernel):
-            prepared = attention.kernel.prepare(layout, attention.window)
-        rotation = self.position.prepare(layout.position_ids)
-        x_BMD = self.position.embed(self.embedding(tokens), layout.position_ids)
+        x_BMD = self.embedding(tokens)
+        for scheme in self.positions:
+            x_BMD = scheme.embed(x_BMD, layout.position_ids)
         if not self.fp32_residual and torch.is_autocast_enabled(x_BMD.device.type):
             x_BMD = x_BMD.to(torch.get_autocast_dtype(x_BMD.device.type))
-        for block in self.blocks:
-            x_BMD = block(x_BMD, layout, self.position, rotation, prepared)
+        located = [scheme.locate(layout.position_ids) for scheme in self.positions]
+        masks = self._masks(layout)
+        for block, attention, number in zip(
+            self.blocks, self.layers, self._scheme_of_layer, strict=True
+        ):
+            mask = masks.get(_mask_of(attention))
+            x_BMD = block(x_BMD, layout, self.positions[number], located[number], mask)
         return self.norm(x_BMD)
+
+    def _masks(self, layout: PackedLayout) -> dict[tuple[str, int | None], Any]:
+        """What the kernels prepare of a row: once for all layers of one kernel and window."""
+        masks: dict[tuple[str, int | None], Any] = {}
+        for layer in self.layers:
+            if isinstance(layer.kernel, Kernel) and _mask_of(layer) not in masks:
+                masks[_mask_of(layer)] = layer.kernel.prepare(layout, layer.window)
+        return masks
 
     def select_kernel(
         self,
@@ -140,32 +170,78 @@ class GPT(nn.Module):
         dtype: torch.dtype,
         select: Callable[[Variant, str], tuple[Kernel, str]] = select_proved_kernel,
     ) -> str:
-        """Settles the attention kernel of all layers; returns the choice and why, for the log.
+        """Settles the attention kernel of every layer; returns the choice and why, for the log.
 
         Args:
             device_type: where the model will run.
             dtype: of queries, keys and values.
-            select: chooses, from the variant and the kernel asked for.
+            select: chooses, from the variant and the kernel asked for; called once for each.
 
         Raises:
-            ValueError: if no kernel, or not the one named, can run the layers there.
+            ValueError: if no kernel, or not the one named, can run a layer there.
         """
-        asked = self.layers[0].kernel
-        name = asked.name if isinstance(asked, Kernel) else asked
-        kernel, why = select(self.variant(device_type, dtype), name)
-        for layer in self.layers:
-            layer.kernel = kernel
-        return f"{kernel.name} ({kernel.description}): {why}"
+        layers_of: dict[tuple[Variant, str], list[int]] = {}
+        for number, asked in enumerate(self.asked_of_kernels(device_type, dtype)):
+            layers_of.setdefault(asked, []).append(number)
+        chosen = []
+        for (variant, name), numbers in layers_of.items():
+            kernel, why = select(variant, name)
+            for number in numbers:
+                self.layers[number].kernel = kernel
+            where = f" in layers {_ranges(numbers)}" if len(layers_of) > 1 else ""
+            chosen.append(f"{kernel.name} ({kernel.description}){where}: {why}")
+        return "; ".join(chosen)
 
-    def variant(self, device_type: str, dtype: torch.dtype) -> Variant:
-        """What the layers ask of their attention kernel."""
-        return self.layers[0].variant(device_type, dtype, self.position.alibi_slopes)
+    def asked_of_kernels(self, device_type: str, dtype: torch.dtype) -> list[tuple[Variant, str]]:
+        """What each layer asks of its attention kernel, and the kernel it names or ``"auto"``."""
+        # Only a row tells what a scheme does to its scores: the shortest one will do.
+        shortest = torch.zeros(1, dtype=torch.int64, device=self.embedding.weight.device)
+        with torch.enable_grad():
+            scores = [scheme.scores(shortest) for scheme in self.positions]
+        return [
+            (
+                layer.variant(device_type, dtype, scores[scheme]),
+                layer.kernel.name if isinstance(layer.kernel, Kernel) else layer.kernel,
+            )
+            for layer, scheme in zip(self.layers, self._scheme_of_layer, strict=True)
+        ]
 
     def num_parameters(self) -> int:
         """Trained numbers, shared weights counted once."""
         return sum(p.numel() for p in self.parameters())
 
-    def kv_cache_bytes_per_token(self, bytes_per_value: int = 2) -> int:
-        """What generation would keep per token: keys and values of all layers (bf16 by default)."""
-        values = sum(2 * layer.num_kv_heads * layer.head_dim for layer in self.layers)
-        return values * bytes_per_value
+    def kv_cache_bytes(self, num_tokens: int, bytes_per_value: int = 2) -> int:
+        """What generation keeps of a context: keys and values of all layers (bf16 by default).
+
+        A layer with a window keeps its last ``window`` tokens.
+        """
+        return sum(layer.kv_cache_bytes(num_tokens, bytes_per_value) for layer in self.layers)
+
+
+def _of_each_layer(
+    name: str, made_by: _Factory | Sequence[_Factory], num_layers: int
+) -> list[_Factory]:
+    if not isinstance(made_by, Sequence):
+        return [made_by] * num_layers
+    if len(made_by) != num_layers:
+        raise ValueError(
+            f"{name} must be one, or as many as layers ({num_layers}), not {len(made_by)}"
+        )
+    return list(made_by)
+
+
+def _mask_of(layer: SelfAttention) -> tuple[str, int | None]:
+    """What a mask depends on, beside the row."""
+    kernel = layer.kernel
+    return kernel.name if isinstance(kernel, Kernel) else kernel, layer.window
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``0-2, 4`` for 0, 1, 2 and 4."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -12,11 +12,10 @@ from packformer.attention import (
     Kernel,
     PackedLayout,
     Scoring,
-    Slopes,
     Variant,
     packed_attention,
 )
-from packformer.nn import Position, RMSNorm
+from packformer.nn import Located, Position, RMSNorm, Scores
 from packformer.requirements import check_attention
 
 
@@ -82,7 +81,7 @@ class SelfAttention(nn.Module):
         x_BMD: Tensor,
         layout: PackedLayout,
         position: Position,
-        rotation: Any,
+        located: Located,
         prepared: Any,
     ) -> Tensor:
         q, k, v = (
@@ -91,14 +90,14 @@ class SelfAttention(nn.Module):
             .split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
         )
         # Norms may compute in float32 under autocast; kernels want one dtype.
-        q = position.rotate(self.q_norm(q).to(v.dtype), rotation)
-        k = position.rotate(self.k_norm(k).to(v.dtype), rotation)
+        q = position.rotate(self.q_norm(q).to(v.dtype), located.rotation)
+        k = position.rotate(self.k_norm(k).to(v.dtype), located.rotation)
         attended_BMHK = packed_attention(
             q,
             k,
             v,
             layout,
-            alibi_slopes=position.alibi_slopes,
+            **located.scores,
             window=self.window,
             soft_cap=self.soft_cap,
             kernel=self.kernel,
@@ -106,8 +105,16 @@ class SelfAttention(nn.Module):
         )
         return self.out(attended_BMHK.flatten(2).to(v.dtype))
 
-    def variant(self, device_type: str, dtype: torch.dtype, slopes: Slopes | None) -> Variant:
-        """What this layer asks of its kernel on a device."""
-        scoring = Scoring(1.0, self.window, self.soft_cap, slopes)
+    def variant(self, device_type: str, dtype: torch.dtype, scores: Scores) -> Variant:
+        """What this layer asks of its kernel on a device, with the scores of its positions."""
+        scoring = Scoring(1.0, self.window, self.soft_cap, **scores)
         grouped = {"grouped"} if self.num_kv_heads != self.num_heads else set()
         return Variant(device_type, dtype, self.head_dim, scoring.features() | grouped)
+
+    def kv_cache_bytes(self, num_tokens: int, bytes_per_value: int = 2) -> int:
+        """Keys and values that generation keeps of a context of ``num_tokens``.
+
+        A layer with a window keeps no more than the window.
+        """
+        kept = num_tokens if self.window is None else min(self.window, num_tokens)
+        return 2 * self.num_kv_heads * self.head_dim * bytes_per_value * kept

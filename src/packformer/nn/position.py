@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from packformer.requirements import check_rotary
 from packformer.settings import check_flag, check_number
+
+Slopes = Tensor | Literal["published"]
+ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class Scores(TypedDict, total=False):
+    """What a scheme does to the scores of a row: keyword arguments of ``packed_attention``."""
+
+    alibi_slopes: Slopes
+    bias: Tensor
+    score_mod: ScoreMod
+
+
+class Located(NamedTuple):
+    """What a scheme computes of a row, once for all its layers.
+
+    Attributes:
+        rotation: for ``Position.rotate``.
+        scores: for ``packed_attention``; what the scheme does not use is left out.
+    """
+
+    rotation: Any
+    scores: Scores
 
 
 class Position(nn.Module):
@@ -23,9 +46,9 @@ class Position(nn.Module):
             ``"published"``; None for no bias.
     """
 
-    alibi_slopes: Tensor | Literal["published"] | None
+    alibi_slopes: Slopes | None
 
-    def __init__(self, *, alibi_slopes: Tensor | Literal["published"] | None = None) -> None:
+    def __init__(self, *, alibi_slopes: Slopes | None = None) -> None:
         super().__init__()
         if isinstance(alibi_slopes, str):
             self.alibi_slopes = alibi_slopes
@@ -58,6 +81,38 @@ class Position(nn.Module):
     def rotate(self, x_BMHK: Tensor, prepared: Any) -> Tensor:
         """Transforms queries or keys ``[1, M, H, K]``."""
         return x_BMHK
+
+    def bias(self, position_ids: Tensor) -> Tensor | None:
+        """Makes a tensor ``[H or 1, M, M]``, queries by keys, that is added to the scores.
+
+        It takes memory quadratic in the row, whatever the documents. What stands where query and
+        key lie in different documents does not matter.
+        """
+        return None
+
+    def score_mod(self, position_ids: Tensor) -> ScoreMod | None:
+        """Makes the function that has the last word on a score, as FlexAttention calls it.
+
+        ``f(score, batch, head, q_index, kv_index)`` works element by element. The indices count
+        over the row: inside a document their difference is the distance, and
+        ``position_ids[q_index]`` is the position.
+        """
+        return None
+
+    def scores(self, position_ids: Tensor) -> Scores:
+        """All that the scheme does to the scores of a row of ``position_ids`` ``[M]``."""
+        scores: Scores = {}
+        if self.alibi_slopes is not None:
+            scores["alibi_slopes"] = self.alibi_slopes
+        if (bias := self.bias(position_ids)) is not None:
+            scores["bias"] = bias
+        if (score_mod := self.score_mod(position_ids)) is not None:
+            scores["score_mod"] = score_mod
+        return scores
+
+    def locate(self, position_ids: Tensor) -> Located:
+        """All that the layers need of a row of ``position_ids`` ``[M]``."""
+        return Located(self.prepare(position_ids), self.scores(position_ids))
 
 
 class NoPosition(Position):

@@ -14,9 +14,10 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from packformer.data import PackedDataModule
+from packformer.layer_pattern import kinds_of_layers, letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import memory_bytes, num_devices
@@ -36,7 +37,7 @@ _VOCABULARY_MULTIPLE = 128
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
-def make(node: DictConfig) -> Any:
+def make(node: DictConfig | dict[str, Any]) -> Any:
     """What ``node`` describes, from plain types: no class of packformer sees OmegaConf."""
     return instantiate(node, _convert_="all")
 
@@ -83,10 +84,32 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
         model: GPT = make(config.model)(
             vocab_size=vocab_size,
             max_position=data.max_seqlen,
-            attention=make(config.attention),
-            position=make(config.position),
+            **layer_factories(config),
         )
     return model
+
+
+def layer_factories(config: DictConfig) -> dict[str, Any]:
+    """What makes attention and position of the model: one function each, or one per layer."""
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    pattern = pattern_of(plain)
+    if pattern is None:
+        return {"attention": make(config.attention), "position": make(config.position)}
+    kinds = kinds_of_layers(plain)
+    letters = letters_of_layers(pattern, config.model.num_layers)
+    return {group: _of_letters(letters, kinds, group) for group in ("attention", "position")}
+
+
+def _of_letters(letters: str, kinds: dict[str, Any], group: str) -> list[Any]:
+    """One function per layer; the same one where settings are the same, which is then shared."""
+    made: list[tuple[dict[str, Any], Any]] = []
+    factories = {}
+    for letter in dict.fromkeys(letters):
+        node = kinds[letter][group]
+        same = next((factory for other, factory in made if other == node), None)
+        factories[letter] = make(node) if same is None else same
+        made.append((node, factories[letter]))
+    return [factories[letter] for letter in letters]
 
 
 def build_module(

@@ -17,7 +17,17 @@ from packformer.run.trainer_settings import check_trainer_settings
 from packformer.settings import as_text, check_number, check_whole
 
 SETTINGS = (
-    *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
+    *(
+        "model",
+        "attention",
+        "position",
+        "layers",
+        "data",
+        "packing",
+        "loader",
+        "optimizer",
+        "scheduler",
+    ),
     *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
     *("loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from packformer.layer_pattern import kinds_of_layers
 from packformer.requirements import (
     check_adamw,
     check_attention,
@@ -37,6 +38,16 @@ def check_parts(settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the setting.
     """
+    for kind in kinds_of_layers(settings).values() or ({},):
+        _check_model({**settings, **kind})
+    for group in ("optimizer", "scheduler"):
+        node = settings.get(group)
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if target in _CHECKS:
+            _call(_CHECKS[target], _values(settings, group))
+
+
+def _check_model(settings: Mapping[str, Any]) -> None:
     if _is(settings, "model", "packformer.model.GPT"):
         model = _values(settings, "model")
         _call(check_model, model)
@@ -46,11 +57,6 @@ def check_parts(settings: Mapping[str, Any]) -> None:
             if _is(settings, "position", "packformer.nn.Rotary"):
                 head_dim = {"head_dim": sizes["width"] // sizes["num_heads"]}
                 _call(check_rotary, sizes | head_dim | _values(settings, "position"))
-    for group in ("optimizer", "scheduler"):
-        node = settings.get(group)
-        target = node.get("_target_") if isinstance(node, Mapping) else None
-        if target in _CHECKS:
-            _call(_CHECKS[target], _values(settings, group))
 
 
 def _is(settings: Mapping[str, Any], group: str, target: str) -> bool:

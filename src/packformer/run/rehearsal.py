@@ -11,8 +11,9 @@ import torch
 from omegaconf import DictConfig
 
 from packformer.attention import select_kernel
+from packformer.layer_pattern import kinds_of_layers
 from packformer.model import GPT
-from packformer.run.build import make, make_factory, settings_of
+from packformer.run.build import layer_factories, make, make_factory, settings_of
 from packformer.run.nearest import nearest
 from packformer.training import build_optimizer
 from packformer.training.module import DTYPES
@@ -34,12 +35,13 @@ def rehearse(
     Raises:
         ValueError: if something does not take its settings, or no kernel runs the variant.
     """
-    for place, node in _targets(settings, ""):
+    for place, node in (*_targets(settings, ""), *_kinds(settings)):
         _check_names(place, node)
     with settings_of("packing"):
         packing = make(config.packing)
     if (model := _without_memory(config, packing.max_seqlen)) is not None:
-        select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
+        for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
+            select_kernel(*asked)
         with settings_of("optimizer"):
             build_optimizer(make_factory(config.optimizer), model, fused=False)
     with settings_of("scheduler"):
@@ -53,8 +55,7 @@ def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
             model: GPT = make(config.model)(
                 vocab_size=config.model.vocab_size or 1,
                 max_position=max_position,
-                attention=make(config.attention),
-                position=make(config.position),
+                **layer_factories(config),
             )
     except TypeError as error:
         raise ValueError(f"model, attention or position: {error}") from error
@@ -71,6 +72,13 @@ def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, node
     for name, child in node.items():
         yield from _targets(child, f"{place}.{name}" if place else str(name))
+
+
+def _kinds(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What layers of each kind are made of, where they differ."""
+    for letter, kind in kinds_of_layers(settings).items():
+        for group, node in kind.items():
+            yield f"layers.{letter}.{group}", node
 
 
 def _check_names(place: str, node: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from packformer.layer_pattern import pattern_of
 from packformer.run.lock import is_running
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 _NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
-_PART_OF_CHECKPOINT = ("model", "attention", "position", "optimizer")
+_PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
 _NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
@@ -140,8 +141,9 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
-    kept = {name: config[name] for name in _PART_OF_CHECKPOINT}
-    return {key: value for key, value in _flat(kept).items() if key not in _SAME_WEIGHTS}
+    parts = {name: config[name] for name in _PART_OF_CHECKPOINT if name in _identity(config)}
+    kept = {"layers.pattern": pattern_of(config), **_flat(parts)}
+    return {key: value for key, value in kept.items() if key not in _SAME_WEIGHTS}
 
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
@@ -222,4 +224,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    # Runs from before layers could differ have no such group.
+    left_out = _NOT_IDENTITY if pattern_of(config) else (*_NOT_IDENTITY, "layers")
+    return {key: value for key, value in config.items() if key not in left_out}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from packformer.model import GPT
 from packformer.run.resume import SUMMARY_FILE
 from packformer.training import StepRecords, TrainingModule
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
@@ -37,13 +38,30 @@ def summarize(
         "fill": records.fill if records else None,
         "data_wait": records.data_wait if records else None,
         "parameters": module.model.num_parameters(),
-        "kv_cache_bytes_per_token": module.model.kv_cache_bytes_per_token(),
+        **_cache(module.model),
         "peak_memory_bytes": peak_gpu_bytes(device) or peak_process_bytes(),
         "kernel": module.kernel,
         "device": str(device),
         "precision": str(trainer.precision),
         "seconds": seconds,
         "folder": str(folder),
+    }
+
+
+def _cache(model: GPT) -> dict[str, int | None]:
+    """Bytes of bf16 keys and values that generation would keep of the longest document.
+
+    In all, and per token, rounded up; and the most that layers with a window keep together of any
+    context, None if there are none.
+    """
+    longest = model.max_position
+    bounds = [x.kv_cache_bytes(x.window) for x in model.layers if x.window is not None]
+    total = model.kv_cache_bytes(longest)
+    return {
+        "kv_cache_bytes_per_token": -(-total // longest),
+        "kv_cache_bytes": total,
+        "kv_cache_context": longest,
+        "kv_cache_bytes_of_windows": sum(bounds) if bounds else None,
     }
 
 
@@ -87,6 +105,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         for name, value in summary.items():  # of the corpora of a mixture
             if name.startswith(f"{key}/") and value is not None:
                 table.add_row(Text(f"  {name.removeprefix(key + '/')}"), form.format(value))
+    table.add_row("KV cache", _cache_shown(summary))
     if summary["peak_memory_bytes"] is not None:
         table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("attention", summary["kernel"])
@@ -98,6 +117,15 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         console.print(f"  {file:<12} {what}", soft_wrap=True, markup=False)
     if not (folder / "metrics.csv").exists():
         console.print("  no metrics.csv, no loss.png: nothing was recorded (callbacks.records)")
+
+
+def _cache_shown(summary: dict[str, Any]) -> str:
+    shown = (
+        f"{summary['kv_cache_bytes_per_token']:,} bytes per token, {summary['kv_cache_bytes']:,} "
+        f"for {summary['kv_cache_context']:,} tokens"
+    )
+    bound = summary["kv_cache_bytes_of_windows"]
+    return shown if bound is None else f"{shown}; layers with a window keep at most {bound:,}"
 
 
 def _files(folder: Path) -> list[tuple[str, str]]:

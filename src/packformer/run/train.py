@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from packformer.attention import select_kernel
 from packformer.data import PackedDataModule
+from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.run import wandb
 from packformer.run.build import (
@@ -109,7 +110,8 @@ def train(config: DictConfig) -> float:
     data = build_data(config)
     _check_objective(config.objective, data)
     model = build_model(config, data)
-    select_kernel(model.variant(accelerator, DTYPES[precision]), config.attention.kernel)
+    for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
+        select_kernel(*asked)
     identity = identity_of(plain)
     resumed_step = None
     if checkpoint is not None:
@@ -236,6 +238,8 @@ def _announce(
     log.info("data     %s", data.splits.description)
     log.info("rows     %s tokens in up to %d documents", f"{data.row_length:,}", data.max_documents)
     log.info("model    %s parameters", f"{module.model.num_parameters():,}")
+    if pattern := pattern_of(config):
+        log.info("layers   %s", letters_of_layers(pattern, config.model.num_layers))
     if module.loss_chunk < data.row_length:
         log.info("loss     the logits of %s tokens at a time", f"{module.loss_chunk:,}")
     tell_what_is_left_out(trainer.callbacks)  # type: ignore[attr-defined]

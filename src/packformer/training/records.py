@@ -12,7 +12,7 @@ import lightning as L
 import torch
 
 from packformer.batch import PackedBatch
-from packformer.model.flops import attended_pairs, training_flops
+from packformer.model.flops import pairs_of_layers, training_flops
 from packformer.settings import is_number
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 from packformer.training.module import TrainingModule
@@ -128,7 +128,7 @@ class StepRecords(L.Callback):
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         model = pl_module.model
-        pairs = attended_pairs(batch.lengths, model.layers[0].window)
+        pairs = pairs_of_layers(model, batch.lengths)
         self._flops += training_flops(model, batch.num_tokens, pairs)
         self._targets += batch.num_targets
         self._num_tokens += batch.num_tokens

@@ -97,7 +97,7 @@ def test_kernels_are_grouped_by_what_they_do(kernel, group):
 def test_limits_by_hand(residual_bytes):
     limits = group_limits(
         num_tokens=1000,
-        pairs=50_000,
+        pairs=2 * 50_000,
         width=64,
         num_layers=2,
         hidden_width=128,

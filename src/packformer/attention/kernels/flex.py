@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from packformer.attention.kernel import FEATURES, HALF, Kernel, ScoreMod, Scoring
+from packformer.attention.kernel import FEATURES, HALF, Kernel, Scoring
 from packformer.attention.layout import PackedLayout
+from packformer.nn.position import ScoreMod
 
 _BLOCK = 128
 _MOST_BIASES = 2**31 - 1

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from packformer.attention.kernel import PUBLISHED, Scoring, Slopes, Variant
+from packformer.attention.kernel import PUBLISHED, Scoring, Variant
 from packformer.attention.layout import PackedLayout
-from packformer.nn.position import published_slopes
+from packformer.nn.position import Slopes, published_slopes
 
 Given = Literal["none", "given", "learned"]
 Alibi = Literal["none", "published", "given", "learned"]

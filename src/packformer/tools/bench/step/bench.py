@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -19,7 +20,7 @@ from torch import nn
 from packformer.attention.proof.verdicts import machine
 from packformer.batch import PackedBatch
 from packformer.data import PackedDataModule
-from packformer.model.flops import attended_pairs, matrix_weights, training_flops
+from packformer.model.flops import matrix_weights, pairs_of_layers, training_flops
 from packformer.run.build import (
     build_data,
     build_model,
@@ -214,7 +215,7 @@ class _Ours:
     @staticmethod
     def _work(module: TrainingModule, batch: PackedBatch) -> Work:
         model = module.model
-        pairs = attended_pairs(batch.lengths, model.layers[0].window)
+        pairs = pairs_of_layers(model, batch.lengths)
         return Work(batch.num_targets, training_flops(model, batch.num_tokens, pairs))
 
     def in_lightning(self, bench: StepBench, folder: Path, peak: float | None) -> Speed:
@@ -251,6 +252,9 @@ class _Ours:
         """Other libraries' steps, by the name shown."""
         module = self._make_module()
         model, first = module.model, module.model.layers[0]
+        kinds = {(layer.window, layer.num_kv_heads) for layer in model.layers}
+        if len(kinds) > 1 or len(model.positions) > 1:
+            raise ValueError("the layers differ, those of other libraries do not: use layers=alike")
         shape = Shape(
             vocab_size=model.vocab_size,
             width=model.width,
@@ -289,17 +293,16 @@ class _Ours:
             self._module.model,
             [b for b, _ in zip(self._batches(), range(_ROWS), strict=False)],
         )
-        first = model.layers[0]
         residual = torch.float32 if self._autocast and model.fp32_residual else self._dtype
         flops, copy = measured_rates(self._dtype)
         return group_limits(
             num_tokens=self._data.row_length,
-            pairs=sum(attended_pairs(b.lengths, first.window) for b in rows) / len(rows),
+            pairs=sum(pairs_of_layers(model, b.lengths) for b in rows) / len(rows),
             width=model.width,
             num_layers=len(model.blocks),
             hidden_width=model.hidden_width,
             vocab_size=model.vocab_size,
-            kv_share=first.num_kv_heads / first.num_heads,
+            kv_share=fmean(layer.num_kv_heads / layer.num_heads for layer in model.layers),
             matrix_weights=matrix_weights(model),
             parameters=model.num_parameters(),
             flops_per_second=flops,

@@ -96,8 +96,8 @@ def group_limits(
 ) -> dict[str, float]:
     """Milliseconds that each group needs at least, at the rates measured on this device.
 
-    Products: 6 flops per matrix weight and token. Attention: 14 flops per query-key pair, layer and
-    dimension of the width: two products forward, five backward. Loss: 2-byte logits read twice,
+    Products: 6 flops per matrix weight and token. Attention: 14 flops per query-key pair of a layer
+    and dimension of the width: two products forward, five backward. Loss: 2-byte logits read twice,
     their gradient written. Optimizer: 28 bytes per parameter for AdamW (weights and two moments
     read and written, gradients read), 8 for clipping: gradients read, and written scaled.
     Elementwise: what is between the products, each activation read and written once, residuals of r
@@ -106,7 +106,7 @@ def group_limits(
     2 per hidden dimension).
     """
     product = 6 * matrix_weights * num_tokens / flops_per_second
-    attention = 14 * pairs * width * num_layers / flops_per_second
+    attention = 14 * pairs * width / flops_per_second
     loss = 3 * 2 * num_tokens * vocab_size / bytes_per_second
     optimizer = (28 + 8) * parameters / bytes_per_second
     r = residual_bytes
