@@ -91,7 +91,11 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
 
 def layer_factories(config: DictConfig) -> dict[str, Any]:
     """What makes attention and position of the model: one function each, or one per layer."""
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    plain: dict[str, Any] = {
+        name: OmegaConf.to_container(config[name], resolve=True)
+        for name in ("attention", "position", "layers")
+        if name in config
+    }
     pattern = pattern_of(plain)
     if pattern is None:
         return {"attention": make(config.attention), "position": make(config.position)}

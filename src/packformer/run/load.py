@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from packformer.data import PackingSettings
 from packformer.model import GPT
-from packformer.run.build import make, settings_of
+from packformer.run.build import layer_factories, make, settings_of
 from packformer.run.folder import TOKENIZER_FILE
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, run_folder
 from packformer.training.checkpoint import read_weights
@@ -83,8 +83,7 @@ def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
             model: GPT = make(config.model)(
                 vocab_size=len(weights["embedding.weight"]),
                 max_position=packing.max_seqlen,
-                attention=make(config.attention),
-                position=make(config.position),
+                **layer_factories(config),
             )
     except (OmegaConfBaseException, YAMLError, AssertionError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())

@@ -1,0 +1,62 @@
+"""The settings of layers that differ."""
+
+import pytest
+
+from packformer.layer_pattern import kinds_of_layers, letters_of_layers
+
+COMMON = {
+    "attention": {"_target_": "a.Attention", "window": 9, "qk_norm": True},
+    "position": {"_target_": "a.Rotary", "_partial_": True, "base": 1.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "num_layers", "letters"),
+    [
+        ("SSSL", 4, "SSSL"),
+        ("SSSL", 6, "SSSLSL"),
+        ("SSSL", 9, "SSSLSSSLL"),
+        ("SSSSSL", 13, "SSSSSLSSSSSLL"),
+        ("SSSL", 2, "SL"),
+        ("SSSL", 1, "L"),
+        ("L", 3, "LLL"),
+    ],
+)
+def test_the_pattern_is_repeated_and_its_last_letter_is_at_the_top(pattern, num_layers, letters):
+    assert letters_of_layers(pattern, num_layers) == letters
+
+
+def test_a_letter_changes_what_it_names_and_a_target_replaces_the_group():
+    layers = {
+        "pattern": "SL",
+        "S": {"attention": {"window": 2}},
+        "L": {"position": {"_target_": "a.None"}},
+    }
+    kinds = kinds_of_layers({**COMMON, "layers": layers})
+    assert kinds["S"]["attention"] == {**COMMON["attention"], "window": 2}
+    assert kinds["S"]["position"] == COMMON["position"]
+    assert kinds["L"]["attention"] == COMMON["attention"]
+    assert kinds["L"]["position"] == {"_target_": "a.None", "_partial_": True}
+
+
+@pytest.mark.parametrize("layers", [None, {"pattern": None}, {}])
+def test_layers_are_alike_without_a_pattern(layers):
+    assert kinds_of_layers({**COMMON, "layers": layers}) == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"pattern": 3}, r"layers.pattern \(3\) must be letters"),
+        ({"pattern": "S-L", "S": {}}, r"layers.pattern \(S-L\) must be letters"),
+        ({"pattern": ""}, r"layers.pattern \(\) must be letters"),
+        ({"pattern": "SX", "S": {}}, r"layers.pattern \(SX\) has a letter X, there are S: add"),
+        ({"pattern": "S", "S": {"window": 3}}, r"layers.S .* must hold settings of attention or"),
+        ({"pattern": "S", "S": 3}, r"layers.S \(3\) must hold settings of attention or position"),
+        ({"pattern": "S", "S": {}, "local": {}}, r"there is no setting layers.local"),
+        ("SSSL", r"layers \(SSSL\) must have a pattern"),
+    ],
+)
+def test_what_is_no_pattern_is_told(layers, message):
+    with pytest.raises(ValueError, match=message):
+        kinds_of_layers({**COMMON, "layers": layers})
