@@ -67,7 +67,10 @@ def select_kernel(
             before = [r for r in reasons if _rank(r.split()[0]) < _rank(kernel.name)]
             return kernel, "; ".join(before) or "first choice"
         reasons.append(f"{kernel.name} {wrong[kernel.name]}")
-    raise ValueError(f"no attention kernel for {variant}: {'; '.join(reasons)}")
+    raise ValueError(
+        f"no attention kernel for {variant}: {'; '.join(reasons)}; kernel=reference runs it, in "
+        "memory quadratic in the row"
+    )
 
 
 def _rank(name: str) -> int:

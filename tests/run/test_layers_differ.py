@@ -1,0 +1,73 @@
+"""Layers that differ, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+MIXED = ("+experiment=local_global", "model.num_layers=3")
+
+
+def test_each_kind_of_layer_has_its_settings(
+    train: Callable, small: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="packformer")
+    own = ("layers.pattern=SL", "layers.S.attention.window=20", "layers.L.attention.num_kv_heads=1")
+    done = train(*MIXED, *small, *own, "+layers.L.attention.qk_norm=true", "model.num_layers=3")
+    assert done.code == 0, done.err
+    assert "layers   SLL" in caplog.messages
+    (folder,) = (tmp_path / "runs").iterdir()
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    heads = [weights[f"model.blocks.{n}.attention.qkv.weight"].shape[0] // 16 for n in range(3)]
+    assert heads == [4 + 2 * 2, 4 + 2, 4 + 2]
+    normed = [f"model.blocks.{n}.attention.q_norm.weight" in weights for n in range(3)]
+    assert normed == [False, True, True]
+    summary = json.loads((folder / "summary.json").read_text())
+    local, wide = 2 * 2 * 2 * 16, 2 * 2 * 1 * 16  # bytes per token of a layer
+    assert summary["kv_cache_context"] == 256
+    assert summary["kv_cache_bytes"] == 20 * local + 2 * 256 * wide
+    assert summary["kv_cache_bytes_of_windows"] == 20 * local
+    assert summary["kv_cache_bytes_per_token"] == -(-(20 * local + 2 * 256 * wide) // 256)
+    words = " ".join(done.out.replace("│", " ").split())
+    assert "layers with a window keep at most 2,560" in words
+
+
+def test_a_mixed_run_goes_on_with_its_own_layers_only(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*MIXED, *small, "trainer.max_steps=2").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    on = train(*MIXED, *small, "trainer.max_steps=3", f"resume={folder}")
+    assert on.code == 0, on.err
+    alike = ("+experiment=gqa", "model.num_layers=3", *small)
+    other = train(*alike, f"resume={folder}")
+    assert other.code == 1
+    assert "layers.pattern: SSSL in the run, absent now" in " ".join(other.err.split())
+    outside = tmp_path / "moved.ckpt"
+    outside.write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
+    other = train(*alike, f"resume={outside}")
+    assert other.code == 1
+    assert "layers.pattern was SSSL there and is None here" in " ".join(other.err.split())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("layers.pattern=SXL", "layers.pattern (SXL) has a letter X, there are S, L"),
+        ("layers.pattern=7", "layers.pattern (7) must be letters"),
+        ("layers.S.attention.window=0", "window (0) must be a whole number from 1 up"),
+        ("layers.L.attention.num_kv_heads=3", "must be divisible by num_kv_heads (3)"),
+        ("+layers.S.attention.windw=3", "there is no setting layers.S.attention.windw"),
+    ],
+)
+def test_wrong_layers_are_told(
+    train: Callable, small: list[str], tmp_path: Path, override: str, message: str
+) -> None:
+    done = train(*MIXED, *small, override)
+    assert done.code == 1
+    assert message in " ".join(done.err.split())
+    assert not list(tmp_path.glob("runs/*"))
