@@ -274,7 +274,7 @@ def test_a_prolonged_run_that_was_killed_is_unfinished_again(
     assert train(*small).code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    write_records(folder, config)  # what a run that goes on does first
+    write_records(folder, config, None)  # what a run that goes on does first
     assert (folder / "summary-1.json").is_file()
     assert (folder / "environment-1.json").is_file()
     assert train(*small, "resume=auto").code == 0
