@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from packformer.training.chained import Chained, members_of
+from packformer.training.checkpoint_repair import with_own_fused
 from packformer.training.optimizer import adamw_for, hidden_matrices
 
 _UNFIT: dict[type, str] = {
@@ -51,7 +52,7 @@ def build_optimizer(factory: Callable[..., Any], model: nn.Module, *, fused: boo
         )
     _check_parameters(_name_of(factory), model, optimizers)
     for each in optimizers:
-        each.register_load_state_dict_pre_hook(_with_own_fused)
+        each.register_load_state_dict_pre_hook(with_own_fused)
     return optimizers[0] if len(optimizers) == 1 else Chained(optimizers)
 
 
@@ -98,19 +99,6 @@ def _check_parameters(name: str, model: nn.Module, optimizers: Sequence[Optimize
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _with_own_fused(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
-    """Whether a step is fused depends on the device, so a checkpoint's ``fused`` is ignored."""
-    saved, own = state["param_groups"], optimizer.param_groups
-    if len(saved) != len(own):
-        return None  # torch refuses it
-    kept = [
-        {key: value for key, value in theirs.items() if key != "fused"}
-        | ({"fused": ours["fused"]} if "fused" in ours else {})
-        for theirs, ours in zip(saved, own, strict=True)
-    ]
-    return {**state, "param_groups": kept}
 
 
 def describe_optimizer(optimizer: Optimizer) -> str:

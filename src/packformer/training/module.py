@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -25,6 +24,7 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
+from packformer.training.checkpoint_repair import follow_moved_folder
 from packformer.training.clipping import clip_gradients
 from packformer.training.compilation import compile_whole, warn_of_recompilation
 from packformer.training.data_wait import DataWait
@@ -174,11 +174,17 @@ class TrainingModule(L.LightningModule):
         if self.val_answers is not None:
             self.val_answers.update(predictions, batch.targets, batch.layout)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.data_wait.row_came()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # After the callbacks: what records and checkpoints take is no wait for data.
         self.data_wait.step_ended(self.device)
         if self.trainer.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True  # makes Lightning validate after the last step too
+
+    def on_validation_end(self) -> None:
+        self.data_wait.forget()
 
     def on_validation_epoch_end(self) -> None:
         self.has_validated = True
@@ -219,17 +225,4 @@ class TrainingModule(L.LightningModule):
         checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes a checkpoint fit this run's folder.
-
-        Lightning's ``ModelCheckpoint`` forgets the best checkpoint if its folder's name has changed
-        at all.
-        """
-        folders = {c.dirpath for c in self.trainer.checkpoint_callbacks if hasattr(c, "dirpath")}
-        for state in checkpoint.get("callbacks", {}).values():
-            former = state.get("dirpath") if isinstance(state, dict) else None
-            best = state.get("best_model_path") if former else None
-            for folder in folders:
-                if folder and best and (moved := Path(folder) / Path(best).name).is_file():
-                    state["dirpath"], state["best_model_path"] = folder, str(moved)
-                    state["kth_best_model_path"] = str(moved)
-                    state["best_k_models"] = {str(moved): state["best_model_score"]}
+        follow_moved_folder(checkpoint, self.trainer.checkpoint_callbacks)

@@ -111,12 +111,9 @@ class StepRecords(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, TrainingModule)
         if self._pause is not None:
-            pl_module.data_wait.forget()
             self._start += time.perf_counter() - self._pause
             self._pause = None
-        pl_module.data_wait.row_came()
 
     def on_train_batch_end(
         self,

@@ -1,0 +1,72 @@
+"""What a checkpoint says of its folder and its device, made to fit those that it is loaded on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch.optim import Optimizer
+
+
+def follow_moved_folder(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoint]) -> None:
+    """Corrects the folders in a checkpoint, so that its run may have been moved or linked.
+
+    Lightning's ``ModelCheckpoint`` forgets which checkpoints are the best if its folder's name has
+    changed at all. It counts them wrongly if it is to keep fewer than before.
+
+    Args:
+        checkpoint: as it was read; changed in place.
+        callbacks: of this run, that save checkpoints.
+    """
+    states = checkpoint.get("callbacks", {})
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+            states[callback.state_key] = _in_folder_of(callback, states[callback.state_key])
+
+
+def _in_folder_of(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved state with the files that are in the callback's folder now."""
+    former, folder = Path(saved["dirpath"]), Path(callback.dirpath or saved["dirpath"])
+
+    def here(file: str) -> Path:
+        path = Path(file)
+        return folder / (path.relative_to(former) if path.is_relative_to(former) else path.name)
+
+    best = here(saved["best_model_path"])
+    if not best.is_file():
+        return saved
+    scores = {here(file): score for file, score in saved["best_k_models"].items()}
+    ranked = sorted(scores, key=lambda file: float(scores[file]), reverse=callback.mode == "max")
+    present = [file for file in ranked if file.is_file()]
+    kept = present[: callback.save_top_k] if callback.save_top_k > 0 else present
+    worst = {"kth_best_model_path": str(kept[-1]), "kth_value": scores[kept[-1]]} if kept else {}
+    return {
+        **saved,
+        **worst,
+        "dirpath": str(folder),
+        "best_model_path": str(best),
+        "best_k_models": {str(file): scores[file] for file in kept},
+    }
+
+
+def with_own_fused(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+    """The state to load, with the ``fused`` of ``optimizer``: it depends on the device.
+
+    Args:
+        optimizer: that loads it.
+        state: as it was saved.
+
+    Returns:
+        The changed state; None if the groups do not fit, which torch refuses.
+    """
+    saved, own = state["param_groups"], optimizer.param_groups
+    if len(saved) != len(own):
+        return None
+    kept = [
+        {key: value for key, value in theirs.items() if key != "fused"}
+        | ({"fused": ours["fused"]} if "fused" in ours else {})
+        for theirs, ours in zip(saved, own, strict=True)
+    ]
+    return {**state, "param_groups": kept}
