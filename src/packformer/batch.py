@@ -26,7 +26,7 @@ class PackedBatch:
         num_tokens: tokens of documents, padding left out.
         num_targets: tokens that count in the loss.
         lengths: tokens of each document, or piece of a split one, padding left out.
-        position: where the data stood after this row, for the checkpoint; plain types only.
+        packer_state: of the packer after this row, for the checkpoint; plain types only.
         corpus: number of the corpus that a row of validation is of.
     """
 
@@ -39,7 +39,7 @@ class PackedBatch:
         num_tokens: int,
         num_targets: int,
         lengths: tuple[int, ...],
-        position: dict[str, Any],
+        packer_state: dict[str, Any],
         corpus: int = 0,
     ) -> None:
         self.tokens = tokens
@@ -48,7 +48,7 @@ class PackedBatch:
         self.num_tokens = num_tokens
         self.num_targets = num_targets
         self.lengths = lengths
-        self.position = position
+        self.packer_state = packer_state
         self.corpus = corpus
 
     def _with(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> PackedBatch:
@@ -59,7 +59,7 @@ class PackedBatch:
             num_tokens=self.num_tokens,
             num_targets=self.num_targets,
             lengths=self.lengths,
-            position=self.position,
+            packer_state=self.packer_state,
             corpus=self.corpus,
         )
 

@@ -24,9 +24,9 @@ def letters_of_layers(pattern: str, num_layers: int) -> str:
     return repeated + pattern[-1]
 
 
-def pattern_of(settings: Mapping[str, Any]) -> str | None:
+def pattern_of(config: Mapping[str, Any]) -> str | None:
     """``layers.pattern``; None if all layers are alike."""
-    layers = settings.get("layers")
+    layers = config.get("layers")
     if layers is None:
         return None
     if not isinstance(layers, Mapping):
@@ -34,14 +34,14 @@ def pattern_of(settings: Mapping[str, Any]) -> str | None:
     return layers.get("pattern")
 
 
-def kinds_of_layers(settings: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def kinds_of_layers(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """The attention and position settings of each letter of ``layers.pattern``.
 
     A letter's settings are those of the groups ``attention`` and ``position``, changed by what
     stands in ``layers.LETTER``. There, a ``_target_`` of its own replaces the whole group.
 
     Args:
-        settings: the resolved configuration, plain types only.
+        config: the resolved configuration, plain types only.
 
     Returns:
         Settings by group by letter; none if all layers are alike.
@@ -49,19 +49,19 @@ def kinds_of_layers(settings: Mapping[str, Any]) -> dict[str, dict[str, dict[str
     Raises:
         ValueError: naming the setting.
     """
-    pattern = pattern_of(settings)
+    pattern = pattern_of(config)
     if pattern is None:
         return {}
     letters = letters_of_layers(pattern, len(pattern) if isinstance(pattern, str) else 1)
-    layers = settings["layers"]
+    layers = config["layers"]
     for name in layers:
         if name != "pattern" and not (isinstance(name, str) and len(name) == 1):
             raise ValueError(f"there is no setting layers.{name}: layers takes pattern and letters")
-    return {letter: _kind(letter, layers, settings) for letter in dict.fromkeys(letters)}
+    return {letter: _kind(letter, layers, config) for letter in dict.fromkeys(letters)}
 
 
 def _kind(
-    letter: str, layers: Mapping[str, Any], settings: Mapping[str, Any]
+    letter: str, layers: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     if letter not in layers:
         known = ", ".join(name for name in layers if name != "pattern") or "none"
@@ -75,7 +75,7 @@ def _kind(
         for group, change in changes.items()
     ):
         raise ValueError(f"layers.{letter} ({changes}) must hold settings of attention or position")
-    return {group: _changed(settings[group], changes.get(group)) for group in _OF_A_KIND}
+    return {group: _changed(config[group], changes.get(group)) for group in _OF_A_KIND}
 
 
 def _changed(common: Mapping[str, Any], change: Mapping[str, Any] | None) -> dict[str, Any]:

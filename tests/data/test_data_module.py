@@ -87,15 +87,15 @@ def test_position_is_that_of_the_last_batch_used_in_training():
     assert module.state_dict()["position"] is None
     for batch in batches[:2]:
         assert module.on_before_batch_transfer(batch, 0) is batch
-    assert module.state_dict()["position"] == batches[1].position
+    assert module.state_dict()["position"] == batches[1].packer_state
     module.trainer.training = False
     module.on_before_batch_transfer(batches[2], 0)
-    assert module.state_dict()["position"] == batches[1].position
+    assert module.state_dict()["position"] == batches[1].packer_state
 
 
 def test_a_restored_module_goes_on_after_the_saved_position():
     batches = list(islice(make_module().train_dataloader(), 6))
-    state = json.loads(json.dumps({"position": batches[2].position}))
+    state = json.loads(json.dumps({"position": batches[2].packer_state}))
     module = make_module()
     module.load_state_dict(state)
     following = list(islice(module.train_dataloader(), 3))
@@ -106,7 +106,7 @@ def test_a_restored_module_goes_on_after_the_saved_position():
 
 def test_restoring_does_not_change_the_constants():
     module, fresh = make_module(), make_module()
-    module.load_state_dict({"position": next(iter(fresh.train_dataloader())).position})
+    module.load_state_dict({"position": next(iter(fresh.train_dataloader())).packer_state})
     assert module.token_budget == fresh.token_budget
     assert module.max_documents == fresh.max_documents
 

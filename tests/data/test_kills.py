@@ -59,7 +59,7 @@ def train(corpus, num_workers, folder):
     with (folder / "rows.txt").open("a") as log:
         for batch in data.train_dataloader():
             step += 1
-            data.position = batch.position
+            data.packer_state = batch.packer_state
             log.write(f"{step} {digest(batch)}\n")
             log.flush()
             if step % VALIDATE_EVERY == 0:
@@ -109,6 +109,6 @@ def test_killed_at_random_the_rows_are_those_of_the_unbroken_run(corpus, tmp_pat
     lines = [line.split() for line in log.read_text().splitlines()]
     whole = [line for line in lines if len(line) == 2 and len(line[1]) == 64]
     last = max(int(step) for step, _ in whole)
-    assert unbroken[last - 1].position["cursors"][0]["epoch"] >= 1
+    assert unbroken[last - 1].packer_state["cursors"][0]["epoch"] >= 1
     assert [step for step, found in whole if wanted[step] != found] == []
     assert {int(step) for step, _ in whole} == set(range(1, last + 1))

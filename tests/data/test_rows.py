@@ -46,7 +46,7 @@ def row(pieces, lengths=(90, 90, 90), row_length=20, max_seqlen=8, max_documents
         row_length=row_length,
         max_seqlen=max_seqlen,
         max_documents=max_documents,
-        position={},
+        packer_state={},
     )
 
 
@@ -74,7 +74,7 @@ def test_targets_a_task_leaves_out_stay_out():
         row_length=8,
         max_seqlen=8,
         max_documents=1,
-        position={},
+        packer_state={},
     )
     symbols = batch.tokens[0, :3].tolist()
     no = IGNORE_INDEX
@@ -164,7 +164,7 @@ def test_resuming_after_any_row_gives_the_rows_after_it(rank, world_size):
     options = {"rank": rank, "world_size": world_size}
     stream = rows(40, **options)
     for number in range(0, 40, 3):
-        position = json.loads(json.dumps(stream[number].position))
+        position = json.loads(json.dumps(stream[number].packer_state))
         following = rows(39 - number, start=position, **options)
         assert len(following) == 39 - number
         assert all(map(same, following, stream[number + 1 :]))
@@ -172,7 +172,7 @@ def test_resuming_after_any_row_gives_the_rows_after_it(rank, world_size):
 
 def test_a_position_serves_any_number_of_ranks():
     alone = rows(24)
-    position = rows(3, rank=1, world_size=2)[-1].position
+    position = rows(3, rank=1, world_size=2)[-1].packer_state
     following = rows(6, rank=0, world_size=3, start=position)
     assert all(map(same, following, alone[6::3]))
 
@@ -188,7 +188,7 @@ def test_loader_workers_change_nothing(rank, world_size):
     loaded = list(DataLoader(stream, batch_size=None, num_workers=2))
     assert len(loaded) == len(alone)
     assert all(map(same, loaded, alone))
-    assert [batch.position for batch in loaded] == [batch.position for batch in alone]
+    assert [batch.packer_state for batch in loaded] == [batch.packer_state for batch in alone]
 
 
 def test_a_batch_moves_as_a_whole():
@@ -196,6 +196,6 @@ def test_a_batch_moves_as_a_whole():
     moved = batch.to("meta")
     tensors = (moved.tokens, moved.targets, moved.layout.cu_seqlens, moved.layout.position_ids)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
-    for name in ("num_tokens", "num_targets", "lengths", "position"):
+    for name in ("num_tokens", "num_targets", "lengths", "packer_state"):
         assert getattr(moved, name) == getattr(batch, name)
     assert same(batch.to("cpu"), batch)

@@ -153,15 +153,15 @@ def test_resuming_anywhere_goes_on_with_the_same_rows(corpus, num_workers):
         )
 
     whole = list(islice(module(0).train_dataloader(), 260))
-    epochs = [batch.position["cursors"][0]["epoch"] for batch in whole]
+    epochs = [batch.packer_state["cursors"][0]["epoch"] for batch in whole]
     assert max(epochs) >= 2
     for number in (0, 57, epochs.index(1), 199):
         resumed = module(num_workers)
-        resumed.load_state_dict({"position": whole[number].position, "stream": {}})
+        resumed.load_state_dict({"position": whole[number].packer_state, "stream": {}})
         following = islice(resumed.train_dataloader(), 40)
         for batch, wanted in zip(following, whole[number + 1 :], strict=False):
             assert batch.tokens.equal(wanted.tokens)
-            assert batch.position == wanted.position
+            assert batch.packer_state == wanted.packer_state
 
 
 @pytest.mark.parametrize("path", [2027, [2027]])
@@ -179,7 +179,7 @@ def test_mixtures_keep_their_weights(corpus, tmp_path):
     tokens = np.zeros(2)
     packed = PackedRows(splits.train, PACKING, max_documents=64, seed=0)
     for batch in islice(packed, 200):
-        last = batch.position["cursors"]
+        last = batch.packer_state["cursors"]
         tokens = np.array([cursor["tokens"] for cursor in last])
     assert tokens[1] / tokens.sum() == pytest.approx(0.75, abs=0.01)
     assert last[1]["epoch"] > last[0]["epoch"]

@@ -34,7 +34,7 @@ def test_rows_come_whole_where_shared_memory_has_no_room(monkeypatch):
         assert sent.layout.position_ids.dtype == made.layout.position_ids.dtype
         assert sent.layout.max_seqlen == made.layout.max_seqlen
         assert (sent.num_tokens, sent.num_targets) == (made.num_tokens, made.num_targets)
-        assert (sent.lengths, sent.position) == (made.lengths, made.position)
+        assert (sent.lengths, sent.packer_state) == (made.lengths, made.packer_state)
         sent.tokens[0, 0] = 1  # is writable
 
 

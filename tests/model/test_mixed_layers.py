@@ -161,15 +161,15 @@ def test_every_variant_is_selected_once_and_masks_are_made_once_per_window():
         "cpu float32 8 window",
     ]
     assert " in layers 0: because; " in told
-    prepared = []
+    built = []
     kernel = KERNELS["sdpa"]
     counting = type(kernel)(
-        **{**vars(kernel), "prepare": lambda layout, window: prepared.append(window)}
+        **{**vars(kernel), "block_mask": lambda layout, window: built.append(window)}
     )
     for layer in model.layers:
         layer.kernel = counting
     model(*row()[::2])
-    assert prepared == [3, 5, None]
+    assert built == [3, 5, None]
 
 
 def test_alike_layers_share_one_choice_told_without_numbers():

@@ -48,12 +48,12 @@ def test_alibi_offers_its_slopes_and_changes_nothing_else():
     assert torch.equal(own, torch.tensor([1.0, 2, 3, 4]))
     assert alibi.state_dict() == {}
     x = torch.randn(1, 3, 4, 8)
-    assert alibi.rotate(x, alibi.prepare(torch.arange(3))) is x
+    assert alibi.rotate(x, alibi.rotation(torch.arange(3))) is x
     assert alibi.embed(x, torch.arange(3)) is x
 
 
 def rotated(x, position, rotary):
-    return rotary.rotate(x, rotary.prepare(torch.tensor([position])))
+    return rotary.rotate(x, rotary.rotation(torch.tensor([position])))
 
 
 @pytest.mark.parametrize("distance", [0, 1, 7, 30])
@@ -77,20 +77,20 @@ def test_rotary_turns_dimension_i_with_i_plus_half_by_llamas_angles():
     angles = positions[:, None] * 500.0 ** (-torch.arange(4, dtype=torch.float64) * 2 / 8)
     turned = torch.complex(x[..., :4], x[..., 4:]) * torch.exp(1j * angles)[:, None]
     expected = torch.cat([turned.real, turned.imag], dim=-1)
-    found = rotary.rotate(x, rotary.prepare(positions))
+    found = rotary.rotate(x, rotary.rotation(positions))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_rotary_leaves_position_zero_as_it_is():
     rotary = Rotary(**SIZES)
     x = torch.randn(1, 2, 4, 8)
-    assert torch.equal(rotary.rotate(x, rotary.prepare(torch.tensor([0, 0]))), x)
+    assert torch.equal(rotary.rotate(x, rotary.rotation(torch.tensor([0, 0]))), x)
 
 
 def test_rotary_keeps_the_dtype():
     rotary = Rotary(**SIZES)
     x = torch.randn(1, 2, 4, 8, dtype=torch.bfloat16)
-    assert rotary.rotate(x, rotary.prepare(torch.tensor([3, 4]))).dtype == torch.bfloat16
+    assert rotary.rotate(x, rotary.rotation(torch.tensor([3, 4]))).dtype == torch.bfloat16
 
 
 def test_rotary_saves_no_tables():
@@ -120,6 +120,6 @@ def test_no_position_does_nothing():
     scheme = NoPosition(**SIZES)
     x, positions = torch.randn(1, 3, 32), torch.arange(3)
     assert scheme.embed(x, positions) is x
-    assert scheme.rotate(x, scheme.prepare(positions)) is x
+    assert scheme.rotate(x, scheme.rotation(positions)) is x
     assert scheme.alibi_slopes is None
     assert list(scheme.parameters()) == []

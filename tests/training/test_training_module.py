@@ -313,7 +313,7 @@ def gradients_of(rows):
             num_tokens=sum(lengths),
             num_targets=sum(lengths) - len(lengths),
             lengths=tuple(lengths),
-            position={},
+            packer_state={},
         )
         (module.training_step(batch, 0) / (8 // rows)).backward()  # as Lightning accumulates
     return [p.grad for p in module.model.parameters()]

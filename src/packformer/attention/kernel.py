@@ -107,13 +107,13 @@ class KernelFunction(Protocol):
         v: Tensor,
         layout: PackedLayout,
         scoring: Scoring,
-        prepared: Any = None,
+        block_mask: Any = None,
     ) -> Tensor:
         """``q`` ``[1, M, H, K]``, ``k`` and ``v`` ``[1, M, G, K]`` to ``[1, M, H, K]``."""
         ...
 
 
-def _prepare_nothing(layout: PackedLayout, window: int | None) -> None:
+def _no_block_mask(layout: PackedLayout, window: int | None) -> None:
     return None
 
 
@@ -133,7 +133,8 @@ class Kernel:
         head_dims: K.
         features: names from ``FEATURES``, in any combination.
         run: the implementation.
-        prepare: what ``run`` needs to know of a row beside its layout, once for all layers.
+        block_mask: makes what ``run`` needs to know of a row beside its layout, once for all
+            layers.
         lacks: what this machine has not got that the kernel needs; None if nothing.
     """
 
@@ -144,7 +145,7 @@ class Kernel:
     head_dims: range
     features: frozenset[str]
     run: KernelFunction
-    prepare: Callable[[PackedLayout, int | None], Any] = _prepare_nothing
+    block_mask: Callable[[PackedLayout, int | None], Any] = _no_block_mask
     lacks: Callable[[], str | None] = _lacks_nothing
 
     def unsupported(self, variant: Variant) -> str | None:

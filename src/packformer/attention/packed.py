@@ -33,7 +33,7 @@ def packed_attention(
     bias: Tensor | None = None,
     score_mod: ScoreMod | None = None,
     kernel: str | Kernel = "auto",
-    prepared: Any = None,
+    block_mask: Any = None,
 ) -> Tensor:
     r"""Causal attention within each document of a packed row.
 
@@ -67,7 +67,7 @@ def packed_attention(
             ask for the fastest that is proved, see ``select_proved_kernel``), a name from
             ``KERNELS``, or what ``select_kernel`` chose for such calls:
             its support is then not checked again.
-        prepared: what ``kernel.prepare(layout, window)`` returned, if several layers share it.
+        block_mask: from ``kernel.block_mask(layout, window)``, if several layers share it.
 
     Returns:
         Like ``q``, in its dtype (float64 from the reference).
@@ -89,7 +89,7 @@ def packed_attention(
             bias=bias,
             score_mod=score_mod,
             kernel=kernel,
-            prepared=prepared,
+            block_mask=block_mask,
         )
     scoring = Scoring(
         scale=max(1, q.shape[-1]) ** -0.5 if scale is None else scale,
@@ -115,7 +115,7 @@ def packed_attention(
         )
     # Kernels read the numbers of a head one after another.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    return kernel.run(q, k, v, layout, scoring, prepared)
+    return kernel.run(q, k, v, layout, scoring, block_mask)
 
 
 @torch.compiler.assume_constant_result

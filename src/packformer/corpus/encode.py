@@ -204,17 +204,17 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
 _encoder: Encoder | None = None
 
 
-def start_process(*settings: Any) -> None:
+def start_process(*arguments: Any) -> None:
     """Makes this process ready for ``encode``.
 
     Args:
-        settings: of ``Encoder``.
+        arguments: of ``Encoder``.
     """
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many processes as wanted
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _encoder = Encoder(*settings)
+    _encoder = Encoder(*arguments)
 
 
 def _end_with_parent() -> None:

@@ -177,7 +177,7 @@ class Input:
 @contextmanager
 def _unchanged(shown: str, content: Content) -> Iterator[None]:
     def state() -> tuple[int, int]:
-        found = os.fstat(content.position.fileno())
+        found = os.fstat(content.raw.fileno())
         return found.st_size, found.st_mtime_ns
 
     before = state()

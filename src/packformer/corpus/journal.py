@@ -18,15 +18,15 @@ class Journal:
 
     Args:
         folder: of the corpus.
-        identity: of all that its bytes depend on.
+        fingerprint: of all that its bytes depend on.
 
     Attributes:
         parts: that are finished.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str) -> None:
         self._file = folder / JOURNAL
-        self._begun = {"identity": identity}
+        self._begun = {"identity": fingerprint}
         self.parts: list[dict[str, Any]] = []
 
     def is_of_this(self) -> bool:

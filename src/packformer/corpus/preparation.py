@@ -26,7 +26,7 @@ from packformer.corpus.long_texts import Cutter, recut
 from packformer.corpus.losses import loss_remarks, unknown_token
 from packformer.corpus.parts import COUNTS, Batch, Part, Place
 from packformer.corpus.processes import Processes
-from packformer.corpus.request import Preparation, identity_of
+from packformer.corpus.request import Preparation, fingerprint_of
 from packformer.corpus.sample import sample
 from packformer.corpus.shards import (
     MANIFEST,
@@ -133,8 +133,8 @@ class _Run:
     def run(self) -> Manifest:
         if STANDARD_INPUT in self._input.paths:
             self._keep_standard_input()
-        identity = identity_of(replace(self._preparation, input=self._input))
-        self._journal = Journal(self._folder, identity)
+        fingerprint = fingerprint_of(replace(self._preparation, input=self._input))
+        self._journal = Journal(self._folder, fingerprint)
         if (self._folder / MANIFEST).exists():
             return self._finished()
         self._journal.load()
@@ -203,8 +203,8 @@ class _Run:
         p = self._preparation
         with ExitStack() as stack:
             part = stack.enter_context(self._part(tokenizer))
-            settings = (tokenizer.to_str(), p.input.field, p.skip_invalid, p.keep_empty)
-            pool = stack.enter_context(self._processes.executor(*settings))
+            arguments = (tokenizer.to_str(), p.input.field, p.skip_invalid, p.keep_empty)
+            pool = stack.enter_context(self._processes.executor(*arguments))
             waiting: deque[tuple[Future[Encoded], Batch]] = deque()
 
             def take() -> None:
@@ -213,7 +213,7 @@ class _Run:
                 if batch.ends_part:
                     self._journal.note({"place": batch.place, **part.finish()})
 
-            for batch in self._batches(place, Cutter(text_tokenizer(settings[0]))):
+            for batch in self._batches(place, Cutter(text_tokenizer(arguments[0]))):
                 waiting.append((pool.submit(encode, batch.pieces), batch))
                 if len(waiting) > self._processes.batches_ahead:
                     take()

@@ -48,16 +48,16 @@ class Processes:
         return 2 * self._workers
 
     @contextmanager
-    def executor(self, *settings: Any) -> Iterator[Executor]:
+    def executor(self, *arguments: Any) -> Iterator[Executor]:
         """Takes ``submit(encode, batch)``.
 
         Args:
-            settings: of ``Encoder``.
+            arguments: of ``Encoder``.
         """
         if not self._workers:
-            yield _ThisProcess(Encoder(*settings))
+            yield _ThisProcess(Encoder(*arguments))
             return
-        pool = ProcessPoolExecutor(self._workers, self._context, start_process, settings)
+        pool = ProcessPoolExecutor(self._workers, self._context, start_process, arguments)
         try:
             yield pool
         finally:

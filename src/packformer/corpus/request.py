@@ -61,7 +61,7 @@ class Preparation:
             )
 
 
-def identity_of(preparation: Preparation) -> str:
+def fingerprint_of(preparation: Preparation) -> str:
     """A name for everything that the bytes of the shards depend on.
 
     A file counts by its name, size and time; the standard input, which has none, by its content.

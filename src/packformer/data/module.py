@@ -17,7 +17,7 @@ from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet, Mixture
 from packformer.data.validation import ValidationRows
-from packformer.data.workers import prepare_for_workers
+from packformer.data.workers import set_up_workers
 from packformer.settings import check_whole
 
 _SAMPLED_ROWS = 32
@@ -26,7 +26,7 @@ _SAMPLED_ROWS = 32
 class PackedDataModule(L.LightningDataModule):
     """Packs a data set's documents into rows of one constant shape.
 
-    Lightning's checkpoints hold the position in the training data. It is the one carried by the
+    Lightning's checkpoints hold the packer's state in training. It is the one carried by the
     last batch that the model was given, however far the loader has read ahead.
 
     Args:
@@ -44,7 +44,7 @@ class PackedDataModule(L.LightningDataModule):
         max_documents: document slots of a row, beside those for padding.
         token_budget: counted tokens per row that losses are divided by, the mean of the first rows:
             a constant, so that every counted token weighs the same in every step.
-        position: where training stands in the data; None before the first step.
+        packer_state: after the last row that was trained on; None before the first step.
 
     Raises:
         ValueError: if an argument is out of range or the data unusable.
@@ -70,11 +70,11 @@ class PackedDataModule(L.LightningDataModule):
         check_whole("num_workers", num_workers, at_least=0)
         check_whole("seed", seed, at_least=0)
         if num_workers:
-            prepare_for_workers(num_workers)
+            set_up_workers(num_workers)
         self._validation_rows = validation_rows
         self._num_workers = num_workers
         self._seed = seed
-        self.position: dict[str, Any] | None = None
+        self.packer_state: dict[str, Any] | None = None
         self.splits = data_set.prepare()
         if not self.splits.validation.num_documents:
             raise ValueError(
@@ -113,7 +113,7 @@ class PackedDataModule(L.LightningDataModule):
             self._packing,
             max_documents=self.max_documents,
             seed=self._seed,
-            start=self.position,
+            start=self.packer_state,
             **self._ranks(),
         )
 
@@ -142,7 +142,7 @@ class PackedDataModule(L.LightningDataModule):
     def on_before_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> PackedBatch:
         # Called when the batch is about to be used, not when it is read ahead.
         if self.trainer is not None and self.trainer.training:
-            self.position = batch.position
+            self.packer_state = batch.packer_state
         return batch
 
     def transfer_batch_to_device(
@@ -152,7 +152,7 @@ class PackedDataModule(L.LightningDataModule):
 
     @property
     def stream(self) -> dict[str, Any]:
-        """What the order of training depends on: a position is valid in one stream only."""
+        """What the order of training depends on: a packer's state is valid in one stream only."""
         return {
             "data": self.splits.fingerprint,
             **vars(self._packing),
@@ -162,7 +162,7 @@ class PackedDataModule(L.LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "stream": self.stream}
+        return {"position": self.packer_state, "stream": self.stream}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.position = state_dict["position"]
+        self.packer_state = state_dict["position"]

@@ -29,11 +29,11 @@ class Permutation:
         self._mask = np.uint64(2**half - 1)
         self._keys = np.random.SeedSequence(list(key)).generate_state(_ROUNDS, np.uint64)
 
-    def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What stands at each of ``positions``."""
+    def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What stands at each of ``indices``."""
         if self.size == 1:  # of a corpus of one document a pass may be one piece
-            return np.zeros_like(positions)
-        found = self._encrypt(positions.astype(np.uint64))
+            return np.zeros_like(indices)
+        found = self._encrypt(indices.astype(np.uint64))
         while (outside := np.flatnonzero(found >= self.size)).size:
             found[outside] = self._encrypt(found[outside])
         return found.astype(np.int64)

@@ -27,7 +27,7 @@ def collate_row(
     row_length: int,
     max_seqlen: int,
     max_documents: int,
-    position: dict[str, Any],
+    packer_state: dict[str, Any],
     corpus: int = 0,
 ) -> PackedBatch:
     """Lays the tokens and targets of ``pieces`` one after another and pads to ``row_length``.
@@ -57,7 +57,7 @@ def collate_row(
         num_tokens=end,
         num_targets=int((targets != IGNORE_INDEX).sum()),
         lengths=tuple(lengths),
-        position=position,
+        packer_state=packer_state,
         corpus=corpus,
     )
 
@@ -78,7 +78,7 @@ class PackedRows(IterableDataset[PackedBatch]):
     """A stream of packed rows that can start anywhere.
 
     Every process packs the same global stream and keeps its own rows (``own_turns``): the stream,
-    and so the saved position, depends neither on the number of workers nor of ranks.
+    and so the saved state, depends neither on the number of workers nor of ranks.
 
     Args:
         source: the documents.
@@ -87,7 +87,7 @@ class PackedRows(IterableDataset[PackedBatch]):
         seed: of the order; None for the source's own.
         epochs: passes over a source that has an end; None for passes without end.
         limit: rows of the whole stream at most; None for all.
-        start: position of a ``PackedBatch`` to continue after; None for the beginning.
+        start: packer state of a ``PackedBatch`` to continue after; None for the beginning.
         rank: of this process.
         world_size: W.
     """
@@ -132,5 +132,5 @@ class PackedRows(IterableDataset[PackedBatch]):
                 row_length=self._settings.row_length,
                 max_seqlen=self._settings.max_seqlen,
                 max_documents=self._max_documents,
-                position=state.to_dict(),
+                packer_state=state.to_dict(),
             )

@@ -17,7 +17,7 @@ from pathlib import Path
 from packformer.cache import cached_folder
 from packformer.corpus import Input, Preparation, prepare
 from packformer.corpus.preparation import Progress
-from packformer.corpus.request import identity_of
+from packformer.corpus.request import fingerprint_of
 from packformer.corpus.tokenizer import MIN_VOCAB
 from packformer.data.source import DataSplits
 from packformer.data.token_shards import TokenShards
@@ -141,7 +141,7 @@ def _prepared(preparation: Preparation, name: str) -> DataSplits:
                 shutil.rmtree(folder)
             raise
 
-    folder = cached_folder(f"corpora/{identity_of(preparation)[:24]}", make)
+    folder = cached_folder(f"corpora/{fingerprint_of(preparation)[:24]}", make)
     splits = TokenShards(str(folder)).prepare()
     return replace(splits, description=splits.description.replace(str(folder), name, 1))
 

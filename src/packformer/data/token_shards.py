@@ -112,7 +112,7 @@ class TokenShards:
         kept_back = totals([s for c in corpora for s in c.manifest.validation])
         held_out = kept_back["tokens"] / found["tokens"]
         left_out = sum((corpus.manifest.left_out for corpus in corpora), LeftOut())
-        identity = [[asdict(corpus.manifest) for corpus in corpora], list(weights)]
+        contents = [[asdict(corpus.manifest) for corpus in corpora], list(weights)]
         return DataSplits(
             train=train,
             validation=validation,
@@ -120,7 +120,7 @@ class TokenShards:
             byte_lengths=_byte_lengths(tokenizer, found),
             scores_answers=False,
             tokenizer=first.tokenizer,
-            fingerprint=fingerprint([json.dumps([identity, sources[0].sections_at_once])]),
+            fingerprint=fingerprint([json.dumps([contents, sources[0].sections_at_once])]),
             description=f"{', '.join(paths)}: {counted(found['documents'], 'document')}, "
             f"{found['tokens']:,} tokens, {validation.num_documents:,} held out ({held_out:.2%} of "
             "the tokens)" + f", {left_out}" * bool(left_out),

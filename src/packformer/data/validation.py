@@ -86,6 +86,6 @@ class ValidationRows(IterableDataset[PackedBatch]):
                 row_length=self._settings.row_length,
                 max_seqlen=self._settings.max_seqlen,
                 max_documents=self._max_documents,
-                position={},
+                packer_state={},
                 corpus=corpus,
             )

@@ -20,10 +20,10 @@ from packformer.batch import PackedBatch
 
 _LOADERS = 2  # of training and of validation, at the same time
 _LOCKS, _LOCKS_PER_WORKER = 8, 3  # of a loader: in its queues and its event
-_PLAIN = ("num_tokens", "num_targets", "lengths", "position", "corpus")
+_PLAIN = ("num_tokens", "num_targets", "lengths", "packer_state", "corpus")
 
 
-def prepare_for_workers(num_workers: int) -> None:
+def set_up_workers(num_workers: int) -> None:
     """Makes rows travel as bytes, and tests that the machine has the locks that processes share.
 
     Raises:

@@ -56,11 +56,11 @@ class Block(nn.Module):
         layout: PackedLayout,
         position: Position,
         located: Located,
-        prepared: Any,
+        block_mask: Any,
     ) -> Tensor:
         def attend(x_BMD: Tensor) -> Tensor:
             normed = self.attention_norm(x_BMD)
-            return x_BMD + self.attention(normed, layout, position, located, prepared)
+            return x_BMD + self.attention(normed, layout, position, located, block_mask)
 
         def feed_forward(x_BMD: Tensor) -> Tensor:
             return x_BMD + self.mlp(self.mlp_norm(x_BMD))

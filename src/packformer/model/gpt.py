@@ -157,11 +157,11 @@ class GPT(nn.Module):
         return self.norm(x_BMD)
 
     def _masks(self, layout: PackedLayout) -> dict[tuple[str, int | None], Any]:
-        """What the kernels prepare of a row: once for all layers of one kernel and window."""
+        """The kernels' block masks of a row: one for all layers of one kernel and window."""
         masks: dict[tuple[str, int | None], Any] = {}
         for layer in self.layers:
             if isinstance(layer.kernel, Kernel) and _mask_of(layer) not in masks:
-                masks[_mask_of(layer)] = layer.kernel.prepare(layout, layer.window)
+                masks[_mask_of(layer)] = layer.kernel.block_mask(layout, layer.window)
         return masks
 
     def select_kernel(

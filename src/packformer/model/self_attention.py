@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
         layout: PackedLayout,
         position: Position,
         located: Located,
-        prepared: Any,
+        block_mask: Any,
     ) -> Tensor:
         q, k, v = (
             self.qkv(x_BMD)
@@ -101,7 +101,7 @@ class SelfAttention(nn.Module):
             window=self.window,
             soft_cap=self.soft_cap,
             kernel=self.kernel,
-            prepared=prepared,
+            block_mask=block_mask,
         )
         return self.out(attended_BMHK.flatten(2).to(v.dtype))
 

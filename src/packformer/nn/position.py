@@ -74,11 +74,11 @@ class Position(nn.Module):
         """Adds position information to the token embeddings ``[1, M, D]``."""
         return x_BMD
 
-    def prepare(self, position_ids: Tensor) -> Any:
+    def rotation(self, position_ids: Tensor) -> Any:
         """Computes, once for all layers, what ``rotate`` needs."""
         return None
 
-    def rotate(self, x_BMHK: Tensor, prepared: Any) -> Tensor:
+    def rotate(self, x_BMHK: Tensor, rotation: Any) -> Tensor:
         """Transforms queries or keys ``[1, M, H, K]``."""
         return x_BMHK
 
@@ -112,7 +112,7 @@ class Position(nn.Module):
 
     def locate(self, position_ids: Tensor) -> Located:
         """All that the layers need of a row of ``position_ids`` ``[M]``."""
-        return Located(self.prepare(position_ids), self.scores(position_ids))
+        return Located(self.rotation(position_ids), self.scores(position_ids))
 
 
 class NoPosition(Position):
@@ -170,12 +170,12 @@ class Rotary(Position):
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def prepare(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def rotation(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of each token's angles, ``[M, 1, K / 2]``."""
         return self.cos[position_ids][:, None], self.sin[position_ids][:, None]
 
-    def rotate(self, x_BMHK: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
-        cos_M1K, sin_M1K = prepared
+    def rotate(self, x_BMHK: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        cos_M1K, sin_M1K = rotation
         first, second = x_BMHK.chunk(2, dim=-1)
         rotated = (first * cos_M1K - second * sin_M1K, second * cos_M1K + first * sin_M1K)
         return torch.cat(rotated, dim=-1).to(x_BMHK.dtype)

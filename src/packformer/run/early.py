@@ -27,46 +27,46 @@ _CHECKS: dict[str, Callable[..., None]] = {
 }
 
 
-def check_parts(settings: Mapping[str, Any]) -> None:
+def check_parts(config: Mapping[str, Any]) -> None:
     """Refuses values that the constructors of packformer's own classes would refuse.
 
     The rehearsal checks the names of settings, and the settings of users' own classes.
 
     Args:
-        settings: the resolved configuration, plain types only.
+        config: the resolved configuration, plain types only.
 
     Raises:
         ValueError: naming the setting.
     """
-    for kind in kinds_of_layers(settings).values() or ({},):
-        _check_model({**settings, **kind})
+    for kind in kinds_of_layers(config).values() or ({},):
+        _check_model({**config, **kind})
     for group in ("optimizer", "scheduler"):
-        node = settings.get(group)
+        node = config.get(group)
         target = node.get("_target_") if isinstance(node, Mapping) else None
         if target in _CHECKS:
-            _call(_CHECKS[target], _values(settings, group))
+            _call(_CHECKS[target], _values(config, group))
 
 
-def _check_model(settings: Mapping[str, Any]) -> None:
-    if _is(settings, "model", "packformer.model.GPT"):
-        model = _values(settings, "model")
+def _check_model(config: Mapping[str, Any]) -> None:
+    if _is(config, "model", "packformer.model.GPT"):
+        model = _values(config, "model")
         _call(check_model, model)
         sizes = {name: model[name] for name in ("width", "num_heads") if name in model}
-        if len(sizes) == 2 and _is(settings, "attention", "packformer.model.SelfAttention"):
-            _call(check_attention, sizes | _values(settings, "attention"))
-            if _is(settings, "position", "packformer.nn.Rotary"):
+        if len(sizes) == 2 and _is(config, "attention", "packformer.model.SelfAttention"):
+            _call(check_attention, sizes | _values(config, "attention"))
+            if _is(config, "position", "packformer.nn.Rotary"):
                 head_dim = {"head_dim": sizes["width"] // sizes["num_heads"]}
-                _call(check_rotary, sizes | head_dim | _values(settings, "position"))
+                _call(check_rotary, sizes | head_dim | _values(config, "position"))
 
 
-def _is(settings: Mapping[str, Any], group: str, target: str) -> bool:
-    node = settings.get(group)
+def _is(config: Mapping[str, Any], group: str, target: str) -> bool:
+    node = config.get(group)
     return isinstance(node, Mapping) and node.get("_target_") == target
 
 
-def _values(settings: Mapping[str, Any], group: str) -> dict[str, Any]:
+def _values(config: Mapping[str, Any], group: str) -> dict[str, Any]:
     left_out = _ELSEWHERE.get(group, ())
-    node = settings[group]
+    node = config[group]
     return {k: v for k, v in node.items() if not k.startswith("_") and k not in left_out}
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
-_NOT_IDENTITY = ("resume", "output_dir", "logger", "callbacks")
+_NOT_COMPARED = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
@@ -88,13 +88,13 @@ def refuse_other_settings(checkpoint: Path, config: dict[str, Any]) -> None:
             decides what the weights or rows are. Data may lie elsewhere: they are compared once
             they are read.
     """
-    different = identity_differences(checkpoint, config)
+    different = binding_differences(checkpoint, config)
     decisive = (*_PART_OF_CHECKPOINT, *_NEVER_THE_SAME_ROWS)
     if any(_is_part(key, decisive) for key, _, _ in different):
         raise ValueError(other_settings(checkpoint, different))
 
 
-def identity_differences(
+def binding_differences(
     checkpoint: Path, config: dict[str, Any]
 ) -> list[tuple[str, object, object]]:
     """Settings that weights or rows depend on and that differ, with the value of the run and now;
@@ -141,7 +141,7 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
-    parts = {name: config[name] for name in _PART_OF_CHECKPOINT if name in _identity(config)}
+    parts = {name: config[name] for name in _PART_OF_CHECKPOINT if name in _compared(config)}
     kept = {"layers.pattern": pattern_of(config), **_flat(parts)}
     return {key: value for key, value in kept.items() if key not in _SAME_WEIGHTS}
 
@@ -154,7 +154,7 @@ def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
 
 def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
     """Settings that are not the same, with both values."""
-    one, other = _flat(_identity(former)), _flat(_identity(new))
+    one, other = _flat(_compared(former)), _flat(_compared(new))
     return [
         (key, one.get(key, _ABSENT), other.get(key, _ABSENT))
         for key in sorted(one.keys() | other.keys())
@@ -178,7 +178,7 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
         for file in output_dir.rglob(CONFIG_FILE)
         if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
     }
-    unfinished = [f for f, former in others.items() if _identity(former) == _identity(config)]
+    unfinished = [f for f, former in others.items() if _compared(former) == _compared(config)]
     running = [folder for folder in unfinished if is_running(folder)]
     saved = [
         checkpoint
@@ -223,7 +223,7 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _identity(config: dict[str, Any]) -> dict[str, Any]:
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
     # Runs from before layers could differ have no such group.
-    left_out = _NOT_IDENTITY if pattern_of(config) else (*_NOT_IDENTITY, "layers")
+    left_out = _NOT_COMPARED if pattern_of(config) else (*_NOT_COMPARED, "layers")
     return {key: value for key, value in config.items() if key not in left_out}

@@ -47,9 +47,9 @@ from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     SUMMARY_FILE,
+    binding_differences,
     changed_settings,
     find_checkpoint,
-    identity_differences,
     identity_of,
     other_settings,
     run_folder,
@@ -176,7 +176,7 @@ def _check_checkpoint(
     try:
         return check_checkpoint(checkpoint, model, data.stream, identity_of(config))
     except OtherTraining as error:
-        different = identity_differences(checkpoint, config)
+        different = binding_differences(checkpoint, config)
         if different:
             raise ValueError(other_settings(checkpoint, different)) from error
         raise

@@ -46,7 +46,7 @@ def check_checkpoint(
     Args:
         path: of the checkpoint.
         model: what it must hold the weights of.
-        stream: what its position in the data must be one of.
+        stream: of rows, which its packer's state must belong to.
         identity: settings it must have been made with.
 
     Returns:
@@ -54,8 +54,8 @@ def check_checkpoint(
 
     Raises:
         ValueError: if it is missing, truncated or damaged, or not packformer's.
-        OtherTraining: if it is of another model or of other settings, or if its data position is
-            one in another stream.
+        OtherTraining: if it is of another model or of other settings, or if its packer's state
+            belongs to another stream.
     """
     checkpoint = _read(path)
     step = int(checkpoint["global_step"])

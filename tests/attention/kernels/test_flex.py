@@ -6,7 +6,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from packformer.attention import PackedLayout, Scoring
 from packformer.attention.kernels import flex
-from packformer.attention.kernels.flex import block_mask, mean_distances
+from packformer.attention.kernels.flex import build_block_mask, mean_distances
 from packformer.attention.kernels.reference import reference_attention, visible
 
 BLOCK = 128
@@ -48,7 +48,7 @@ def pairs_by_block(seen, reduce):
 def test_blocks_cover_exactly_the_visible_pairs(packing, window):
     lengths = PACKINGS[packing]
     layout = PackedLayout.from_lengths(lengths, num_slots=len(lengths) + 2)
-    check_blocks(layout, window, block_mask(layout, window))
+    check_blocks(layout, window, build_block_mask(layout, window))
 
 
 @pytest.mark.gpu
@@ -57,7 +57,7 @@ def test_blocks_cover_exactly_the_visible_pairs(packing, window):
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_narrow_tables_cover_exactly_the_visible_pairs(packing, window):
     layout = PackedLayout.from_lengths(PACKINGS[packing])
-    check_blocks(layout, window, block_mask(layout.to("cuda"), window).to("cpu"))
+    check_blocks(layout, window, build_block_mask(layout.to("cuda"), window).to("cpu"))
 
 
 def check_blocks(layout, window, mask):
@@ -75,7 +75,7 @@ def check_blocks(layout, window, mask):
 @pytest.mark.parametrize("window", [None, 50])
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_blocks_of_the_backward_are_the_transposed_ones(packing, window):
-    mask = block_mask(PackedLayout.from_lengths(PACKINGS[packing]), window)
+    mask = build_block_mask(PackedLayout.from_lengths(PACKINGS[packing]), window)
     for kind in ("", "full_"):
         by_query = chosen_blocks(
             getattr(mask, f"{kind}kv_num_blocks"), getattr(mask, f"{kind}kv_indices")
@@ -90,7 +90,7 @@ def test_blocks_of_the_backward_are_the_transposed_ones(packing, window):
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_tables_ascend(packing, window):
     """Else torch's kernels drop an entry where the row's last block is incomplete."""
-    mask = block_mask(PackedLayout.from_lengths(PACKINGS[packing]), window)
+    mask = build_block_mask(PackedLayout.from_lengths(PACKINGS[packing]), window)
     for kind in ("kv", "full_kv", "q", "full_q"):
         counts, indices = getattr(mask, f"{kind}_num_blocks"), getattr(mask, f"{kind}_indices")
         for count, row in zip(counts[0, 0].tolist(), indices[0, 0].tolist(), strict=True):
@@ -99,8 +99,8 @@ def test_tables_ascend(packing, window):
 
 def test_tables_are_as_wide_as_the_longest_document_or_the_window():
     layout = PackedLayout.from_lengths([200] * 50, max_seqlen=257).to("meta")
-    assert block_mask(layout).kv_indices.shape == (1, 1, 79, 3)
-    assert block_mask(layout, 129).full_q_indices.shape == (1, 1, 79, 2)
+    assert build_block_mask(layout).kv_indices.shape == (1, 1, 79, 3)
+    assert build_block_mask(layout, 129).full_q_indices.shape == (1, 1, 79, 2)
 
 
 @pytest.mark.parametrize("window", [None, 1, 50])
@@ -108,7 +108,7 @@ def test_mask_function_is_what_a_query_sees(window):
     layout = PackedLayout.from_lengths([1, 70, 60, 19])
     index = torch.arange(150)
     zero = torch.tensor(0)
-    seen = block_mask(layout, window).mask_mod(zero, zero, index[:, None], index[None, :])
+    seen = build_block_mask(layout, window).mask_mod(zero, zero, index[:, None], index[None, :])
     assert torch.equal(seen, visible(layout, window))
 
 
@@ -123,7 +123,7 @@ def compare_forward(alibi, window, num_kv_heads):
     with torch.no_grad():
         found = flex._run(q, k, v, layout, scoring)
         wanted = reference_attention(q, k, v, layout, scoring)
-        shared = flex._run(q, k, v, layout, scoring, block_mask(layout, window))
+        shared = flex._run(q, k, v, layout, scoring, build_block_mask(layout, window))
     assert ((found - wanted).abs().max() / wanted.abs().max()).item() <= 1e-5
     assert torch.equal(found, shared)
 

@@ -57,7 +57,7 @@ def missing(q, k, v, grad, layout, scoring):
     return dq.transpose(0, 1)[None]
 
 
-def run(q, k, v, layout, scoring, prepared=None):
+def run(q, k, v, layout, scoring, block_mask=None):
     return DropsABlock.apply(q, k, v, layout, scoring)
 
 
@@ -191,7 +191,7 @@ class TestOnGPU:
             mask.kv_indices[0, 0] = torch.where(place < counts[:, None], shifted, own[:, None])
             return mask
 
-        monkeypatch.setattr(flex, "block_mask", diagonal_first)
+        monkeypatch.setattr(flex, "build_block_mask", diagonal_first)
         outcome = run_case(KERNELS["flex"], Case("float16", 64, 2, 1, lengths), "cuda")
         assert outcome.reason.startswith("errs by more than its rounding, dq ")
 

@@ -45,7 +45,7 @@ class Blockwise(torch.autograd.Function):
         return *(x.to(out.dtype).transpose(0, 1)[None] for x in (dq, dk, dv)), None, None
 
 
-def blockwise(q, k, v, layout, scoring, prepared=None):
+def blockwise(q, k, v, layout, scoring, block_mask=None):
     return Blockwise.apply(q, k, v, visible(layout, scoring.window), scoring.scale)
 
 
@@ -95,7 +95,7 @@ def test_one_wrong_token_among_many_is_seen(which, dtype):
         def backward(ctx, grad):
             return wrong_in_one_place(grad)
 
-    def run(q, k, v, layout, scoring, prepared=None):
+    def run(q, k, v, layout, scoring, block_mask=None):
         inputs = {"dq": q, "dk": k, "dv": v}
         if which in inputs:
             inputs[which] = WrongGradient.apply(inputs[which])

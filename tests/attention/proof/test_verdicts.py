@@ -43,37 +43,37 @@ class Scaled(torch.autograd.Function):
         return 1.01 * grad
 
 
-def wrong_forward(q, k, v, layout, scoring, prepared=None):
+def wrong_forward(q, k, v, layout, scoring, block_mask=None):
     return SDPA.run(q, k, v, layout, scoring._replace(scale=1.01 * scoring.scale))
 
 
-def wrong_gradient(q, k, v, layout, scoring, prepared=None):
+def wrong_gradient(q, k, v, layout, scoring, block_mask=None):
     return SDPA.run(q, Scaled.apply(k), v, layout, scoring)
 
 
-def leaking(q, k, v, layout, scoring, prepared=None):
+def leaking(q, k, v, layout, scoring, block_mask=None):
     out = SDPA.run(q, k, v, layout, scoring)
     return out + 1e-9 * v.detach().mean()
 
 
-def crashing(q, k, v, layout, scoring, prepared=None):
+def crashing(q, k, v, layout, scoring, block_mask=None):
     raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
 
-def deaf_to_scale(q, k, v, layout, scoring, prepared=None):
+def deaf_to_scale(q, k, v, layout, scoring, block_mask=None):
     return SDPA.run(q, k, v, layout, scoring._replace(scale=q.shape[-1] ** -0.5))
 
 
-def slopes_of_powers_of_two(q, k, v, layout, scoring, prepared=None):
+def slopes_of_powers_of_two(q, k, v, layout, scoring, block_mask=None):
     slopes = 2.0 ** (-8 * torch.arange(1, q.shape[2] + 1) / q.shape[2])
     return SDPA.run(q, k, v, layout, scoring._replace(alibi_slopes=slopes))
 
 
-def not_a_number(q, k, v, layout, scoring, prepared=None):
+def not_a_number(q, k, v, layout, scoring, block_mask=None):
     return SDPA.run(q, k, v, layout, scoring) * float("nan")
 
 
-def not_a_number_in_the_first_row(q, k, v, layout, scoring, prepared=None):
+def not_a_number_in_the_first_row(q, k, v, layout, scoring, block_mask=None):
     out = SDPA.run(q, k, v, layout, scoring)
     return out * float("nan") if layout.lengths()[:2] == [1, 90] else out
 

@@ -31,7 +31,7 @@ def row():
         num_tokens=sum(LENGTHS),
         num_targets=sum(LENGTHS) - len(LENGTHS),
         lengths=LENGTHS,
-        position={},
+        packer_state={},
     )
 
 

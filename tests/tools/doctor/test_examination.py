@@ -79,7 +79,7 @@ def test_any_head_size(head_dim, monkeypatch):
 def test_a_wrong_kernel_is_named(monkeypatch):
     right = KERNELS["sdpa"]
 
-    def run(q, k, v, layout, scoring, prepared=None):
+    def run(q, k, v, layout, scoring, block_mask=None):
         grouped = q.shape[2] != k.shape[2]
         return right.run(q, k, v, layout, scoring) * (1.001 if grouped else 1)
 

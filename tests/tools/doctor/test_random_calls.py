@@ -26,7 +26,7 @@ def test_random_calls_are_counted(capsys):
 
 
 def test_a_failure_is_printed_with_the_command_that_repeats_it(capsys, monkeypatch):
-    def run(q, k, v, layout, scoring, prepared=None):
+    def run(q, k, v, layout, scoring, block_mask=None):
         out = SDPA.run(q, k, v, layout, scoring)
         return out * 1.5 if q.shape[1] > 20 else out
 

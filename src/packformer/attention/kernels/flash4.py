@@ -87,7 +87,7 @@ def _run(
     v: Tensor,
     layout: PackedLayout,
     scoring: Scoring,
-    prepared: Any = None,
+    block_mask: Any = None,
 ) -> Tensor:
     published = isinstance(scoring.alibi_slopes, str)
     out_MHK, _ = _flash4(

@@ -45,7 +45,7 @@ def _compiled_flex_attention() -> Callable[..., Any]:
     return attend
 
 
-def block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
+def build_block_mask(layout: PackedLayout, window: int | None = None) -> BlockMask:
     """FlexAttention's mask for documents, causality and an optional sliding window.
 
     Query ``i`` sees the keys from ``first(i) = max(start of its document, i - window + 1)`` to
@@ -179,7 +179,7 @@ def _run(
     v: Tensor,
     layout: PackedLayout,
     scoring: Scoring,
-    prepared: Any = None,
+    block_mask: Any = None,
 ) -> Tensor:
     compiling = torch.compiler.is_compiling()
     attend: Any = flex_attention if compiling else _compiled_flex_attention()
@@ -192,7 +192,7 @@ def _run(
         k.transpose(1, 2),
         v.transpose(1, 2),
         score_mod=_score_mod(scoring, q, layout),
-        block_mask=block_mask(layout, scoring.window) if prepared is None else prepared,
+        block_mask=build_block_mask(layout, scoring.window) if block_mask is None else block_mask,
         scale=scoring.scale,
         enable_gqa=q.shape[2] != k.shape[2],
         kernel_options=options,
@@ -209,5 +209,5 @@ flex_kernel = Kernel(
     head_dims=range(16, 257),
     features=frozenset(FEATURES),
     run=_run,
-    prepare=block_mask,
+    block_mask=build_block_mask,
 )

@@ -34,7 +34,7 @@ def reference_attention(
     v: Tensor,
     layout: PackedLayout,
     scoring: Scoring,
-    prepared: Any = None,
+    block_mask: Any = None,
 ) -> Tensor:
     """The definition, differentiable, in float64 and O(H M^2) memory; see ``packed_attention``."""
     q_BMHK, k_BMHK, v_BMHK = q.double(), k.double(), v.double()

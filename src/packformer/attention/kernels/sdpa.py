@@ -23,7 +23,7 @@ def _run(
     v: Tensor,
     layout: PackedLayout,
     scoring: Scoring,
-    prepared: Any = None,
+    block_mask: Any = None,
 ) -> Tensor:
     slopes, window, scale = scoring.slopes(q), scoring.window, scoring.scale
     cu_seqlens, bias, cap = layout.cu_seqlens, scoring.bias, scoring.soft_cap

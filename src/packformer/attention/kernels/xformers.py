@@ -40,7 +40,7 @@ def _run(
     v: Tensor,
     layout: PackedLayout,
     scoring: Scoring,
-    prepared: Any = None,
+    block_mask: Any = None,
 ) -> Tensor:
     out_MHK, _ = _flash(
         *without_batch(q, k, v),

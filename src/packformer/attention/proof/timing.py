@@ -38,10 +38,10 @@ def _timed_step(kernel: Kernel, variant: Variant) -> Callable[[], None]:
     inputs = case.inputs(variant.device_type)
     learned, scoring = leaves(inputs)
     layout = PackedLayout.from_lengths(case.lengths).to(variant.device_type)
-    prepared = kernel.prepare(layout, scoring.window)
+    block_mask = kernel.block_mask(layout, scoring.window)
 
     def step() -> None:
-        out = kernel.run(learned["dq"], learned["dk"], learned["dv"], layout, scoring, prepared)
+        out = kernel.run(learned["dq"], learned["dk"], learned["dv"], layout, scoring, block_mask)
         torch.autograd.grad(out, list(learned.values()), inputs.grad.to(out.dtype))
 
     return step

@@ -30,11 +30,11 @@ class Content(NamedTuple):
 
     Attributes:
         stream: its content, decompressed.
-        position: the file as it lies there, which tells how far it was read.
+        raw: the file as it lies there, which tells how far it was read.
     """
 
     stream: io.BufferedReader
-    position: IO[bytes]
+    raw: IO[bytes]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def read_lines(shown: str, content: Content) -> Iterator[Raw]:
     while line := content.stream.readline(RECORD_BYTES + 1):
         number += 1
         if number % _LINES_PER_TELL == 0:
-            done = content.position.tell()
+            done = content.raw.tell()
         place = f"{shown}, line {number},"
         if len(line) > RECORD_BYTES and not line.endswith(b"\n"):
             yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done)
@@ -53,7 +53,7 @@ def read_objects(shown: str, content: Content, *, is_array: bool) -> Iterator[Ra
             text.take(",")
         number += 1
         data = text.value(decoder).encode(errors="surrogateescape")
-        place, done = f"{shown}, record {number},", content.position.tell()
+        place, done = f"{shown}, record {number},", content.raw.tell()
         if len(data) > RECORD_BYTES:
             yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done)
         else:

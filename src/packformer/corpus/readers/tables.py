@@ -52,7 +52,7 @@ def read_table(shown: str, content: Content, field: str, quoting: str) -> Iterat
             lines.push_back(first)
             table = _Table(shown, field, lines, dialect, quoting == "auto")
             for raw in table.documents():
-                yield raw._replace(read=content.position.tell())
+                yield raw._replace(read=content.raw.tell())
     finally:
         stream.detach()
 

@@ -22,10 +22,10 @@ def read_text(shown: str, content: Content) -> Iterator[Raw]:
             rest = data
             continue
         end = data.rfind(b"\n", documents.PIECE // 2) + 1 or _last_character(data)
-        done = content.position.tell()
+        done = content.raw.tell()
         yield Raw(data[:end], shown, Form.TEXT, offset, offset == 0, False, done)
         offset, rest = offset + end, data[end:]
-    done = content.position.tell()
+    done = content.raw.tell()
     yield Raw(data, shown, Form.TEXT, offset, offset == 0, True, done)
 
 

@@ -83,7 +83,7 @@ def inspect_row(
         row_length=settings.row_length,
         max_seqlen=settings.max_seqlen,
         max_documents=settings.row_length,
-        position={},
+        packer_state={},
     )
     _print_row(batch, Tokenizer.from_file(str(splits.tokenizer)), number, characters, console)
 

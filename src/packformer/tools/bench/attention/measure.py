@@ -176,8 +176,8 @@ def _implementations(
 
 
 def _bound(kernel: Kernel, layout: PackedLayout, scoring: Scoring) -> Callable[..., Tensor]:
-    prepared = kernel.prepare(layout, scoring.window)
-    return lambda q, k, v: kernel.run(q, k, v, layout, scoring, prepared)
+    block_mask = kernel.block_mask(layout, scoring.window)
+    return lambda q, k, v: kernel.run(q, k, v, layout, scoring, block_mask)
 
 
 def _time_and_memory(
