@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packformer.data.order import Cursor, PackingCounts, PieceOrder, read
+from packformer.data.order import Cursor, PieceOrder, read
 from packformer.data.packing import BestFitPacker, PackerState
+from packformer.data.piece_counts import PackingCounts
 from packformer.data.settings import LONG_DOCUMENT_POLICIES, PackingSettings
 from packformer.data.source import Mixture, whole_document
 

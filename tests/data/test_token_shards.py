@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import time
 from dataclasses import replace
 from itertools import islice
 
@@ -108,7 +109,7 @@ def test_a_piece_reads_its_own_tokens_alone(tmp_path, monkeypatch, policy):
         ids, ends = open_shard(*arguments)
         return ids.view(Watched), ends
 
-    monkeypatch.setattr("packformer.data.token_shards.open_shard", watched)
+    monkeypatch.setattr("packformer.data.sharded_documents.open_shard", watched)
     monkeypatch.setattr(Watched, "read", 0)
     packing = PackingSettings(256, 64, policy, lookahead=16)
     packed = PackedRows(source, packing, max_documents=64, seed=1, epochs=1)
@@ -216,6 +217,24 @@ def test_a_corpus_is_verified_once_and_again_when_it_changed(corpus, tmp_path, m
     (corpus / "train-00000.tokens").touch()
     TokenShards(str(corpus)).prepare()
     assert called
+
+
+def test_what_follows_a_damaged_shard_is_not_read(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    manifest = manifest_of(corpus)
+    called = []
+
+    def verify(file, *_):
+        called.append(file)
+        if len(called) == 1:
+            raise ValueError(f"{file} is damaged")
+        time.sleep(0.05)
+
+    monkeypatch.setattr("packformer.data.token_shards.verify_shard", verify)
+    monkeypatch.setattr("packformer.data.token_shards._THREADS", 1)
+    with pytest.raises(ValueError, match="is damaged"):
+        TokenShards(str(corpus)).prepare()
+    assert len(called) < len(manifest.train) + len(manifest.validation)
 
 
 def flip(folder):

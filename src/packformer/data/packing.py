@@ -11,7 +11,8 @@ from heapq import heapify, heappop, heapreplace
 from itertools import chain
 from typing import Any, NamedTuple
 
-from packformer.data.order import Cursor, Cut, PackingCounts, read
+from packformer.data.order import Cursor, Cut, read
+from packformer.data.piece_counts import PackingCounts
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DocumentSource, Mixture
 
