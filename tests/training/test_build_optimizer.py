@@ -165,3 +165,12 @@ def test_a_model_without_blocks_gives_muon_its_linear_layers():
     first, second = members_of(build_optimizer(muon, model, fused=False))
     assert parameters_of(first) == [id(model[1].weight)]
     assert len(parameters_of(second)) == 2
+
+
+@pytest.mark.parametrize("factory", [muon, torch.optim.Muon])
+def test_muon_gets_a_matrix_that_layers_share_once(factory):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    hidden, _ = members_of(build_optimizer(factory, model, fused=False))
+    (group,) = hidden.param_groups
+    assert [id(p) for p in group["params"]] == [id(model[0].weight)]

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from packformer.training.chained import Chained, members_of
 from packformer.training.checkpoint_repair import with_own_fused
-from packformer.training.optimizer import adamw_for, hidden_matrices
+from packformer.training.optimizer import adamw, hidden_matrices_and_rest
 
 _UNFIT: dict[type, str] = {
     torch.optim.LBFGS: "it evaluates the loss several times a step, a run does so once",
@@ -66,14 +66,12 @@ def _call(factory: Callable[..., Any], model: nn.Module, fused: bool) -> Any:
     for unfit, why in _UNFIT.items():
         if issubclass(function, unfit):
             raise ValueError(f"optimizer ({_name_of(factory)}) cannot train here: {why}")
-    trainable = [p for p in model.parameters() if p.requires_grad]
     if not issubclass(function, torch.optim.Muon):
-        return factory(trainable)
-    matrices = {id(p) for p in hidden_matrices(model)}
-    muon = factory([p for p in trainable if id(p) in matrices])
-    rest = [p for p in trainable if id(p) not in matrices]
+        return factory([p for p in model.parameters() if p.requires_grad])
+    matrices, rest = hidden_matrices_and_rest(model)
+    muon = factory(matrices)
     same = {"learning_rate": muon.defaults["lr"], "weight_decay": muon.defaults["weight_decay"]}
-    return [muon, adamw_for(rest, fused=fused, **same)]
+    return [muon, adamw(rest, fused=fused, **same)]
 
 
 def _name_of(factory: Callable[..., Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from packformer.requirements import check_adamw, check_muon
 
 
 def adamw(
-    model: nn.Module,
+    model: nn.Module | Iterable[nn.Parameter],
     *,
     fused: bool,
     learning_rate: float = 3e-3,
@@ -24,7 +23,8 @@ def adamw(
     """AdamW (Loshchilov and Hutter 2019) that decays matrices and leaves norms and biases alone.
 
     Args:
-        model: whose trainable parameters are optimized.
+        model: whose trainable parameters are optimized; or some parameters, such as those that
+            another optimizer does not take.
         fused: one kernel for all parameters.
         learning_rate: peak of the schedule.
         weight_decay: decoupled, per unit of learning rate.
@@ -35,31 +35,10 @@ def adamw(
     Raises:
         ValueError: if a number is out of range.
     """
-    return adamw_for(
-        model.parameters(),
-        fused=fused,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-    )
-
-
-def adamw_for(
-    parameters: Iterable[nn.Parameter],
-    *,
-    fused: bool,
-    learning_rate: float = 3e-3,
-    weight_decay: float = 0.1,
-    beta1: float = 0.9,
-    beta2: float = 0.95,
-    eps: float = 1e-8,
-) -> torch.optim.AdamW:
-    """The same of some parameters, such as those that another optimizer does not take."""
     check_adamw(
         learning_rate=learning_rate, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
     )
+    parameters = model.parameters() if isinstance(model, nn.Module) else model
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
@@ -99,10 +78,9 @@ def muon(
         ValueError: if a number is out of range.
     """
     check_muon(momentum=momentum)
-    matrices = hidden_matrices(model)
-    taken = {id(p) for p in matrices}
-    rest = adamw_for(
-        [p for p in model.parameters() if id(p) not in taken],
+    matrices, others = hidden_matrices_and_rest(model)
+    rest = adamw(
+        others,
         fused=fused,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -120,8 +98,13 @@ def muon(
     return [hidden, rest]
 
 
-def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Trainable weights of the linear layers of ``model.blocks``."""
+def hidden_matrices_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable weights of the linear layers of ``model.blocks``, and all other trainable ones.
+
+    Each once, also where layers share it; in the order of ``model.parameters()``.
+    """
     blocks = getattr(model, "blocks", model)
-    linear = [layer for layer in blocks.modules() if isinstance(layer, nn.Linear)]
-    return [p for layer in linear if (p := cast(nn.Parameter, layer.weight)).requires_grad]
+    weights = {id(layer.weight) for layer in blocks.modules() if isinstance(layer, nn.Linear)}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trainable if id(p) in weights]
+    return matrices, [p for p in trainable if id(p) not in weights]
