@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from packformer.attention.kernel import HALF, PUBLISHED, Kernel, Scoring, without_batch
+from packformer.attention.kernels.flash_op import join_forward_and_backward
 from packformer.attention.layout import PackedLayout
 from packformer.cache import cache_folder
 
@@ -141,13 +142,7 @@ def _flash4(
         return_lse=True,
         **_options(max_seqlen, window, scale, cu_seqlens, slopes),
     )
-    return out_MHK.contiguous(), lse_HM  # as the fake promises; else it may follow q's strides
-
-
-@_flash4.register_fake
-def _(q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
-    lse_HM = q_MHK.new_empty((q_MHK.shape[1], q_MHK.shape[0]), dtype=torch.float32)
-    return q_MHK.new_empty(q_MHK.shape), lse_HM
+    return out_MHK.contiguous(), lse_HM  # it may follow q's strides
 
 
 @torch.library.custom_op("packformer::flash4_backward", mutates_args=(), device_types="cuda")
@@ -182,27 +177,7 @@ def _flash4_backward(
     return dq.contiguous(), dk.contiguous(), dv.contiguous()
 
 
-@_flash4_backward.register_fake
-def _(grad_MHK, q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
-    return tuple(x.new_empty(x.shape) for x in (q_MHK, k_MGK, v_MGK))
-
-
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    q, k, v, cu_seqlens, slopes, *ctx.options = inputs
-    ctx.save_for_backward(q, k, v, *output, cu_seqlens, slopes)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
-    grads = _flash4_backward(
-        grad_MHK.contiguous(),
-        *ctx.saved_tensors,
-        *ctx.options,
-    )
-    return *grads, None, None, *(None for _ in ctx.options)
-
-
-_flash4.register_autograd(_autograd_backward, setup_context=_setup_context)
+join_forward_and_backward(_flash4, _flash4_backward, tensors=2)
 
 flash4_kernel = Kernel(
     name="flash4",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from packformer.attention.kernel import HALF, Kernel, Scoring, without_batch
+from packformer.attention.kernels.flash_op import join_forward_and_backward
 from packformer.attention.layout import PackedLayout
 from packformer.attention.load_xformers import load_fmha
 
@@ -79,13 +80,7 @@ def _flash(
         return_softmax=False,
         block_tables=None,
     )
-    return out_MHK.contiguous(), lse_HM  # as the fake promises; else it may follow q's strides
-
-
-@_flash.register_fake
-def _(q_MHK, k_MGK, v_MGK, cu_seqlens, max_seqlen, window, scale):  # type: ignore[no-untyped-def]
-    lse_HM = q_MHK.new_empty((q_MHK.shape[1], q_MHK.shape[0]), dtype=torch.float32)
-    return q_MHK.new_empty(q_MHK.shape), lse_HM
+    return out_MHK.contiguous(), lse_HM  # it may follow q's strides
 
 
 @torch.library.custom_op("packformer::xformers_backward", mutates_args=(), device_types="cuda")
@@ -123,25 +118,7 @@ def _flash_backward(
     return dq.contiguous(), dk.contiguous(), dv.contiguous()
 
 
-@_flash_backward.register_fake
-def _(grad_MHK, q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
-    return tuple(x.new_empty(x.shape) for x in (q_MHK, k_MGK, v_MGK))
-
-
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    q, k, v, cu_seqlens, ctx.max_seqlen, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, cu_seqlens)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
-    grads = _flash_backward(
-        grad_MHK.contiguous(), *ctx.saved_tensors, ctx.max_seqlen, ctx.window, ctx.scale
-    )
-    return *grads, None, None, None, None
-
-
-_flash.register_autograd(_autograd_backward, setup_context=_setup_context)
+join_forward_and_backward(_flash, _flash_backward, tensors=1)
 
 xformers_kernel = Kernel(
     name="xformers",
