@@ -30,15 +30,35 @@ def matrix_weights(model: nn.Module) -> int:
     return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
 
 
-def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
-    """Flops of forward and backward: 6 per matrix weight and token, 12 D per pair of a layer.
+def product_flops(weights: int, num_tokens: int) -> int:
+    """Flops of the matrix products, forward and backward: 6 per weight and token.
 
-    A multiply-add is two flops; backward costs twice the forward; recomputation does not count
-    (Chowdhery et al. 2022, appendix B; here with the true pairs instead of the row length squared).
+    A multiply-add is two flops, and backward costs twice the forward.
+    """
+    return 6 * weights * num_tokens
+
+
+def attention_flops(width: int, pairs: int, *, recomputed: bool = False) -> int:
+    """Flops of attention, forward and backward: 12 D per query-key pair of a layer.
+
+    Args:
+        width: D, heads times head size.
+        pairs: of all layers together.
+        recomputed: whether to count the scores that a kernel computes anew in its backward, as
+            FlashAttention does: 14 D.
+    """
+    return (14 if recomputed else 12) * width * pairs
+
+
+def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
+    """Flops that forward and backward need; recomputation does not count.
+
+    Source: Chowdhery et al. 2022, appendix B; here with the true pairs instead of the row length
+    squared.
 
     Args:
         model: its matrices, the head included and the embedding look-up not.
         num_tokens: documents' tokens, padding left out.
         pairs: from ``pairs_of_layers``.
     """
-    return 6 * matrix_weights(model) * num_tokens + 12 * model.width * pairs
+    return product_flops(matrix_weights(model), num_tokens) + attention_flops(model.width, pairs)

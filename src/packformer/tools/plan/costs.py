@@ -13,6 +13,7 @@ from packformer.batch import IGNORE_INDEX
 from packformer.data.packing import BestFitPacker, PackerState
 from packformer.data.settings import PackingSettings
 from packformer.data.source import Tokens
+from packformer.model.flops import attention_flops, product_flops
 
 _OPEN_ROWS = 64  # of first-fit
 _PACKED_PIECES = 200_000  # that are packed one by one, a second or two; the rest fills rows as well
@@ -54,16 +55,17 @@ class Cost:
         return self.useful / (self.useful + self.dropped) if self.useful else 0.0
 
     def flops_per_token(self, weights: int, width: int, num_layers: int) -> float:
-        """Training flops per useful token, padding's included: 6 a weight, 12 D L a pair.
+        """Training flops per useful token, padding's included, of a model without windows.
 
         Args:
             weights: of all matrices.
-            width: D.
-            num_layers: L.
+            width: of the model.
+            num_layers: of the model.
         """
         if not self.useful:
             return math.inf
-        return (6 * weights * self.computed + 12 * width * num_layers * self.pairs) / self.useful
+        attention = attention_flops(width, num_layers * self.pairs)
+        return (product_flops(weights, self.computed) + attention) / self.useful
 
 
 def costs(

@@ -15,6 +15,7 @@ from packformer.counted import counted
 from packformer.data import PackingSettings
 from packformer.data.order import all_lengths
 from packformer.data.source import DataSet
+from packformer.model.flops import attention_flops
 from packformer.settings import check_whole
 from packformer.tools.plan.costs import Cost, costs
 from packformer.tools.plan.picture import draw_plan
@@ -96,7 +97,7 @@ def _row(cost: Cost, sizes: Sizes, ours: float) -> dict[str, str | int | float]:
         "documents_cut": cost.cut,
         "tokens_dropped": cost.dropped,
         "attention_pairs": cost.pairs,
-        "attention_flops": 12 * sizes.width * sizes.num_layers * cost.pairs,
+        "attention_flops": attention_flops(sizes.width, sizes.num_layers * cost.pairs),
         "flops_per_token": flops,
         "relative_speed": ours / flops,
     }

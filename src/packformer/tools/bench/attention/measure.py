@@ -22,6 +22,7 @@ from packformer.attention import KERNELS, PUBLISHED, Kernel, PackedLayout, Scori
 from packformer.attention.packed import variant_of
 from packformer.attention.proof import median_milliseconds
 from packformer.attention.proof.verdicts import machine
+from packformer.model.flops import attended_pairs, attention_flops
 from packformer.tools.bench.attention.peers import CUDA_ONLY, PEERS
 
 VARIANTS = ("plain", "alibi", "window")
@@ -133,9 +134,8 @@ def _measure(bench: Bench, documents: str, variant: str, tokens: int) -> list[di
     )
     window = _WINDOW if variant == "window" else None
     scoring = Scoring(bench.head_dim**-0.5, window, None, PUBLISHED if variant == "alibi" else None)
-    window_pairs = [min(n, window or n) for n in lengths]
-    pairs = sum(w * (w + 1) // 2 + (n - w) * w for n, w in zip(lengths, window_pairs, strict=True))
-    flops = 14 * pairs * bench.num_heads * bench.head_dim  # 2 products forward, 5 backward
+    width = bench.num_heads * bench.head_dim
+    flops = attention_flops(width, attended_pairs(lengths, window), recomputed=True)
     rows = []
     for name, make in _implementations(bench, q, k, layout, scoring).items():
         row: dict[str, Any] = {

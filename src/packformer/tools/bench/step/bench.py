@@ -297,7 +297,7 @@ class _Ours:
         flops, copy = measured_rates(self._dtype)
         return group_limits(
             num_tokens=self._data.row_length,
-            pairs=sum(pairs_of_layers(model, b.lengths) for b in rows) / len(rows),
+            pairs=sum(pairs_of_layers(model, b.lengths) for b in rows) // len(rows),
             width=model.width,
             num_layers=len(model.blocks),
             hidden_width=model.hidden_width,

@@ -12,6 +12,7 @@ from rich.table import Table
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from packformer.attention.proof import median_milliseconds
+from packformer.model.flops import attention_flops, product_flops
 from packformer.tools.bench.step.measure import shown
 
 
@@ -82,7 +83,7 @@ def profile_kernels(step: Callable[[], Any], count: int = 3) -> list[KernelTime]
 def group_limits(
     *,
     num_tokens: int,
-    pairs: float,
+    pairs: int,
     width: int,
     num_layers: int,
     hidden_width: int,
@@ -96,17 +97,17 @@ def group_limits(
 ) -> dict[str, float]:
     """Milliseconds that each group needs at least, at the rates measured on this device.
 
-    Products: 6 flops per matrix weight and token. Attention: 14 flops per query-key pair of a layer
-    and dimension of the width: two products forward, five backward. Loss: 2-byte logits read twice,
-    their gradient written. Optimizer: 28 bytes per parameter for AdamW (weights and two moments
-    read and written, gradients read), 8 for clipping: gradients read, and written scaled.
+    Products and attention: their flops, those of scores that the backward computes anew included.
+    Loss: 2-byte logits read twice, their gradient written. Optimizer: 28 bytes per parameter for
+    AdamW (weights and two moments read and written, gradients read), 8 for clipping: gradients
+    read, and written scaled.
     Elementwise: what is between the products, each activation read and written once, residuals of r
     bytes and 2-byte rest, backward twice the forward: per token and layer 2 norms (r + 2 bytes per
     dimension), 2 additions (r + 2 + r), the rotation of queries and keys (2 + 2), the gate (2 + 2 +
     2 per hidden dimension).
     """
-    product = 6 * matrix_weights * num_tokens / flops_per_second
-    attention = 14 * pairs * width / flops_per_second
+    product = product_flops(matrix_weights, num_tokens) / flops_per_second
+    attention = attention_flops(width, pairs, recomputed=True) / flops_per_second
     loss = 3 * 2 * num_tokens * vocab_size / bytes_per_second
     optimizer = (28 + 8) * parameters / bytes_per_second
     r = residual_bytes
