@@ -179,7 +179,7 @@ class TestOnGPU:
     @pytest.mark.parametrize("lengths", [(3000, 1), (2111, 1), (127, 2), (1050, 1)], ids=str)
     def test_flex_with_its_diagonal_blocks_first_is_caught(self, monkeypatch, lengths):
         torch.compiler.reset()
-        right = flex.block_mask
+        right = flex.build_block_mask
 
         def diagonal_first(layout, window=None):
             mask = right(layout, window)
