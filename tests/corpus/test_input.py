@@ -156,16 +156,3 @@ def test_counts_add_up_to_one_sentence():
 def test_unknown_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Input((".",), **options).sources()
-
-
-@pytest.mark.parametrize("below", ["", "inner/deep"])
-def test_a_prepared_corpus_is_no_text(tmp_path, below):
-    corpus = tmp_path / "in" / below
-    write(corpus, "manifest.json", "tokenizer.json", "train-00000.tokens")
-    with pytest.raises(ValueError, match=f"{corpus} is a prepared corpus, not text: use data=sh"):
-        found(tmp_path / "in")
-
-
-def test_a_manifest_without_shards_is_text(tmp_path):
-    write(tmp_path / "in", "manifest.json.txt", "train.txt")
-    assert len(found(tmp_path / "in")[0]) == 2

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packformer.corpus.left_out import LeftOut
-from packformer.corpus.shards import MANIFEST
+from packformer.corpus.prepared import check_not_prepared
 
 
 class FolderWalk:
@@ -27,7 +27,12 @@ class FolderWalk:
         self._seen: set[str] = set()
 
     def add_file(self, path: str) -> None:
-        """A file, unless it was found before."""
+        """A file, unless it was found before.
+
+        Raises:
+            ValueError: if it belongs to a prepared corpus.
+        """
+        check_not_prepared(Path(path))
         if self._is_new(path):
             self.files.append(path)
 
@@ -35,14 +40,15 @@ class FolderWalk:
         """All files below it, links to files and folders followed.
 
         Raises:
-            ValueError: if a link leads nowhere, a folder cannot be read, or one is a corpus.
+            ValueError: if a link leads nowhere, a folder cannot be read, or something is a prepared
+                corpus or a part of one.
         """
         waiting = [path]
         while waiting:  # a stack, so that folders may lie as deep as they like
             place = waiting.pop()
             kind = _kind(place)
             if kind is stat.S_ISDIR:
-                _check_text(place)
+                check_not_prepared(Path(place))
                 if self._is_new(place):
                     waiting += reversed(self._entries(place))
             elif kind is stat.S_ISREG:
@@ -69,19 +75,6 @@ class FolderWalk:
         shown = [name for name in names if not name.startswith(".")]
         self.left_out += LeftOut(hidden=len(names) - len(shown))
         return [os.path.join(folder, name) for name in shown]
-
-
-def _check_text(folder: str) -> None:
-    """Refuses a prepared corpus: its manifest and tokenizer are not text to learn from.
-
-    Raises:
-        ValueError: naming it.
-    """
-    if os.path.isfile(os.path.join(folder, MANIFEST)) and any(Path(folder).glob("*.tokens")):
-        raise ValueError(
-            f"{folder} is a prepared corpus, not text: use data=shards data.path={folder}, or "
-            "leave it out"
-        )
 
 
 def _kind(path: str) -> Callable[[int], bool] | None:

@@ -56,7 +56,7 @@ class Input:
 
         Raises:
             ValueError: if a path does not exist, a folder is empty or cannot be read, or an option
-                is unknown.
+                is unknown; if something is a prepared corpus or a part of one.
         """
         return list(self._walk.files)
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from packformer.cache import cache_folder, fingerprint
 from packformer.corpus import LeftOut, Shard, load_manifest, open_shard, verify_shard
+from packformer.corpus.prepared import corpus_at
 from packformer.corpus.shards import (
     MANIFEST,
     TOKENIZER,
@@ -43,7 +44,8 @@ class TokenShards:
     """One or several corpora that ``packformer prepare`` made.
 
     Args:
-        path: the folder of a corpus, or its URL, of any kind that fsspec reads; or several.
+        path: the folder of a corpus, or its URL, of any kind that fsspec reads; or several. Each
+            may name the ``manifest.json`` in it.
         weights: share of the training tokens that each of several gives, of any sum; None for their
             sizes, so that all are read equally often.
         shards_at_once: shards that are shuffled together: 4 bytes of memory per document of them.
@@ -74,7 +76,7 @@ class TokenShards:
         check_number("data.cache_gib", self.cache_gib, above=0)
         if self.shards_at_once is not None:
             check_whole("data.shards_at_once", self.shards_at_once, at_least=1)
-        paths = [path.removesuffix(f"/{MANIFEST}") for path in paths]
+        paths = [corpus_at(path) for path in paths]
         _check_different(paths)
         corpora = [_Corpus(path) for path in paths]
         first = corpora[0]

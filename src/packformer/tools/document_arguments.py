@@ -53,15 +53,15 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
 
 def documents(options: argparse.Namespace) -> DataSet | None:
     """The documents asked for; None if none are."""
-    from packformer.corpus.shards import MANIFEST
+    from packformer.corpus.prepared import corpus_at, is_prepared
     from packformer.data import TextFiles, TokenShards
 
     if options.path is None:
         return None
-    place = Path(options.path).expanduser()
-    if "://" in options.path or (place / MANIFEST).exists():
-        return TokenShards(options.path)
-    if not place.exists():
+    corpus = corpus_at(options.path)
+    if "://" in corpus or is_prepared(Path(corpus).expanduser()):
+        return TokenShards(corpus)
+    if not Path(options.path).expanduser().exists():
         raise ValueError(f"{options.path} does not exist: give a file, folder or prepared corpus")
     return TextFiles(
         path=options.path,

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.corpus import load_manifest
+from packformer.corpus.prepared import corpus_at
 from packformer.corpus.shards import MANIFEST, totals
 from packformer.data import PackingSettings, TokenShards
 from packformer.data.packing import BestFitPacker, PackerState
@@ -94,7 +95,7 @@ def _open(path: str, split: str) -> tuple[DataSplits, DocumentSource]:
 
 
 def _print_manifest(path: str, console: Console) -> None:
-    file = Path(path).expanduser() / MANIFEST
+    file = Path(corpus_at(path)).expanduser() / MANIFEST
     if not file.is_file():
         return
     manifest = load_manifest(file.read_text(), str(file))
