@@ -48,7 +48,9 @@ def test_parquet_columns_are_documents(tmp_path):
     with pytest.raises(ValueError, match=r"a.parquet has no column 'text', but body, n"):
         texts(tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(ValueError, match=r"a.parquet is no Parquet file, or damaged"):
+    with pytest.raises(
+        ValueError, match=r"a.parquet cannot be read as Parquet \(.*\): replace it$"
+    ):
         texts(tmp_path / "a.parquet", field="body")
 
 
@@ -86,25 +88,49 @@ def test_a_mark_of_the_byte_order_is_no_text(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a.jsonl, line 2, is no JSON"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": \n',
+            r"a.jsonl, line 2, cannot be read as JSON \(Expecting value at character 11\): m",
+        ),
         (
             "a.jsonl",
             b'\n{"body": "a"}\n',
             r"a.jsonl, line 2, has no field 'text', but body: set the field",
         ),
-        ("a.jsonl", b'["text"]\n', r"line 1, is an array, not an object with 'text'"),
-        ("a.jsonl", b'{"text": []}\n', r"line 1, has an array in the field 'text', no text"),
-        ("a.jsonl", b'{"text": {}}\n', r"line 1, has an object in the field 'text', no text"),
-        ("a.jsonl", b'{"text": 5}\n', r"line 1, has a number in the field 'text', no text"),
-        ("a.jsonl", b"[" * 100_000, r"line 1, is no JSON that can be read"),
-        ("a.jsonl", b'{"n": ' + b"1" * 5000 + b"}", r"line 1, is no JSON that can be read"),
+        (
+            "a.jsonl",
+            b'["text"]\n',
+            r"line 1, is an array, not an object with 'text': write it as \{\"text\": \.\.\.\}$",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": []}\n',
+            r"line 1, has an array in the field 'text', not text: write it as",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": {}}\n',
+            r"line 1, has an object in the field 'text', not text: write it as",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": 5}\n',
+            r"line 1, has a number in the field 'text', not text: write it as",
+        ),
+        ("a.jsonl", b"[" * 100_000, r"line 1, is nested too deeply to be read as JSON: flatten"),
+        (
+            "a.jsonl",
+            b'{"n": ' + b"1" * 5000 + b"}",
+            r"line 1, has a number of more than 4,300 digits: wr",
+        ),
         ("a.jsonl", b'{"text": "\xff"}\n', r"a.jsonl, line 1, is not UTF-8 \(byte 10\)"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', r"line 1, is not UTF-8 \(character 0 of its text\)"),
         ("a.txt", b"abc\xff", r"a.txt is not UTF-8 \(byte 3\)"),
         ("a.csv", b"a,b\n1,2\n", r"a.csv has no column 'text', but a, b"),
-        ("a.csv", b"a,text\n1\n", r"a.csv, line 2, has 1 columns, but the first line names 2"),
+        ("a.csv", b"a,text\n1\n", r"a.csv, line 2, has 1 column, but the first line names 2: add"),
         ("a.csv", b"text\na\n\xff\xfe\n", r"a.csv, line 3, is not UTF-8 \(byte 0\)"),
-        ("a.txt.lz4", b"x", r"a.txt.lz4 is compressed as .lz4: only .gz, .zst, .bz2, .xz are read"),
+        ("a.txt.lz4", b"x", r"a.txt.lz4 is compressed as .lz4, which is not read: unpack it"),
         (
             "a.txt.zst",
             zstandard.compress(b"some text" * 10_000)[:-5],
@@ -163,9 +189,9 @@ def test_a_field_of_an_object_in_an_object_has_a_dot(tmp_path, line, text):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": {"c": "x"}}', r"line 1, has no field 'b', but c: set the field"),
+        ('{"a": {"c": "x"}}', r"line 1, has no field 'a.b', but a.c: set the field"),
         ('{"a": "x"}', r"line 1, has no field 'a.b', but a: set the field"),
-        ('{"a": {"b": "x", "b": "y"}}', r"line 1, has the field 'b' more than once"),
+        ('{"a": {"b": "x", "b": "y"}}', r"line 1, has the field 'a.b' more than once: keep one$"),
     ],
 )
 def test_a_field_that_is_not_there_or_twice_is_named(tmp_path, line, message):

@@ -78,7 +78,7 @@ def test_the_first_of_a_kind_is_named(folder, tmp_path, caplog):
     told = [message for message in caplog.messages if "the first of its kind" in message]
     assert len(told) == 2
     assert "a.jsonl, line 23, is not UTF-8 (character 0 of its text)" in told[0]
-    assert "a.jsonl, line 24, has a number in the field 'text', no text" in told[1]
+    assert "a.jsonl, line 24, has a number in the field 'text', not text: write it" in told[1]
 
 
 def test_an_interruption_forgets_no_count(folder, tmp_path, monkeypatch):

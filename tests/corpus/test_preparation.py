@@ -312,7 +312,7 @@ def test_a_full_disk_keeps_what_is_finished(corpus, tmp_path, monkeypatch):
         write(self, data)
 
     monkeypatch.setattr(ShardWriter, "_write", full)
-    message = r"00003.tokens: No space left on device \(3 finished parts are kept: the same command"
+    message = r"00003.tokens: No space left on device \(kept: 3 finished parts; the same command"
     with pytest.raises(ValueError, match=message):
         prepare(preparation(corpus[0], tmp_path / "c"))
     assert not list((tmp_path / "c").glob(".*tokens"))
@@ -326,7 +326,9 @@ def test_a_bad_line_stops_and_finished_parts_are_kept(corpus, tmp_path, monkeypa
     file, _ = corpus
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([*lines[:200], "{oops\n", *lines[200:]]))
-    with pytest.raises(ValueError, match=r"a.jsonl, line 201, is no JSON.*finished parts are kept"):
+    with pytest.raises(
+        ValueError, match=r"a.jsonl, line 201, cannot be read as JSON.*kept: \d+ finished p"
+    ):
         prepare(preparation(file, tmp_path / "c", sample_mib=1))
     assert (tmp_path / "c" / "train-00000.tokens").exists()
 
@@ -407,7 +409,9 @@ def test_the_sample_is_bounded_whatever_the_files(tmp_path):
 
 def test_nothing_but_empty_documents_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 3)
-    with pytest.raises(ValueError, match=r"holds no document, left out: 3 empty$"):
+    with pytest.raises(
+        ValueError, match=r"holds no document, left out: 3 empty: give files with text$"
+    ):
         prepare(preparation(tmp_path / "a.jsonl", tmp_path / "c"))
 
 

@@ -333,7 +333,7 @@ def test_half_a_surrogate_pair_in_jsonl_is_not_utf8(folder, skip_invalid):
 def test_bad_json_is_named_with_its_line(folder, bad):
     path = folder / "data.jsonl"
     path.write_text(f'{{"text": "a"}}\n\n{bad}\n')
-    with pytest.raises(ValueError, match=r"data\.jsonl, line 3, is no JSON that can be read: "):
+    with pytest.raises(ValueError, match=r"data\.jsonl, line 3, cannot be read as JSON \("):
         prepare(path)
 
 
@@ -341,7 +341,7 @@ def test_bad_json_is_named_with_its_line(folder, bad):
     ("bad", "message"),
     [
         ('{"body": "b"}', "has no field 'text', but body: set the field"),
-        ('{"text": 3}', "has a number in the field 'text', no text: set the field"),
+        ('{"text": 3}', "has a number in the field 'text', not text: write it as"),
         ('["text"]', "is an array, not an object with 'text'"),
         ("7", "is a number, not an object with 'text'"),
     ],

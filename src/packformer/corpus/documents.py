@@ -8,16 +8,16 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from packformer.corpus.left_out import Omission, Reason
+from packformer.corpus.wording import missing, not_json, record_with
 
 PIECE = 2**20
 """Bytes of a text file that are read at once; longer ones come in pieces."""
 RECORD_BYTES = 64 * 2**20
 """Bytes that one record may have at most, as a line of JSON or a row of a table: it is read whole.
 A text file has no bound: it is read in pieces."""
-TOO_LONG = (
-    f"is longer than {RECORD_BYTES // 2**20} MiB, the most that one record may have: give its text "
-    "as a file of its own, which is read in pieces"
-)
+RECORD_LIMIT = f"longer than {RECORD_BYTES // 2**20} MiB, the most that one record may have"
+OWN_FILE = "give its text as a file of its own, which is read in pieces"
+TOO_LONG = f"is {RECORD_LIMIT}: {OWN_FILE}"
 
 
 class Form(Enum):
@@ -120,15 +120,19 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
     try:
         record = json.loads(line, object_pairs_hook=_Object if watched else None)
     except (ValueError, RecursionError) as error:
-        raise InvalidDocumentError(f"{place} is no JSON that can be read: {error}") from error
+        raise InvalidDocumentError(f"{place} {not_json(error)}") from error
     if not isinstance(record, dict):
-        raise InvalidDocumentError(f"{place} is {json_type(record)}, not an object with {field!r}")
+        raise InvalidDocumentError(
+            f"{place} is {json_type(record)}, not an object with {field!r}: write it as "
+            f"{record_with(field, '...')}"
+        )
     found = value_of(record, field, place)
     if found is None:
         return None
     if not isinstance(found, str):
         raise InvalidDocumentError(
-            f"{place} has {json_type(found)} in the field {field!r}, no text: set the field"
+            f"{place} has {json_type(found)} in the field {field!r}, not text: write it as "
+            f"{record_with(field, chr(34) + '...' + chr(34))}, or set the field"
         )
     try:
         found.encode()
@@ -149,8 +153,14 @@ class _Object(dict):
         self.repeated = {key for key, count in Counter(keys).items() if count > 1}
 
 
-def value_of(record: dict[str, Any], field: str, place: str) -> Any:
+def value_of(record: dict[str, Any], field: str, place: str, inside: str = "") -> Any:
     """The value of a record's field; ``a.b`` is the field ``b`` of its object ``a``.
+
+    Args:
+        record: which.
+        field: its name, inside the record.
+        place: of the record, for messages.
+        inside: name of the record in the whole one, with a dot at its end; empty for the whole.
 
     Raises:
         InvalidDocumentError: if there is no such field, or there are two.
@@ -160,12 +170,14 @@ def value_of(record: dict[str, Any], field: str, place: str) -> Any:
         if record.get(outer, 0) is None:
             return None
         if isinstance(record.get(outer), dict):
-            return value_of(record[outer], inner, place)
+            return value_of(record[outer], inner, place, f"{inside}{outer}.")
     if field not in record:
-        names = ", ".join(map(str, record)) or "none"
-        raise InvalidDocumentError(f"{place} has no field {field!r}, but {names}: set the field")
+        others = [f"{inside}{name}" for name in record]
+        raise InvalidDocumentError(f"{place} {missing('field', inside + field, others)}")
     if field in getattr(record, "repeated", ()):
-        raise InvalidDocumentError(f"{place} has the field {field!r} more than once")
+        raise InvalidDocumentError(
+            f"{place} has the field {inside + field!r} more than once: keep one"
+        )
     return record[field]
 
 

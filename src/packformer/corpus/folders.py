@@ -87,7 +87,9 @@ def _kind(path: str) -> Callable[[int], bool] | None:
                 f"{path} is a link to {os.readlink(path)}, which cannot be followed "
                 f"({error.strerror}): mend or remove it"
             ) from error
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): allow it, or take it out of the input"
+        ) from error
     return next((kind for kind in (stat.S_ISDIR, stat.S_ISREG) if kind(mode)), None)
 
 

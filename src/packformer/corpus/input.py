@@ -23,6 +23,7 @@ from packformer.corpus.readers.parquet import read_parquet
 from packformer.corpus.readers.tables import QUOTINGS, read_table
 from packformer.corpus.readers.text import read_text, undecodable_piece
 from packformer.corpus.readers.zstandard_blocks import window_of
+from packformer.corpus.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +100,15 @@ class Input:
                 found.setdefault(words, []).append(source)
         warnings = []
         for words, sources in found.items():
-            sentence = f"{_shown(sources)}: {words.format(field=self.field)}"
+            sentence = f"{listed(sources, _NAMES_SHOWN)}: {words.format(field=self.field)}"
             if words in WARNINGS:
                 warnings.append(sentence)
             else:
                 log.info(sentence)
         self._announce_windows()
         if special := self._walk.special:
-            log.warning("%s: left out, no file but a socket, pipe or device", _shown(special))
+            shown = listed(special, _NAMES_SHOWN)
+            log.warning("%s: left out, no file but a socket, pipe or device", shown)
         for sentence in warnings:
             log.warning(sentence)
         return warnings
@@ -116,7 +118,8 @@ class Input:
         windows = {name: window_of(Path(name)) for name in packed}
         if large := [name for name in packed if windows[name] > _WINDOW]:
             most = max(windows.values()) / 2**20
-            log.warning("%s: takes up to %s MiB of memory to read", _shown(large), f"{most:,.0f}")
+            shown = listed(large, _NAMES_SHOWN)
+            log.warning("%s: takes up to %s MiB of memory to read", shown, f"{most:,.0f}")
 
     def file_of(self, source: str) -> Path | None:
         """The file behind one of ``sources()``; None for a data set of the hub."""
@@ -191,16 +194,9 @@ def _add_folder(walk: FolderWalk, path: str, root: str) -> None:
     walk.add_folder(root)
     if before == (len(walk.files), walk.left_out.repeated):
         why = f", {walk.left_out}" if walk.left_out else ""
-        raise ValueError(f"{path} holds no file{why}")
+        raise ValueError(f"{path} holds no file{why}: give files with text")
 
 
 def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name} ({value}) must be one of {', '.join(known)}")
-
-
-def _shown(sources: list[str]) -> str:
-    """The first few names."""
-    names = ", ".join(sources[:_NAMES_SHOWN])
-    more = len(sources) - _NAMES_SHOWN
-    return f"{names} and {more:,} more" if more > 0 else names

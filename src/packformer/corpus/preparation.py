@@ -43,6 +43,7 @@ from packformer.corpus.tokenizer import (
     token_byte_lengths,
     train_bpe,
 )
+from packformer.counted import counted
 
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
@@ -145,7 +146,7 @@ class _Run:
         except BrokenProcessPool as error:
             raise ValueError(
                 "a process that tokenizes was ended from outside, maybe for its memory: the same "
-                "command goes on after the last finished part, with --workers 1 if need be"
+                "command continues after the last finished part, with --workers 1 if need be"
             ) from error
         except (OSError, ValueError) as error:
             kept = len(self._journal.parts)
@@ -156,7 +157,7 @@ class _Run:
                 reason = f"{error.filename or self._folder}: {reason}"
             if isinstance(error, InvalidDocumentError):
                 reason += f" (to leave such documents out: {self._preparation.skip_setting})"
-            hint = f" ({kept} finished parts are kept: the same command goes on after them)"
+            hint = f" (kept: {counted(kept, 'finished part')}; the same command continues there)"
             raise ValueError(reason + hint * (kept > 0)) from error
         return self._finish(tokenizer)
 
@@ -271,6 +272,7 @@ class _Run:
             raise ValueError(
                 f"{', '.join(self._input.paths)} holds no document"
                 + f", {left_out}" * bool(left_out)
+                + ": give files with text"
             )
         dtype, fraction = _dtype(tokenizer), self._preparation.validation_fraction
         sides = split(self._folder, parts, dtype, fraction, token_byte_lengths(tokenizer))

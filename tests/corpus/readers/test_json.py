@@ -140,7 +140,7 @@ def test_a_damaged_first_line_costs_no_other(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": \n' + LINES)
     source = Input((str(tmp_path),))
     first, *others = source.read(*source.sources())
-    with pytest.raises(InvalidDocumentError, match=r"a.jsonl, line 1, is no JSON"):
+    with pytest.raises(InvalidDocumentError, match=r"a.jsonl, line 1, cannot be read as JSON"):
         text_of(first, "text")
     assert [text_of(raw, "text") for raw in others] == TEXTS
 
@@ -150,12 +150,24 @@ def test_a_damaged_first_line_costs_no_other(tmp_path):
     [
         (
             '[{"text": "a"}, {"text": "b"}',
-            r"a.json, line 1, is no JSON that can be read: \] is mis",
+            r"a.json, line 1, cannot be read as JSON \('\]' is missing\): mend it$",
         ),
-        ('[{"text": "a"},\n {"text": "b', r"a.json, line 2, is no JSON .*: Unterminated string"),
-        ('[{"text": "a"}\n {"text": "b"}]', r"a.json, line 2, is no JSON .*: , is missing"),
-        ('[{"text": "a"}]\n[{"text": "b"}]', r"a.json, line 2, .*: there is more after the array"),
-        ('{\n"text": "a"\n}\n{\n"text" 3\n}', r"a.json, line 5, is no JSON"),
+        (
+            '[{"text": "a"},\n {"text": "b',
+            r"a.json, line 2, cannot be read as JSON \(Unterminated string\): mend it$",
+        ),
+        (
+            '[{"text": "a"}\n {"text": "b"}]',
+            r"a.json, line 2, cannot be read as JSON \(',' is missing\): mend it$",
+        ),
+        (
+            '[{"text": "a"}]\n[{"text": "b"}]',
+            r"a.json, line 2, .* \(there is more after the array\): mend it$",
+        ),
+        (
+            '{\n"text": "a"\n}\n{\n"text" 3\n}',
+            r"a.json, line 5, cannot be read as JSON \(Expecting ':' delimiter\): mend it$",
+        ),
     ],
 )
 def test_damage_between_objects_ends_reading(tmp_path, content, message):

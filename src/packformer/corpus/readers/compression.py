@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple, cast
 import zstandard
 
 from packformer.corpus.readers.zstandard_blocks import ZstandardContent
+from packformer.corpus.wording import cause
 
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 """Suffixes of what is decompressed."""
@@ -64,7 +65,9 @@ def open_content(file: Path, shown: str) -> Iterator[Content]:
             lzma.LZMAError,
             _DamagedError,
         ) as error:
-            raise ValueError(f"{shown} is damaged or cut short: {error}") from error
+            raise ValueError(
+                f"{shown} is damaged or cut short ({cause(error)}): replace it"
+            ) from error
 
 
 def name_inside(source: str) -> str:
@@ -80,7 +83,8 @@ def _refuse_unread(shown: Path, suffix: str) -> None:
             raise ValueError(f"{shown} is an archive ({archive}): unpack it")
     if suffix in _NOT_READ:
         raise ValueError(
-            f"{shown} is compressed as {suffix}: only {', '.join(COMPRESSED)} are read"
+            f"{shown} is compressed as {suffix}, which is not read: unpack it, or compress it as "
+            f"{', '.join(COMPRESSED[:-1])} or {COMPRESSED[-1]}"
         )
 
 

@@ -17,5 +17,8 @@ def other_encoding(head: bytes) -> str | None:
         if head.startswith(mark):
             return f"is not UTF-8 but {name}: convert it, as with iconv -f {name} -t UTF-8"
     if head.count(0) > _ZEROS * len(head):
-        return "is not UTF-8 text: many of its bytes are zero, as in UTF-16 and binary files"
+        return (
+            "is not UTF-8 text (many of its bytes are zero, as in UTF-16 and binary files): "
+            "convert or remove it"
+        )
     return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from packformer.corpus.documents import Form, InvalidDocumentError, Raw, json_type, value_of
+from packformer.corpus.wording import cause, not_text
+from packformer.counted import counted
 
 HUGGING_FACE = "hf:"
 
@@ -15,18 +17,29 @@ def read_hub(source: str, field: str) -> Iterator[Raw]:
     Raises:
         ValueError: if it cannot be loaded.
     """
+    for number, row in enumerate(_rows(source), start=1):
+        yield _document(row, f"{source}, row {number},", field)
+
+
+def _rows(source: str) -> Iterator[dict[str, object]]:
     try:
         import datasets
     except ImportError as error:
         raise ValueError(f"{source} needs datasets: pip install 'packformer[hf]'") from error
     name, _, split = source.removeprefix(HUGGING_FACE).partition(":")
     name, _, config = name.partition("@")
-    try:
+    count = 0
+    try:  # network, name, configuration: each of its own type
         rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
-    except Exception as error:  # network, name, configuration: each of its own type
-        raise ValueError(f"{source} cannot be loaded: {error}") from error
-    for number, row in enumerate(rows, start=1):
-        yield _document(row, f"{source}, row {number},", field)
+        for row in rows:
+            yield row
+            count += 1
+    except Exception as error:
+        advice = "check its name, configuration and split, and the network"
+        if count:
+            advice = "check the network, and give the same command again"
+        after = f" after {counted(count, 'row')}" * (count > 0)
+        raise ValueError(f"{source} cannot be loaded{after} ({cause(error)}): {advice}") from error
 
 
 def _document(row: dict[str, object], place: str, field: str) -> Raw:
@@ -38,6 +51,5 @@ def _document(row: dict[str, object], place: str, field: str) -> Raw:
     if value is None:
         return Raw(b"", place, Form.NULL)
     if not isinstance(value, str):
-        reason = f"has {json_type(value)} in the field {field!r}, no text"
-        return Raw(reason.encode(), place, Form.INVALID)
+        return Raw(not_text(json_type(value), "field", field).encode(), place, Form.INVALID)
     return Raw(value.encode("utf-8", "surrogatepass"), place, Form.TEXT)

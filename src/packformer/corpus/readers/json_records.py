@@ -11,6 +11,7 @@ from typing import IO
 from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw
 from packformer.corpus.readers.compression import Content
 from packformer.corpus.readers.json_layout import is_cut_short
+from packformer.corpus.wording import not_json, unreadable_as
 
 _LINES_PER_TELL = 256
 _READ = 2**20
@@ -61,7 +62,7 @@ def read_objects(shown: str, content: Content, *, is_array: bool) -> Iterator[Ra
     if is_array:
         text.take("]")
         if text.next_one():
-            raise text.error("there is more after the array")
+            raise text.error(unreadable_as("JSON", "there is more after the array"))
 
 
 class _Text:
@@ -98,7 +99,7 @@ class _Text:
     def take(self, character: str) -> None:
         """Goes on after it."""
         if self.next_one() != character:
-            raise self.error(f"{character} is missing")
+            raise self.error(unreadable_as("JSON", f"{character!r} is missing"))
         self._place += 1
 
     def value(self, decoder: json.JSONDecoder) -> str:
@@ -109,22 +110,22 @@ class _Text:
                 _, end = decoder.raw_decode(self._text, self._place)
             except json.JSONDecodeError as error:
                 if self._is_whole or not is_cut_short(error):
-                    raise self.error(error.msg, error.pos) from error
+                    raise self.error(not_json(error, place=False), error.pos) from error
             except (ValueError, RecursionError) as error:
-                raise self.error(str(error)) from error
+                raise self.error(not_json(error)) from error
             else:
                 if end < len(self._text) or self._is_whole:  # else a number may go on
                     found = self._text[self._place : end]
                     self._place = end
                     return found
             if len(self._text) - self._place > RECORD_BYTES:
-                raise ValueError(f"{self._shown}, line {self._line_of(self._place)}, {TOO_LONG}")
+                raise self.error(TOO_LONG)
             self._read(max(_READ, len(self._text) - self._place))
 
-    def error(self, reason: str, place: int | None = None) -> ValueError:
-        """That names the line."""
+    def error(self, words: str, place: int | None = None) -> ValueError:
+        """That names the line of a place in the text; by default of where reading is."""
         line = self._line_of(self._place if place is None else place)
-        return ValueError(f"{self._shown}, line {line}, is no JSON that can be read: {reason}")
+        return ValueError(f"{self._shown}, line {line}, {words}")
 
     def _line_of(self, place: int) -> int:
         return self._line + self._text.count("\n", 0, place)

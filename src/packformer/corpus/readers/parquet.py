@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw
+from packformer.corpus.wording import cause, missing, not_text
 
 _BATCH_BYTES = 8 * 2**20
 _BATCH_ROWS = 1024
@@ -36,23 +37,34 @@ def read_parquet(shown: str, file: Path, field: str) -> Iterator[Raw]:
                     place, read = f"{shown}, row {number},", size * number // rows
                     yield _document(value, place, read)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"{shown} is no Parquet file, or damaged: {error}") from error
+        raise ValueError(
+            f"{shown} cannot be read as Parquet ({cause(error)}): replace it"
+        ) from error
 
 
 def _names(schema: Any, field: str, shown: str) -> list[str]:
     """The name of the column, and those of the members in it that lead to the text."""
     if schema.names.count(field) > 1:
-        raise ValueError(f"{shown} has the column {field!r} more than once")
+        raise ValueError(f"{shown} has the column {field!r} more than once: keep one")
     names = [field] if field in schema.names else field.split(".")
     if names[0] not in schema.names:
-        columns = ", ".join(schema.names)
-        raise ValueError(f"{shown} has no column {field!r}, but {columns}: set the field")
-    type = schema.field(names[0]).type
+        raise ValueError(f"{shown} {missing('column', field, schema.names)}")
+    type, outer = schema.field(names[0]).type, names[0]
     for name in names[1:]:
-        if not hasattr(type, "get_field_index") or type.get_field_index(name) < 0:
-            raise ValueError(f"{shown} has no column {field!r}: {name!r} is not in {type}")
-        type = type.field(name).type
+        members = _members(type)
+        if name not in members:
+            others = [f"{outer}.{member}" for member in members] or [outer]
+            raise ValueError(f"{shown} {missing('column', field, others)}")
+        type, outer = type.field(name).type, f"{outer}.{name}"
     return names
+
+
+def _members(type: Any) -> list[str]:
+    import pyarrow
+
+    if not pyarrow.types.is_struct(type):
+        return []
+    return [type.field(number).name for number in range(type.num_fields)]
 
 
 def _rows_at_once(opened: Any, field: str) -> int:
@@ -80,7 +92,7 @@ def _values(column: Any, members: list[str], field: str, shown: str) -> Iterator
         return iter(column.to_pylist())
     kinds = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
     if str(column.type) not in kinds:
-        raise ValueError(f"{shown} has {column.type} in the column {field!r}, no text")
+        raise ValueError(f"{shown} {not_text(str(column.type), 'column', field)}")
     # As bytes: what is not UTF-8 is then found in its row.
     return (value.as_buffer() if value.is_valid else None for value in column)
 

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from packformer.corpus.documents import RECORD_BYTES, Form, Raw
+from packformer.corpus.documents import OWN_FILE, RECORD_BYTES, RECORD_LIMIT, Form, Raw
 from packformer.corpus.readers.compression import Content, name_inside
+from packformer.corpus.wording import missing
+from packformer.counted import counted
 
 QUOTINGS = ("auto", "double", "none")
 """Whether a field may stand in double quotes. ``auto``: it may where columns are not separated by
@@ -88,9 +90,8 @@ class _Lines:
         self._size += len(line)
         if self._size >= RECORD_BYTES:
             raise ValueError(
-                f"{self._shown}, line {self.begin}, begins a row that is longer than "
-                f"{RECORD_BYTES // 2**20} MiB, the most that a row may have: look for a quote that "
-                "is not closed, or give its text as a file of its own, which is read in pieces"
+                f"{self._shown}, line {self.begin}, begins a row that is {RECORD_LIMIT}: "
+                f"look for a quote that is not closed, or {OWN_FILE}"
             )
         return line
 
@@ -150,29 +151,37 @@ class _Table:
             return next(self._rows, None)
         except csv.Error as error:
             begin, end = self._lines.begin, self._lines.begin + self._lines.count - 1
-            where = f"line {begin}" if begin == end else f"line {begin} to {end}"
+            where = f"line {begin}" if begin == end else f"lines {begin} to {end}"
             raise ValueError(
-                f"{self._shown}, {where}: a quote that opens a field is not closed as CSV wants it "
+                f"{self._shown} has a quote in {where} that is not closed as CSV wants it "
                 f"({error}): mend it, or set quoting to none if quotes are part of the text"
             ) from error
 
     def _column(self, names: list[str]) -> int:
         if self._field not in names:
-            found = ", ".join(names) or "an empty first line"
-            raise ValueError(
-                f"{self._shown} has no column {self._field!r}, but {found}: set the field"
-            )
+            if not names:
+                raise ValueError(
+                    f"{self._shown} has no column {self._field!r}, its first line is empty: name "
+                    "the columns there"
+                )
+            raise ValueError(f"{self._shown} {missing('column', self._field, names)}")
         if names.count(self._field) > 1:
-            raise ValueError(f"{self._shown} has the column {self._field!r} more than once")
+            raise ValueError(
+                f"{self._shown} has the column {self._field!r} more than once: keep one"
+            )
         return names.index(self._field)
 
     def _wrong_number(self, row: list[str], names: list[str]) -> str:
-        hint = ""
         if not self._dialect.is_quoted and sum(line.count('"') for line in self._lines.row) % 2:
-            hint = " (set quoting to double if fields in quotes may have several lines)"
-        elif len(row) > len(names):
-            hint = " (quote a field that has the separator in it)" * self._dialect.is_quoted
-        return f"has {len(row)} columns, but the first line names {len(names)}{hint}"
+            advice = "set quoting to double if fields in quotes may have several lines"
+        elif len(row) < len(names):
+            advice = "add what is missing"
+        elif self._dialect.is_quoted:
+            advice = "quote a field that has the separator in it"
+        else:
+            advice = "remove the separator from the field that has it"
+        found = counted(len(row), "column")
+        return f"has {found}, but the first line names {len(names):,}: {advice}"
 
     def _check_quotes(self, row: list[str], column: int, place: str) -> None:
         """Refuses a table that looks as if its quotes were meant the other way.
@@ -187,13 +196,13 @@ class _Table:
             if len(following) >= least and all(self._looks_like_a_row(x, row) for x in following):
                 raise ValueError(
                     f"{place} has a field in quotes that goes on for {self._lines.count - 1} lines "
-                    "which look like rows: set quoting to none if quotes are part of the text, to "
-                    "double if the field is right"
+                    "which look like rows: set quoting to none if quotes are part of the text, or "
+                    "to double if the field is right"
                 )
         elif not self._dialect.is_quoted and _looks_quoted(row[column] if row else ""):
             raise ValueError(
-                f"{place} has a field that looks quoted: set quoting to double if it is, to none "
-                "if quotes are part of the text"
+                f"{place} has a field that looks quoted: set quoting to double if it is, or to "
+                "none if quotes are part of the text"
             )
 
     def _looks_like_a_row(self, line: str, row: list[str]) -> bool:
