@@ -32,8 +32,10 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu" --no-skips
 
+# make gpu-test GPU_JOBS=5, where there are 50 GiB of GPU memory: a job takes up to 9
+GPU_JOBS ?= 1
 gpu-test: $(READY)
-	$(BIN)/python -m pytest --on-gpu
+	TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest --on-gpu -n $(GPU_JOBS) --dist worksteal
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -28,6 +28,16 @@ def test_a_recompilation_names_the_guard_that_failed(caplog):
     assert "size mismatch at index 0. expected 3, actual 4" in record.message
 
 
+def test_what_a_proof_compiles_again_is_not_said(caplog):
+    warn_of_recompilation()
+    source = logging.getLogger("torch._dynamo.guards.__recompiles")
+    with caplog.at_level(logging.WARNING):
+        for name in ("flex_attention", "forward"):
+            source.debug(f"Recompiling function {name} in /some/file.py:7\n  triggered by a guard")
+    (record,) = caplog.records
+    assert "Recompiling function forward in" in record.message
+
+
 class Printing(nn.Module):
     def forward(self, x):
         print(x)
