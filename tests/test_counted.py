@@ -10,3 +10,8 @@ from packformer.counted import counted
 )
 def test_one_is_singular(number, words):
     assert counted(number, "shard") == words
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 processes"), (1, "1 process")])
+def test_a_plural_may_be_its_own_word(number, words):
+    assert counted(number, "process", "processes") == words

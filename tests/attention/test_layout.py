@@ -43,7 +43,8 @@ def test_empty_documents_between_others_hold_no_token():
         ([], {}, r"lengths \(\[\]\) must be >= 0 and hold at least one token"),
         ([0, 0], {}, r"lengths \(\[0, 0\]\) must be >= 0 and hold at least one token"),
         ([3, -1], {}, r"lengths \(\[3, -1\]\) must be >= 0"),
-        ([1, 2, 3], {"num_slots": 2}, r"3 documents do not fit in num_slots \(2\)"),
+        ([1, 2, 3], {"num_slots": 2}, r"3 documents cannot fit in num_slots \(2\): raise"),
+        ([1], {"num_slots": 0}, r"^1 document cannot fit in num_slots \(0\): raise it"),
         ([4, 9], {"max_seqlen": 8}, r"longest document \(9\) exceeds max_seqlen \(8\)"),
     ],
 )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from packformer.attention.kernel import PUBLISHED, Scoring
 from packformer.attention.layout import PackedLayout
+from packformer.counted import counted
 
 DEBUG_VARIABLE = "PACKFORMER_DEBUG"
 _OFF = ("", "0", "false", "no", "off")
@@ -111,8 +112,8 @@ def _check_layout(layout: Any, q: Tensor) -> None:
         raise ValueError(f"max_seqlen ({layout.max_seqlen}) must be a whole number from 1 up")
     if q.shape[1] != layout.num_tokens:
         raise ValueError(
-            f"q has {q.shape[1]} tokens, the layout {layout.num_tokens}: make the layout from the "
-            "lengths of this row"
+            f"q has {counted(q.shape[1], 'token')}, the layout {layout.num_tokens:,}: make the "
+            "layout from the lengths of this row"
         )
 
 
@@ -185,7 +186,7 @@ def _check_bounds(layout: PackedLayout) -> None:
     lengths = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
     if bounds[0] != 0 or bounds[-1] != layout.num_tokens:
         raise ValueError(
-            f"cu_seqlens must go from 0 to the row's {layout.num_tokens} tokens, "
+            f"cu_seqlens must go from 0 to the row's {counted(layout.num_tokens, 'token')}, "
             f"not from {bounds[0]} to {bounds[-1]}: {_REMEDY}"
         )
     if min(lengths) < 0:
@@ -196,7 +197,7 @@ def _check_bounds(layout: PackedLayout) -> None:
     if max(lengths) > layout.max_seqlen:
         raise ValueError(
             f"max_seqlen ({layout.max_seqlen}) must be at least the longest document "
-            f"({max(lengths)} tokens): raise it, or split that document"
+            f"({counted(max(lengths), 'token')}): raise it, or split that document"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from packformer.attention.load_xformers import load_fmha
+from packformer.counted import counted
 
 if TYPE_CHECKING:
     from xformers.ops.fmha.attn_bias import BlockDiagonalCausalMask
@@ -56,7 +57,8 @@ class PackedLayout:
         if longest < 1 or min(lengths) < 0:
             raise ValueError(f"lengths ({list(lengths)}) must be >= 0 and hold at least one token")
         if len(lengths) > num_slots:
-            raise ValueError(f"{len(lengths)} documents do not fit in num_slots ({num_slots})")
+            found = counted(len(lengths), "document")
+            raise ValueError(f"{found} cannot fit in num_slots ({num_slots}): raise it")
         if longest > max_seqlen:
             raise ValueError(f"longest document ({longest}) exceeds max_seqlen ({max_seqlen})")
         # In numpy: torch would wake its threads for these few numbers, in every loader process.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from packformer.corpus.tokenizer import num_ids
+from packformer.counted import counted
 
 
 def unknown_token(tokenizer: Tokenizer) -> str | None:
@@ -81,7 +82,8 @@ def loss_remarks(
     remarks = []
     if lost:
         remarks.append(
-            f"the tokenizer loses text: no token spells {lost:,} of {characters:,} characters "
+            f"the tokenizer loses text: no token spells {lost:,} of "
+            f"{counted(characters, 'character')} "
             f"({_share(lost, characters)})"
             + f", {_share(unknown, tokens)} of the tokens are {unknown_name}"
             * (unknown > 0)

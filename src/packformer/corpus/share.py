@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packformer.corpus.shards import SPLITS, Ids, Shard, ShardWriter, open_shard
+from packformer.counted import counted
 
 _LEAST = 2  # tokens of a side: one to read, one to predict
 _FAR = 2.0  # times what was asked for, or one part in so many
@@ -71,8 +72,8 @@ class NearShare:
             (only,) = shards[TRAIN] or shards[VALIDATION]
             if total < 2 * _LEAST:
                 raise ValueError(
-                    f"the only document has {total} tokens, its marks included: too few to train "
-                    "on some and validate on others; give more text"
+                    f"the only document has {counted(total, 'token')}, its marks included: "
+                    "too few to train on some and validate on others; give more text"
                 )
             tail = min(wanted, total - _LEAST)
             divided = self._divided(

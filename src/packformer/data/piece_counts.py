@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from packformer.counted import counted
 from packformer.data.settings import PackingSettings
 
 
@@ -61,7 +62,8 @@ def count_pieces(
         if policy == "error":
             document = int(long.argmax())
             raise ValueError(
-                f"document {first + document} has {lengths[document]} tokens, more than "
+                f"document {first + document} has "
+                f"{counted(int(lengths[document]), 'token')}, more than "
                 f"max_document_length ({limit}, row_length at most): raise it, or set "
                 "packing.long_documents to drop or, for text alone, to split or truncate"
             )

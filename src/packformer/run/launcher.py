@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from packformer.counted import counted
+
 _INTERACTIVE = ("bash", "interactive")  # names by which Lightning knows a shell within SLURM
 _MPI = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
 
@@ -86,7 +88,8 @@ def check_processes(
         return
     if found.processes != wanted:
         raise ValueError(
-            f"{found.by} started {found.processes} processes ({found.variable}), and "
+            f"{found.by} started {counted(found.processes, 'process', 'processes')} "
+            f"({found.variable}), and "
             f"trainer.devices ({num_devices}) x trainer.num_nodes ({num_nodes}) is {wanted}: "
             f"make them equal{_alternative(found)}"
         )
@@ -96,7 +99,10 @@ def check_processes(
             f"--ntasks-per-node={num_devices} instead of --ntasks"
         )
     if found.by == "MPI" and wanted > 1 and find_spec("mpi4py") is None:
-        raise ValueError(f"MPI started {wanted} processes ({found.variable}): pip install mpi4py")
+        raise ValueError(
+            f"MPI started {counted(wanted, 'process', 'processes')} ({found.variable}): "
+            "pip install mpi4py"
+        )
 
 
 def _alternative(found: Launched) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
 from packformer.run.lock import is_running
 
@@ -208,7 +209,7 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
         f"{key} {_shown(former)} (here {_shown(new)})" for key, former, new in differences[:_TOLD]
     ]
     if len(differences) > _TOLD:
-        told.append(f"{len(differences) - _TOLD} more differences")
+        told.append(counted(len(differences) - _TOLD, "more difference"))
     return f"the newest unfinished run, in {newest}, has {', '.join(told)}"
 
 

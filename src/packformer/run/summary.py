@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from packformer.counted import counted
 from packformer.model import GPT
 from packformer.run.resume import SUMMARY_FILE
 from packformer.training import StepRecords, TrainingModule
@@ -122,7 +123,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 def _cache_shown(summary: dict[str, Any]) -> str:
     shown = (
         f"{summary['kv_cache_bytes_per_token']:,} bytes per token, {summary['kv_cache_bytes']:,} "
-        f"for {summary['kv_cache_context']:,} tokens"
+        f"for {counted(summary['kv_cache_context'], 'token')}"
     )
     bound = summary["kv_cache_bytes_of_windows"]
     return shown if bound is None else f"{shown}; layers with a window keep at most {bound:,}"

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.attention import select_kernel
+from packformer.counted import counted
 from packformer.data import PackedDataModule
 from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
@@ -121,7 +122,7 @@ def train(config: DictConfig) -> float:
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
     if resumed_step is not None and resumed_step > config.trainer.max_steps:
         raise ValueError(
-            f"the run has done {resumed_step} steps, more than trainer.max_steps "
+            f"the run has done {counted(resumed_step, 'step')}, more than trainer.max_steps "
             f"({config.trainer.max_steps}): raise it"
         )
     loggers = build_loggers(config.get("logger"), folder)
@@ -236,12 +237,13 @@ def _announce(
 ) -> None:
     log.info("run      %s", run_name(config))
     log.info("data     %s", data.splits.description)
-    log.info("rows     %s tokens in up to %d documents", f"{data.row_length:,}", data.max_documents)
-    log.info("model    %s parameters", f"{module.model.num_parameters():,}")
+    most = counted(data.max_documents, "document")
+    log.info("rows     %s in up to %s", counted(data.row_length, "token"), most)
+    log.info("model    %s", counted(module.model.num_parameters(), "parameter"))
     if pattern := pattern_of(config):
         log.info("layers   %s", letters_of_layers(pattern, config.model.num_layers))
     if module.loss_chunk < data.row_length:
-        log.info("loss     the logits of %s tokens at a time", f"{module.loss_chunk:,}")
+        log.info("loss     the logits of %s at a time", counted(module.loss_chunk, "token"))
     tell_what_is_left_out(trainer.callbacks)  # type: ignore[attr-defined]
     log.info("folder   %s", folder)
     if resumed_step is not None:

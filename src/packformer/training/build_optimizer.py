@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from packformer.counted import counted
 from packformer.training.chained import Chained, members_of
 from packformer.training.checkpoint_repair import with_own_fused
 from packformer.training.optimizer import adamw, hidden_matrices_and_rest
@@ -101,8 +102,8 @@ def _some(names: Sequence[str]) -> str:
 
 def describe_optimizer(optimizer: Optimizer) -> str:
     """The optimizers by name, with the number of parameters of each, for the log."""
-    counted = [
+    found = [
         (type(each).__name__, sum(p.numel() for g in each.param_groups for p in g["params"]))
         for each in members_of(optimizer)
     ]
-    return ", ".join(f"{name} of {count:,} parameters" for name, count in counted)
+    return ", ".join(f"{name} of {counted(count, 'parameter')}" for name, count in found)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from packformer.counted import counted
+
 
 class Chained(Optimizer):
     """Steps several optimizers, one after the other; each keeps the state of its own parameters.
@@ -51,8 +53,8 @@ class Chained(Optimizer):
         groups = list(state_dict["param_groups"])
         if len(groups) != len(self.param_groups):
             raise ValueError(
-                f"the saved optimizers have {len(groups)} groups of parameters and these have "
-                f"{len(self.param_groups)}"
+                f"the saved optimizers have {counted(len(groups), 'group')} of parameters and "
+                f"these have {len(self.param_groups)}"
             )
         for member in self.members:
             own, groups = groups[: len(member.param_groups)], groups[len(member.param_groups) :]

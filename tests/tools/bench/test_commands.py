@@ -22,4 +22,4 @@ def test_bench_loader_tells_speed_and_fill(capsys):
     assert "8 rows of 256 tokens, documents of at most 128" in out
     for words in (r"packer alone +[\d,]+ tokens/s +[\d.]+% full", r"0 workers +[\d,]+ tokens/s"):
         assert re.search(words, out)
-    assert "loader, 1 workers" in out
+    assert "loader, 1 worker " in out

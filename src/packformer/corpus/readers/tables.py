@@ -195,7 +195,8 @@ class _Table:
             following = self._lines.row[1:]
             if len(following) >= least and all(self._looks_like_a_row(x, row) for x in following):
                 raise ValueError(
-                    f"{place} has a field in quotes that goes on for {self._lines.count - 1} lines "
+                    f"{place} has a field in quotes that goes on for "
+                    f"{counted(self._lines.count - 1, 'line')} "
                     "which look like rows: set quoting to none if quotes are part of the text, or "
                     "to double if the field is right"
                 )

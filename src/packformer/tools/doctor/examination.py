@@ -18,6 +18,7 @@ from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, se
 from packformer.attention.load_xformers import how_xformers_was_loaded
 from packformer.attention.proof import MOST_ROUNDINGS, TOLERANCE, clock, prove, warm_up
 from packformer.attention.proof.verdicts import machine
+from packformer.counted import counted
 from packformer.tools.doctor.processes import run_in_processes
 
 VARIANTS: dict[str, frozenset[str]] = {
@@ -150,7 +151,7 @@ def examine(
 
 def _loaded(device_type: str) -> dict[str, str]:
     if device_type == "cpu":
-        return {"sdpa": f"torch's own kernels, {torch.get_num_threads()} threads"}
+        return {"sdpa": f"torch's own kernels, {counted(torch.get_num_threads(), 'thread')}"}
     loaded = {name: KERNELS[name].lacks() or "loaded" for name in ("flash4", "flex")}
     return loaded | {"xformers": how_xformers_was_loaded()}
 

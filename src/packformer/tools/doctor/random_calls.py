@@ -16,6 +16,7 @@ from packformer.attention import KERNELS, Kernel
 from packformer.attention.proof import MOST_ROUNDINGS, Case
 from packformer.attention.proof.draws import Shrunk, draw_cases
 from packformer.attention.proof.fuzz import Outcome, run_case, smallest_failure
+from packformer.counted import counted
 from packformer.tools.doctor.processes import run_in_processes
 
 _MOST_PROCESSES = 16
@@ -128,7 +129,7 @@ def fuzz(
             if outcome.reason is not None:
                 report(f"failed: {outcome.kernel} {outcome.reason}: {outcome.case.to_json()}")
         failed = sum(outcome.reason is not None for outcome in outcomes)
-        report(f"{len(outcomes)} of {count} cases, {failed} failed")
+        report(f"{len(outcomes):,} of {counted(count, 'case')}, {failed} failed")
     smallest = {}
     for kernel in kernels:
         failed_here = [o for o in outcomes if o.kernel == kernel.name and o.reason is not None]
@@ -199,8 +200,8 @@ def _shrink_named(name: str, outcome: Outcome, device_type: str) -> Shrunk:
 def print_fuzz(found: FuzzReport, console: Console) -> None:
     """Prints a table of all kernels, and their smallest failures."""
     table = Table(
-        title=f"{len(found.outcomes)} random calls on {found.device_type}, seed {found.seed}: "
-        f"error of the worst token, in roundings, at most {MOST_ROUNDINGS:g}",
+        title=f"{counted(len(found.outcomes), 'random call')} on {found.device_type}, "
+        f"seed {found.seed}: error of the worst token, in roundings, at most {MOST_ROUNDINGS:g}",
         title_justify="left",
     )
     for column in ("kernel", "calls", "failed", *_SHOWN):

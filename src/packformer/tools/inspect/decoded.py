@@ -13,6 +13,7 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.corpus import load_manifest
 from packformer.corpus.prepared import corpus_at
 from packformer.corpus.shards import MANIFEST, totals
+from packformer.counted import counted
 from packformer.data import PackingSettings, TokenShards
 from packformer.data.packing import BestFitPacker, PackerState
 from packformer.data.rows import collate_row
@@ -49,7 +50,7 @@ def inspect_documents(path: str, split: str, first: int, count: int, characters:
         length = source.length(index)
         tokens, _ = source.piece(index, 0, min(length, _TOKENS_PER_CHARACTER * (characters + 1)))
         text = tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
-        console.rule(f"{split} document {index:,}: {length:,} tokens", align="left")
+        console.rule(f"{split} document {index:,}: {counted(length, 'token')}", align="left")
         whole = len(tokens) == length and len(text) <= characters
         shown = text if whole else f"{text[:characters]} ..."
         console.print(Text(shown), soft_wrap=True)
@@ -102,8 +103,9 @@ def _print_manifest(path: str, console: Console) -> None:
     for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
         found = totals(shards)
         console.print(
-            f"{name:10} {found['documents']:,} documents, {found['tokens']:,} tokens, "
-            f"{found['text_bytes']:,} bytes of text, {len(shards)} shards",
+            f"{name:10} {counted(found['documents'], 'document')}, "
+            f"{counted(found['tokens'], 'token')}, "
+            f"{counted(found['text_bytes'], 'byte')} of text, {counted(len(shards), 'shard')}",
             highlight=False,
         )
     console.print(
@@ -118,8 +120,8 @@ def _print_row(
 ) -> None:
     length = batch.tokens.shape[1]
     console.print(
-        f"row {number}: {length:,} tokens, {len(batch.lengths)} documents, "
-        f"{batch.num_tokens / length:.2%} full, {batch.num_targets:,} targets",
+        f"row {number}: {counted(length, 'token')}, {counted(len(batch.lengths), 'document')}, "
+        f"{batch.num_tokens / length:.2%} full, {counted(batch.num_targets, 'target')}",
         highlight=False,
     )
     start = 0

@@ -127,8 +127,8 @@ def _print(
 ) -> None:
     table = Table(
         title=f"rows of {settings.row_length:,} tokens, documents of at most "
-        f"{settings.max_seqlen:,}; speed: kept tokens by flops, {sizes.num_layers} layers of "
-        f"{sizes.width}",
+        f"{settings.max_seqlen:,}; speed: kept tokens by flops, "
+        f"{counted(sizes.num_layers, 'layer')} of {sizes.width}",
         title_justify="left",
     )
     table.add_column("", no_wrap=True)

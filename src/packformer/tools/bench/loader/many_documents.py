@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from packformer.counted import counted
 from packformer.data import PackedDataModule, PackingSettings
 from packformer.data.order import all_lengths
 from packformer.data.packing import BestFitPacker, PackerState
@@ -38,7 +39,8 @@ def bench_loader(
     console = Console(width=120)
     module = PackedDataModule(data, settings)
     console.print(
-        f"{module.splits.description}\n{num_rows:,} rows of {settings.row_length:,} tokens, "
+        f"{module.splits.description}\n{counted(num_rows, 'row')} of "
+        f"{counted(settings.row_length, 'token')}, "
         f"documents of at most {settings.max_seqlen:,}, look-ahead of {settings.lookahead:,}",
         highlight=False,
     )
@@ -62,7 +64,8 @@ def bench_loader(
         start = time.perf_counter()
         tokens = sum(batch.num_tokens for batch in islice(batches, num_rows))
         rate = tokens / (time.perf_counter() - start)
-        console.print(f"loader, {count} workers    {rate:>15,.0f} tokens/s", highlight=False)
+        name = f"loader, {counted(count, 'worker')}"
+        console.print(f"{name:20} {rate:>15,.0f} tokens/s", highlight=False)
 
 
 def _lengths(source: DocumentSource, most_tokens: int) -> Sequence[int] | NDArray[np.int64]:

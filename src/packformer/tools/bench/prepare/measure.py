@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from packformer.corpus import Preparation, prepare
 from packformer.corpus.documents import text_of
 from packformer.corpus.shards import TOKENIZER
+from packformer.counted import counted
 from packformer.settings import check_whole
 
 _BATCH = 1000  # texts
@@ -56,8 +57,8 @@ def bench_prepare(preparation: Preparation, rounds: int) -> None:
             whole.append(size / _seconds(lambda again=again: prepare(again)))  # type: ignore[misc]
     a, b = statistics.median(bare), statistics.median(whole)
     console.print(
-        f"{len(texts):,} documents, {size / 1e6:,.1f} MB, {preparation.workers} processes, "
-        f"{rounds} rounds\n"
+        f"{counted(len(texts), 'document')}, {size / 1e6:,.1f} MB, "
+        f"{counted(preparation.workers, 'process', 'processes')}, {counted(rounds, 'round')}\n"
         f"tokenizers alone   {a / 1e6:>8.2f} MB/s\n"
         f"packformer prepare {b / 1e6:>8.2f} MB/s   {b / a:.0%}",
         highlight=False,

@@ -1,0 +1,26 @@
+"""``packformer inspect`` counts in words that fit the number."""
+
+import re
+
+import pytest
+
+from packformer.cli import main
+from packformer.corpus import Input, Preparation, prepare
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """One document, cut for validation: one of each thing."""
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.txt").write_text("some words")
+    prepare(Preparation(Input((str(tmp_path / "a.txt"),)), tmp_path / "c", vocab_size=300))
+    return str(tmp_path / "c")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--row", "0", "--row-length", "64"]])
+def test_one_is_singular(corpus, capsys, arguments):
+    main(["inspect", corpus, "--split", "validation", *arguments])
+    out = capsys.readouterr().out
+    assert "1 document, " in out
+    assert "1 shard" in out or "1 target" in out
+    assert not re.search(r"\b1 [a-z]+s\b", out)
