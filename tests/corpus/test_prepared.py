@@ -80,6 +80,27 @@ def test_an_interrupted_corpus_is_no_text(corpus, missing):
     assert refused(left) == f"{left} belongs to {INTERRUPTED}"
 
 
+@pytest.mark.parametrize("missing", [["*.tokens"], ["*.tokens", ".*"], [".*"], ["t*.json", ".*"]])
+def test_a_corpus_that_lost_files_is_no_text(corpus, missing):
+    for pattern in missing:
+        for file in corpus.glob(pattern):
+            file.unlink()
+    assert refused(corpus) == f"c is {FINISHED.format('c')}"
+
+
+def test_a_corpus_with_a_damaged_manifest_is_no_text(corpus):
+    (corpus / "manifest.json").write_text("{")
+    assert refused(corpus) == f"c is {FINISHED.format('c')}"
+
+
+def test_the_files_of_other_programs_are_text(tmp_path):
+    for name in ("manifest.json", "tokenizer.json", "a.txt"):
+        (tmp_path / name).write_text('{"name": "an app"}')
+    assert len(Input((str(tmp_path),)).sources()) == 3
+    assert len(Input((str(tmp_path / "manifest.json"),)).sources()) == 1
+    assert len(Input((str(tmp_path / "tokenizer.json"),)).sources()) == 1
+
+
 def test_files_that_are_only_called_so_are_text(tmp_path):
     for name in ("manifest.json", "a.tokens"):
         (tmp_path / name).mkdir()

@@ -8,12 +8,25 @@ from packformer.corpus.journal import JOURNAL
 from packformer.corpus.shards import MANIFEST, TOKENIZER
 
 _SHARDS = "*.tokens"
+_HEAD = 256  # bytes of a manifest that show what it is of
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder holds a corpus, finished or interrupted."""
-    marked = any((folder / name).is_file() for name in (MANIFEST, JOURNAL))
-    return marked and ((folder / TOKENIZER).is_file() or any(folder.glob(_SHARDS)))
+    """Whether a folder holds a corpus, finished or interrupted.
+
+    Other programs write a ``manifest.json`` or ``tokenizer.json`` too: they alone show nothing.
+    """
+    manifest, journal = folder / MANIFEST, folder / JOURNAL
+    if manifest.is_file() and _is_of_shards(manifest):
+        return True
+    if journal.is_file() and (folder / TOKENIZER).is_file():
+        return True
+    return (manifest.is_file() or journal.is_file()) and any(folder.glob(_SHARDS))
+
+
+def _is_of_shards(manifest: Path) -> bool:
+    with manifest.open("rb") as stream:
+        return b'"tokenizer_sha256"' in stream.read(_HEAD)
 
 
 def check_not_prepared(path: Path) -> None:
