@@ -343,3 +343,17 @@ def test_width_must_fit_the_heads():
 def test_rotary_with_an_odd_head_size_is_refused():
     with pytest.raises(ValueError, match=r"head_dim \(9\) must be even .* change width \(36\)"):
         make_model(width=36)
+
+
+def test_a_model_for_longer_documents_than_it_was_made_for():
+    made = {"num_layers": 2, "width": 32, "num_heads": 4, "position": Rotary}
+    torch.manual_seed(0)
+    short = GPT(11, 8, **made)
+    torch.manual_seed(0)
+    long = GPT(11, 40, **made)
+    short.extend(40)
+    tokens, layout = torch.randint(11, (1, 40)), PackedLayout.from_lengths([40])
+    assert torch.equal(short(tokens, layout), long(tokens, layout))
+    assert short.max_position == 40
+    short.extend(8)
+    assert short.max_position == 40

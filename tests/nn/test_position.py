@@ -123,3 +123,19 @@ def test_no_position_does_nothing():
     assert scheme.rotate(x, scheme.rotation(positions)) is x
     assert scheme.alibi_slopes is None
     assert list(scheme.parameters()) == []
+
+
+@pytest.mark.parametrize("scheme", [Rotary, ALiBi, NoPosition])
+def test_positions_beyond_training_are_those_of_a_longer_scheme(scheme):
+    sizes = {"width": 32, "num_heads": 4, "head_dim": 8}
+    short, long = scheme(**sizes, max_position=5), scheme(**sizes, max_position=300)
+    short.extend(300)
+    place, x = torch.arange(300), torch.randn(1, 300, 4, 8)
+    ours, theirs = (s.rotate(x, s.rotation(place)) for s in (short, long))
+    assert torch.equal(ours, theirs)
+
+
+def test_learned_positions_end_where_they_were_made_to():
+    scheme = Learned(width=32, num_heads=4, head_dim=8, max_position=5)
+    with pytest.raises(ValueError, match="Learned knows no positions beyond"):
+        scheme.extend(6)

@@ -47,6 +47,9 @@ class GPT(nn.Module):
             of the products, as in Megatron-LM and torchtitan: less to read and write, and every
             block rounds it.
 
+    Attributes:
+        scheme_of_layer: the place in ``positions`` of each layer's scheme, bottom up.
+
     Raises:
         ValueError: if a size is below 1 or does not fit the others, or a sequence has not one entry
             per layer.
@@ -103,7 +106,7 @@ class GPT(nn.Module):
         }
         self.position, *others = schemes.values()
         self.other_positions = nn.ModuleList(others)
-        self._scheme_of_layer = [list(schemes).index(make) for make in of_layers]
+        self.scheme_of_layer = [list(schemes).index(make) for make in of_layers]
         self.norm = RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:
@@ -142,19 +145,40 @@ class GPT(nn.Module):
 
     def activations(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """What the head reads, ``[1, M, D]``; arguments as of ``forward``."""
-        x_BMD = self.embedding(tokens)
-        for scheme in self.positions:
-            x_BMD = scheme.embed(x_BMD, layout.position_ids)
-        if not self.fp32_residual and torch.is_autocast_enabled(x_BMD.device.type):
-            x_BMD = x_BMD.to(torch.get_autocast_dtype(x_BMD.device.type))
+        x_BMD = self.embed(tokens, layout.position_ids)
         located = [scheme.locate(layout.position_ids) for scheme in self.positions]
         masks = self._masks(layout)
         for block, attention, number in zip(
-            self.blocks, self.layers, self._scheme_of_layer, strict=True
+            self.blocks, self.layers, self.scheme_of_layer, strict=True
         ):
             mask = masks.get(_mask_of(attention))
             x_BMD = block(x_BMD, layout, self.positions[number], located[number], mask)
         return self.norm(x_BMD)
+
+    def embed(self, tokens: Tensor, position_ids: Tensor) -> Tensor:
+        """What the first block reads, ``[1, M, D]``.
+
+        Args:
+            tokens: int64 ``[1, M]``.
+            position_ids: int64 ``[M]``.
+        """
+        x_BMD = self.embedding(tokens)
+        for scheme in self.positions:
+            x_BMD = scheme.embed(x_BMD, position_ids)
+        if not self.fp32_residual and torch.is_autocast_enabled(x_BMD.device.type):
+            x_BMD = x_BMD.to(torch.get_autocast_dtype(x_BMD.device.type))
+        return x_BMD
+
+    def extend(self, max_position: int) -> None:
+        """Lets documents be as long as ``max_position`` tokens, longer than in training.
+
+        Raises:
+            ValueError: if a position scheme ends before.
+        """
+        if max_position > self.max_position:
+            for scheme in self.positions:
+                scheme.extend(max_position)
+            self.max_position = max_position
 
     def _masks(self, layout: PackedLayout) -> dict[tuple[str, int | None], Any]:
         """The kernels' block masks of a row: one for all layers of one kernel and window."""
@@ -203,7 +227,7 @@ class GPT(nn.Module):
                 layer.variant(device_type, dtype, scores[scheme]),
                 layer.kernel.name if isinstance(layer.kernel, Kernel) else layer.kernel,
             )
-            for layer, scheme in zip(self.layers, self._scheme_of_layer, strict=True)
+            for layer, scheme in zip(self.layers, self.scheme_of_layer, strict=True)
         ]
 
     def num_parameters(self) -> int:

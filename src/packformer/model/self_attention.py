@@ -84,14 +84,7 @@ class SelfAttention(nn.Module):
         located: Located,
         block_mask: Any,
     ) -> Tensor:
-        q, k, v = (
-            self.qkv(x_BMD)
-            .unflatten(-1, (-1, self.head_dim))
-            .split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
-        )
-        # Norms may compute in float32 under autocast; kernels want one dtype.
-        q = position.rotate(self.q_norm(q).to(v.dtype), located.rotation)
-        k = position.rotate(self.k_norm(k).to(v.dtype), located.rotation)
+        q, k, v = self.queries_keys_values(x_BMD, position, located.rotation)
         attended_BMHK = packed_attention(
             q,
             k,
@@ -104,6 +97,20 @@ class SelfAttention(nn.Module):
             block_mask=block_mask,
         )
         return self.out(attended_BMHK.flatten(2).to(v.dtype))
+
+    def queries_keys_values(
+        self, x_BMD: Tensor, position: Position, rotation: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention gets, normed and rotated: ``[1, M, H, K]`` and twice ``[1, M, G, K]``."""
+        q, k, v = (
+            self.qkv(x_BMD)
+            .unflatten(-1, (-1, self.head_dim))
+            .split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=2)
+        )
+        # Norms may compute in float32 under autocast; kernels want one dtype.
+        q = position.rotate(self.q_norm(q).to(v.dtype), rotation)
+        k = position.rotate(self.k_norm(k).to(v.dtype), rotation)
+        return q, k, v
 
     def variant(self, device_type: str, dtype: torch.dtype, scores: Scores) -> Variant:
         """What this layer asks of its kernel on a device, with the scores of its positions."""

@@ -70,6 +70,14 @@ class Position(nn.Module):
             self._buffers[name] = buffer.to(moved.device)
         return self
 
+    def extend(self, max_position: int) -> None:
+        """Makes positions up to ``max_position - 1`` usable, beyond those it was made for.
+
+        Raises:
+            ValueError: unless a scheme overrides this: nothing was learned of such positions.
+        """
+        raise ValueError(f"{type(self).__name__} knows no positions beyond those it was made for")
+
     def embed(self, x_BMD: Tensor, position_ids: Tensor) -> Tensor:
         """Adds position information to the token embeddings ``[1, M, D]``."""
         return x_BMD
@@ -121,6 +129,9 @@ class NoPosition(Position):
     def __init__(self, *, width: int, num_heads: int, head_dim: int, max_position: int) -> None:
         super().__init__()
 
+    def extend(self, max_position: int) -> None:
+        """Nothing to do: no position is told from another."""
+
 
 class Learned(Position):
     """A trained embedding per position, added to the token embeddings (Radford et al. 2018).
@@ -165,10 +176,18 @@ class Rotary(Position):
     ) -> None:
         super().__init__()
         check_rotary(width=width, num_heads=num_heads, head_dim=head_dim, base=base)
-        frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-        angles = torch.arange(max_position, dtype=torch.float64)[:, None] * frequencies
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        self.frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        cos, sin = self._tables(max_position)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _tables(self, max_position: int) -> tuple[Tensor, Tensor]:
+        angles = torch.arange(max_position, dtype=torch.float64)[:, None] * self.frequencies
+        return angles.cos().float(), angles.sin().float()
+
+    def extend(self, max_position: int) -> None:
+        """Longer tables; the angles of the positions there are stay the same."""
+        self.cos, self.sin = (table.to(self.cos.device) for table in self._tables(max_position))
 
     def rotation(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of each token's angles, ``[M, 1, K / 2]``."""
@@ -220,6 +239,9 @@ class ALiBi(Position):
             return
         values = published_slopes(num_heads) if slopes is None else torch.tensor(slopes).float()
         super().__init__(alibi_slopes=nn.Parameter(values) if learnable else values)
+
+    def extend(self, max_position: int) -> None:
+        """Nothing to do: a distance of any length has its bias."""
 
 
 def published_slopes(num_heads: int, device: torch.device | str | None = None) -> Tensor:
