@@ -5,6 +5,7 @@ Constructors call these functions, and so does a run before it imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from packformer.settings import check_flag, check_number, check_whole, is_number
@@ -17,6 +18,7 @@ def check_model(
     num_heads: Any,
     hidden_width: Any = None,
     tie_embeddings: Any = True,
+    norm_eps: Any = None,
     init_std: Any = 0.02,
     fp32_residual: Any = True,
 ) -> None:
@@ -32,6 +34,8 @@ def check_model(
         check_whole(name, value, at_least=1)
     check_flag("tie_embeddings", tie_embeddings)
     check_flag("fp32_residual", fp32_residual)
+    if norm_eps is not None:
+        check_number("norm_eps", norm_eps, above=0)
     check_number("init_std", init_std, at_least=0)
 
 
@@ -39,6 +43,7 @@ def check_attention(
     *,
     width: int,
     num_heads: int,
+    head_dim: Any = None,
     num_kv_heads: Any = None,
     window: Any = None,
     qk_norm: Any = False,
@@ -50,8 +55,13 @@ def check_attention(
         ValueError: naming the setting.
     """
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    if num_heads < 1 or width % num_heads:
-        raise ValueError(f"width ({width}) must be divisible by num_heads ({num_heads})")
+    if head_dim is not None:
+        check_whole("head_dim", head_dim, at_least=1)
+    elif num_heads < 1 or width % num_heads:
+        raise ValueError(
+            f"width ({width}) must be divisible by num_heads ({num_heads}), unless "
+            "attention.head_dim is set"
+        )
     check_whole("num_kv_heads", num_kv_heads, at_least=1)
     check_flag("qk_norm", qk_norm)
     if num_heads % num_kv_heads:
@@ -64,18 +74,42 @@ def check_attention(
         raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
 
 
-def check_rotary(*, width: int, num_heads: int, head_dim: int, base: Any = 10_000.0) -> None:
+_SCALING = (
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+)
+
+
+def check_rotary(
+    *, width: int, num_heads: int, head_dim: int, base: Any = 10_000.0, scaling: Any = None
+) -> None:
     """Of ``packformer.nn.Rotary``.
 
     Raises:
         ValueError: naming the setting.
     """
     if head_dim % 2:
-        raise ValueError(
-            f"head_dim ({head_dim}) must be even with rotary positions: "
-            f"change width ({width}) or num_heads ({num_heads})"
-        )
+        derived = head_dim * num_heads == width
+        what = f"width ({width}) or num_heads ({num_heads})" if derived else "attention.head_dim"
+        raise ValueError(f"head_dim ({head_dim}) must be even with rotary positions: change {what}")
     check_number("base", base, above=0)
+    if scaling is not None:
+        _check_scaling(scaling)
+
+
+def _check_scaling(scaling: Any) -> None:
+    names = ", ".join(_SCALING)
+    if not isinstance(scaling, Mapping) or set(scaling) != set(_SCALING):
+        raise ValueError(f"position.scaling ({scaling}) must hold {names}; or be null")
+    for name, value in scaling.items():
+        check_number(f"position.scaling.{name}", value, above=0)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    if low >= high:
+        raise ValueError(
+            f"position.scaling.low_freq_factor ({low}) must be below high_freq_factor ({high})"
+        )
 
 
 def check_adamw(

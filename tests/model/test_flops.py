@@ -54,6 +54,19 @@ def test_training_flops_are_those_torch_counts():
     assert training_flops(model, 16, 2 * 16 * 16) == 3 * counter.get_total_flops()
 
 
+def test_training_flops_follow_the_head_size():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    attention = partial(SelfAttention, num_kv_heads=1, head_dim=6)
+    sizes = {"num_layers": 2, "width": 8, "num_heads": 2, "hidden_width": 24}
+    model = GPT(50, 16, attention=attention, position=Rotary, **sizes)
+    for layer in model.layers:
+        layer.kernel = "reference"
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 16, dtype=torch.int64), PackedLayout.from_lengths([16]))
+    assert training_flops(model, 16, 2 * 16 * 16) == 3 * counter.get_total_flops()
+
+
 def test_matrix_weights_are_those_of_linear_layers():
     model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 8), nn.RMSNorm(8), nn.Linear(8, 2))
     assert matrix_weights(model) == 4 * 8 + 8 * 2

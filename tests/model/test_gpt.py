@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from packformer.attention import KERNELS, PackedLayout
 from packformer.model import GPT, SelfAttention
-from packformer.nn import ALiBi, Learned, NoPosition, Rotary
+from packformer.nn import ALiBi, Learned, NoPosition, RMSNorm, Rotary
 
 VOCAB, WIDTH, HEADS, LONGEST = 31, 32, 4, 16
 LENGTHS = [9, 1, 16, 7]
@@ -29,7 +29,15 @@ every_combination = pytest.mark.parametrize(
 )
 
 
-def make_model(attention="mha", position="rotary", window=None, qk_norm=False, tied=True, **sizes):
+def make_model(
+    attention="mha",
+    position="rotary",
+    window=None,
+    qk_norm=False,
+    tied=True,
+    head_dim=None,
+    **sizes,
+):
     torch.manual_seed(0)
     # The default init_std leaves attention nearly uniform at this width: 0.2 makes it matter.
     options = {"num_layers": 2, "width": WIDTH, "num_heads": HEADS, "init_std": 0.2, **sizes}
@@ -37,7 +45,11 @@ def make_model(attention="mha", position="rotary", window=None, qk_norm=False, t
         VOCAB,
         LONGEST,
         attention=partial(
-            SelfAttention, num_kv_heads=KV_HEADS[attention], window=window, qk_norm=qk_norm
+            SelfAttention,
+            num_kv_heads=KV_HEADS[attention],
+            window=window,
+            qk_norm=qk_norm,
+            head_dim=head_dim,
         ),
         position=POSITIONS[position],
         tie_embeddings=tied,
@@ -290,6 +302,66 @@ def test_num_parameters_counts_by_hand():
     model = make_model("gqa", "learned", qk_norm=True, hidden_width=24)
     per_layer = (4 + 2 + 2) * 8 * 32 + 32 * 32 + 2 * 24 * 32 + 24 * 32 + 2 * 32 + 2 * 8
     assert model.num_parameters() == VOCAB * 32 + LONGEST * 32 + 2 * per_layer + 32
+
+
+@pytest.mark.parametrize("position", list(POSITIONS))
+@pytest.mark.parametrize(
+    ("attention", "width", "heads", "head_dim"),
+    [("mha", 32, 4, 16), ("gqa", 32, 4, 2), ("mqa", 30, 7, 6), ("mha", 9, 1, 2)],
+)
+def test_heads_of_any_size_are_isolated_and_trained(attention, width, heads, head_dim, position):
+    sizes = {"width": width, "num_heads": heads, "head_dim": head_dim}
+    model = make_model(attention, position, 4, qk_norm=True, **sizes)
+    tokens, layout = make_row()
+    packed = model(tokens, layout)
+    for document, length in zip(documents(), LENGTHS, strict=True):
+        alone = model(tokens[:, document], PackedLayout.from_lengths([length]))
+        assert (packed[:, document] - alone).abs().max() <= 1e-5 * alone.abs().max()
+    packed.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+    kv_heads = model.layers[0].num_kv_heads
+    assert model.layers[0].qkv.weight.shape == ((heads + 2 * kv_heads) * head_dim, width)
+    assert model.layers[0].out.weight.shape == (width, heads * head_dim)
+    assert model.attention_width == heads * head_dim
+    assert model.kv_cache_bytes(3) == 2 * 3 * 2 * kv_heads * head_dim * 2
+    asked, _ = model.asked_of_kernels("cpu", torch.float32)[0]
+    assert asked.head_dim == head_dim
+
+
+def test_the_size_that_heads_would_have_anyway_changes_nothing():
+    given, left_out = make_model("gqa", head_dim=8), make_model("gqa")
+    for one, other in zip(given.parameters(), left_out.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_layers_with_heads_of_different_sizes_are_refused():
+    layers = [partial(SelfAttention, head_dim=size) for size in (8, 4)]
+    with pytest.raises(ValueError, match=r"head_dim must be the same in all layers, not \[4, 8\]"):
+        GPT(8, 8, num_layers=2, width=8, num_heads=2, attention=layers, position=Rotary)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1.0])
+def test_every_norm_adds_norm_eps(eps):
+    model = make_model(qk_norm=True, norm_eps=eps)
+    norms = [module for module in model.modules() if isinstance(module, RMSNorm)]
+    assert len(norms) == 2 * 4 + 1
+    for norm in norms:
+        x = torch.randn(3, norm.normalized_shape[0])
+        expected = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+        torch.testing.assert_close(norm(x), expected)
+
+
+def test_without_norm_eps_norms_are_those_of_older_runs():
+    model = make_model(qk_norm=True)
+    assert model.norm.eps == model.blocks[0].attention_norm.eps == model.blocks[1].mlp_norm.eps
+    assert model.norm.eps == 1e-5
+    assert model.layers[0].q_norm.eps is model.layers[1].k_norm.eps is None
+
+
+@pytest.mark.parametrize("value", [0, -1e-5, "x", True, float("nan")])
+def test_norm_eps_must_be_positive(value):
+    with pytest.raises(ValueError, match=rf"norm_eps \({value}\) must be a number above 0"):
+        make_model(norm_eps=value)
 
 
 @pytest.mark.parametrize(("width", "hidden"), [(32, 128), (48, 128), (72, 192), (768, 2048)])

@@ -66,6 +66,8 @@ def test_is_projection_norm_rotation_attention_and_projection(qk_norm, window, s
         (32, 4, {"num_kv_heads": 8}, r"num_heads \(4\) must be divisible by num_kv_heads \(8\)"),
         (32, 4, {"num_kv_heads": 0}, r"num_kv_heads \(0\) must be a whole number from 1 up"),
         (32, 4, {"window": 0}, r"window \(0\) must be a whole number from 1 up"),
+        (32, 4, {"head_dim": 0}, r"head_dim \(0\) must be a whole number from 1 up"),
+        (32, 4, {"head_dim": 8.0}, r"head_dim \(8.0\) must be a whole number from 1 up"),
         (
             32,
             4,

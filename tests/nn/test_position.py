@@ -97,6 +97,13 @@ def test_rotary_saves_no_tables():
     assert Rotary(**SIZES).state_dict() == {}
 
 
+def test_rotary_refuses_an_odd_head_size_of_the_users():
+    with pytest.raises(
+        ValueError, match=r"head_dim \(5\) must be even .*change attention.head_dim"
+    ):
+        Rotary(width=32, num_heads=4, head_dim=5, max_position=8)
+
+
 def test_rotary_refuses_an_odd_head_size():
     with pytest.raises(
         ValueError,
@@ -104,6 +111,58 @@ def test_rotary_refuses_an_odd_head_size():
         r"change width \(20\) or num_heads \(4\)",
     ):
         Rotary(width=20, num_heads=4, head_dim=5, max_position=8)
+
+
+LLAMA_3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+@pytest.mark.parametrize("base", [10_000.0, 500_000.0])
+@pytest.mark.parametrize("changed", [{}, {"factor": 32}, {"original_max_position_embeddings": 64}])
+def test_rotary_scales_its_frequencies_as_llama_3_does(base, changed):
+    rope = pytest.importorskip("transformers.modeling_rope_utils")
+    from transformers import LlamaConfig
+
+    scaling = {**LLAMA_3, **changed}
+    config = LlamaConfig(
+        hidden_size=256,
+        num_attention_heads=2,
+        rope_parameters={"rope_type": "llama3", "rope_theta": base, **scaling},
+    )
+    wanted, factor = rope.ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    assert factor == 1.0
+    sizes = {"width": 256, "num_heads": 2, "head_dim": 128, "max_position": 4}
+    rotary = Rotary(**sizes, base=base, scaling=scaling)
+    torch.testing.assert_close(rotary.frequencies.float(), wanted, rtol=2e-6, atol=0)
+    rotary.extend(9)
+    assert torch.equal(rotary.cos[5], (5 * rotary.frequencies).cos().float())
+    plain = Rotary(**sizes, base=base)
+    assert not torch.equal(plain.frequencies, rotary.frequencies)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        (
+            {"factor": 8.0},
+            r"position.scaling \({'factor': 8.0}\) must hold factor, low_freq_factor",
+        ),
+        ("llama3", r"position.scaling \(llama3\) must hold factor, low_freq_factor, high_freq"),
+        ({**LLAMA_3, "factor": 0}, r"position.scaling.factor \(0\) must be a number above 0"),
+        ({**LLAMA_3, "type": "x"}, "must hold factor"),
+        (
+            {**LLAMA_3, "low_freq_factor": 4},
+            r"low_freq_factor \(4\) must be below high_freq_factor",
+        ),
+    ],
+)
+def test_rotary_refuses_another_scaling(scaling, message):
+    with pytest.raises(ValueError, match=message):
+        Rotary(**SIZES, scaling=scaling)
 
 
 def test_learned_adds_the_embedding_of_each_position():

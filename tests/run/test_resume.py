@@ -435,3 +435,51 @@ def test_a_damaged_configuration_does_not_stop_auto(
     (damaged / "config.yaml").write_bytes(content)
     done = train(*small, "resume=auto")
     assert done.code == 0, done.err
+
+
+def _as_older_packformer_left_it(folder: Path) -> None:
+    """Takes out what was added since: from the configuration and the checkpoints' identity."""
+    added = {"model": "norm_eps", "attention": "head_dim", "position": "scaling"}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for group, name in added.items():
+        config[group].pop(name, None)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for file in (folder / "checkpoints").glob("*.ckpt"):
+        checkpoint = torch.load(file, weights_only=True)
+        for group, name in added.items():
+            checkpoint["packformer"].pop(f"{group}.{name}", None)
+        torch.save(checkpoint, file)
+
+
+def test_a_run_of_before_goes_on_without_settings_that_were_added(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    _as_older_packformer_left_it(folder)
+    (folder / "summary.json").unlink()
+    done = train(*small, "resume=auto")
+    assert done.code == 0, done.err
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+    _as_older_packformer_left_it(folder)
+    done = train(*small, f"resume={folder}", "trainer.max_steps=5")
+    assert done.code == 0, done.err
+    refused = train(*small, f"resume={folder}", "model.norm_eps=1e-6")
+    assert "model.norm_eps: null in the run, 1e-06 now" in refused.err
+    bare = tmp_path / "last.ckpt"
+    shutil.copy(folder / "checkpoints" / "last.ckpt", bare)
+    refused = train(*small, f"resume={bare}", "model.norm_eps=1e-6", "trainer.max_steps=6")
+    assert "model.norm_eps was None there and is 1e-06 here" in refused.err
+
+
+def test_norms_of_queries_and_keys_have_the_epsilon_their_run_had(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    normed = [*small, "attention.qk_norm=true"]
+    assert train(*normed, "model.norm_eps=null").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    _as_older_packformer_left_it(folder)
+    refused = train(*normed, f"resume={folder}", "trainer.max_steps=5")
+    assert "model.norm_eps: null in the run, 1e-05 now" in refused.err
+    done = train(*normed, f"resume={folder}", "trainer.max_steps=5", "model.norm_eps=null")
+    assert done.code == 0, done.err

@@ -39,13 +39,13 @@ def product_flops(weights: int, num_tokens: int) -> int:
 
 
 def attention_flops(width: int, pairs: int, *, recomputed: bool = False) -> int:
-    """Flops of attention, forward and backward: 12 D per query-key pair of a layer.
+    """Flops of attention, forward and backward: 12 H K per query-key pair of a layer.
 
     Args:
-        width: D, heads times head size.
+        width: H K, heads times head size.
         pairs: of all layers together.
         recomputed: whether to count the scores that a kernel computes anew in its backward, as
-            FlashAttention does: 14 D.
+            FlashAttention does: 14 H K.
     """
     return (14 if recomputed else 12) * width * pairs
 
@@ -61,4 +61,5 @@ def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
         num_tokens: documents' tokens, padding left out.
         pairs: from ``pairs_of_layers``.
     """
-    return product_flops(matrix_weights(model), num_tokens) + attention_flops(model.width, pairs)
+    attention = attention_flops(model.attention_width, pairs)
+    return product_flops(matrix_weights(model), num_tokens) + attention

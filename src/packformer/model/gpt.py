@@ -32,14 +32,16 @@ class GPT(nn.Module):
         max_position: longest document, in tokens.
         num_layers: blocks.
         width: D.
-        num_heads: H query heads of ``width / num_heads`` dimensions.
-        attention: makes a layer from ``width`` and ``num_heads``. Layers may differ: a sequence has
-            one such function per layer, bottom up.
+        num_heads: H query heads.
+        attention: makes a layer from ``width`` and ``num_heads``. Layers may differ in all but the
+            head size: a sequence has one such function per layer, bottom up.
         position: makes a position scheme from ``width, num_heads, head_dim, max_position``, or
             likewise one function per layer. Layers with the same function share their scheme. What
             schemes add to the token embeddings is added once.
         hidden_width: of the feed-forward layers; by default 8/3 D, rounded up to a multiple of 64.
         tie_embeddings: the head shares the embedding's weights.
+        norm_eps: what every RMSNorm adds to the mean square, those of queries and keys included;
+            None for 1e-5, and for queries and keys torch's default: 1.2e-7 in float32.
         init_std: standard deviation of the initial weights.
         activation_checkpointing: what is computed again in the backward instead of kept, see
             ``Block``.
@@ -67,6 +69,7 @@ class GPT(nn.Module):
         position: PositionFactory | Sequence[PositionFactory],
         hidden_width: int | None = None,
         tie_embeddings: bool = True,
+        norm_eps: float | None = None,
         init_std: float = 0.02,
         activation_checkpointing: str = "none",
         fp32_residual: bool = True,
@@ -80,6 +83,7 @@ class GPT(nn.Module):
             num_heads=num_heads,
             hidden_width=hidden_width,
             tie_embeddings=tie_embeddings,
+            norm_eps=norm_eps,
             init_std=init_std,
             fp32_residual=fp32_residual,
         )
@@ -99,7 +103,7 @@ class GPT(nn.Module):
             make: make(
                 width=width,
                 num_heads=num_heads,
-                head_dim=self.layers[0].head_dim,
+                head_dim=self._head_dim(),
                 max_position=max_position,
             )
             for make in dict.fromkeys(of_layers)
@@ -111,6 +115,10 @@ class GPT(nn.Module):
         self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:
             self.head.weight = self.embedding.weight
+        if norm_eps is not None:
+            for module in self.modules():
+                if isinstance(module, RMSNorm):
+                    module.eps = norm_eps
         self._initialize(init_std)
 
     def _initialize(self, std: float) -> None:
@@ -120,6 +128,17 @@ class GPT(nn.Module):
         for block in cast("list[Block]", list(self.blocks)):
             for projection in (block.attention.out, block.mlp.w3):
                 nn.init.normal_(projection.weight, std=std / math.sqrt(2 * len(self.blocks)))
+
+    def _head_dim(self) -> int:
+        sizes = sorted({layer.head_dim for layer in self.layers})
+        if len(sizes) > 1:
+            raise ValueError(f"head_dim must be the same in all layers, not {sizes}")
+        return sizes[0]
+
+    @property
+    def attention_width(self) -> int:
+        """H K: of the queries, and of what a layer attends to."""
+        return self.layers[0].num_heads * self.layers[0].head_dim
 
     @property
     def layers(self) -> list[SelfAttention]:

@@ -28,6 +28,7 @@ class SelfAttention(nn.Module):
     Args:
         width: D.
         num_heads: H query heads.
+        head_dim: K, size of each head; None for ``width / num_heads``.
         num_kv_heads: G key/value heads: H is multi-head (Vaswani et al. 2017), 1 multi-query
             (Shazeer 2019), between them grouped-query attention (Ainslie et al. 2023); None for H.
         window: tokens a query sees, its own included; None for the whole document.
@@ -45,6 +46,7 @@ class SelfAttention(nn.Module):
         width: int,
         num_heads: int,
         *,
+        head_dim: int | None = None,
         num_kv_heads: int | None = None,
         window: int | None = None,
         qk_norm: bool = False,
@@ -56,6 +58,7 @@ class SelfAttention(nn.Module):
         check_attention(
             width=width,
             num_heads=num_heads,
+            head_dim=head_dim,
             num_kv_heads=num_kv_heads,
             window=window,
             qk_norm=qk_norm,
@@ -67,12 +70,12 @@ class SelfAttention(nn.Module):
             )
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        self.head_dim = width // num_heads
+        self.head_dim = width // num_heads if head_dim is None else head_dim
         self.window = window
         self.soft_cap = soft_cap
         self.kernel: str | Kernel = kernel
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(num_heads * self.head_dim, width, bias=False)
         self.q_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
 

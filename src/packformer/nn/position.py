@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
@@ -157,9 +157,12 @@ class Rotary(Position):
         head_dim: K, even.
         max_position: length of the cosine and sine tables.
         base: the wavelengths grow geometrically from 2 pi to 2 pi ``base``.
+        scaling: ``factor``, ``low_freq_factor``, ``high_freq_factor`` and
+            ``original_max_position_embeddings`` of ``scaled_frequencies``; None for none.
 
     Raises:
-        ValueError: if ``head_dim`` is odd or ``base`` not positive.
+        ValueError: if ``head_dim`` is odd, ``base`` not positive, or a number of ``scaling``
+            missing or out of range.
     """
 
     cos: Tensor
@@ -173,10 +176,17 @@ class Rotary(Position):
         head_dim: int,
         max_position: int,
         base: float = 10_000.0,
+        scaling: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        check_rotary(width=width, num_heads=num_heads, head_dim=head_dim, base=base)
+        check_rotary(
+            width=width, num_heads=num_heads, head_dim=head_dim, base=base, scaling=scaling
+        )
+        self.base = base
+        self.scaling = scaling
         self.frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        if scaling is not None:
+            self.frequencies = scaled_frequencies(self.frequencies, **scaling)
         cos, sin = self._tables(max_position)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -198,6 +208,32 @@ class Rotary(Position):
         first, second = x_BMHK.chunk(2, dim=-1)
         rotated = (first * cos_M1K - second * sin_M1K, second * cos_M1K + first * sin_M1K)
         return torch.cat(rotated, dim=-1).to(x_BMHK.dtype)
+
+
+def scaled_frequencies(
+    frequencies: Tensor,
+    *,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_max_position_embeddings: float,
+) -> Tensor:
+    r"""Frequencies for documents ``factor`` times as long, as Llama 3.1 scales them.
+
+    A frequency f that turns n times within the original length is kept if n is at least
+    ``high_freq_factor``, and divided by ``factor`` if n is at most ``low_freq_factor``. Between
+    the two it becomes a mean of both, weighted by where n lies.
+
+    Args:
+        frequencies: ``[K / 2]``, in radians per token.
+        factor: what low frequencies are divided by.
+        low_freq_factor: turns of the highest frequency that is fully divided.
+        high_freq_factor: turns of the lowest frequency that is kept.
+        original_max_position_embeddings: longest document before, in tokens.
+    """
+    turns = original_max_position_embeddings * frequencies / (2 * math.pi)
+    kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / factor)
 
 
 class ALiBi(Position):

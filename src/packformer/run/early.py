@@ -55,8 +55,10 @@ def _check_model(config: Mapping[str, Any]) -> None:
         if len(sizes) == 2 and _is(config, "attention", "packformer.model.SelfAttention"):
             _call(check_attention, sizes | _values(config, "attention"))
             if _is(config, "position", "packformer.nn.Rotary"):
-                head_dim = {"head_dim": sizes["width"] // sizes["num_heads"]}
-                _call(check_rotary, sizes | head_dim | _values(config, "position"))
+                asked = config["attention"].get("head_dim")
+                head_dim = sizes["width"] // sizes["num_heads"] if asked is None else asked
+                rotary = {**sizes, "head_dim": head_dim, **_values(config, "position")}
+                _call(check_rotary, rotary)
 
 
 def _is(config: Mapping[str, Any], group: str, target: str) -> bool:

@@ -12,6 +12,7 @@ import yaml
 
 from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
+from packformer.run.added_settings import with_added_settings
 from packformer.run.lock import is_running
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,8 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
-    parts = {name: config[name] for name in _PART_OF_CHECKPOINT if name in _compared(config)}
+    compared = _compared(config)
+    parts = {name: compared[name] for name in _PART_OF_CHECKPOINT if name in compared}
     kept = {"layers.pattern": pattern_of(config), **_flat(parts)}
     return {key: value for key, value in kept.items() if key not in _SAME_WEIGHTS}
 
@@ -227,4 +229,5 @@ def _read(file: Path) -> dict[str, Any]:
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
     # Runs from before layers could differ have no such group.
     left_out = _NOT_COMPARED if pattern_of(config) else (*_NOT_COMPARED, "layers")
-    return {key: value for key, value in config.items() if key not in left_out}
+    completed = with_added_settings(config)
+    return {key: value for key, value in completed.items() if key not in left_out}

@@ -98,6 +98,7 @@ def test_limits_by_hand(residual_bytes):
     limits = group_limits(
         num_tokens=1000,
         pairs=2 * 50_000,
+        attention_width=96,
         width=64,
         num_layers=2,
         hidden_width=128,
@@ -110,10 +111,10 @@ def test_limits_by_hand(residual_bytes):
         residual_bytes=residual_bytes,
     )
     assert limits["products"] == pytest.approx(6 * 100_000 * 1000 / 1e12 * 1e3)
-    assert limits["attention"] == pytest.approx(14 * 50_000 * 64 * 2 / 1e12 * 1e3)
+    assert limits["attention"] == pytest.approx(14 * 50_000 * 96 * 2 / 1e12 * 1e3)
     assert limits["loss"] == pytest.approx(6 * 1000 * 512 / 1e11 * 1e3)
     assert limits["optimizer"] == pytest.approx(36 * 120_000 / 1e11 * 1e3)
-    per_layer = 64 * ({2: 8 + 12, 4: 12 + 20}[residual_bytes] + 6) + 6 * 128
+    per_layer = 64 * {2: 8 + 12, 4: 12 + 20}[residual_bytes] + 96 * 6 + 6 * 128
     assert limits["elementwise"] == pytest.approx(3 * 1000 * 2 * per_layer / 1e11 * 1e3)
 
 

@@ -262,6 +262,7 @@ class _Ours:
             num_layers=len(model.blocks),
             num_heads=first.num_heads,
             num_kv_heads=first.num_kv_heads,
+            head_dim=first.head_dim,
             longest=self._data.max_seqlen,
             tied=model.head.weight is model.embedding.weight,
         )
@@ -299,6 +300,7 @@ class _Ours:
             num_tokens=self._data.row_length,
             pairs=sum(pairs_of_layers(model, b.lengths) for b in rows) // len(rows),
             width=model.width,
+            attention_width=model.attention_width,
             num_layers=len(model.blocks),
             hidden_width=model.hidden_width,
             vocab_size=model.vocab_size,

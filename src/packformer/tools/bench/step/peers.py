@@ -28,6 +28,7 @@ class Shape:
         num_layers: blocks.
         num_heads: H.
         num_kv_heads: G.
+        head_dim: K.
         longest: document, in tokens.
         tied: the head shares the embedding's weights.
     """
@@ -38,6 +39,7 @@ class Shape:
     num_layers: int
     num_heads: int
     num_kv_heads: int
+    head_dim: int
     longest: int
     tied: bool
 
@@ -116,6 +118,7 @@ def huggingface_step(
         num_hidden_layers=shape.num_layers,
         num_attention_heads=shape.num_heads,
         num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
         max_position_embeddings=shape.longest,
         tie_word_embeddings=shape.tied,
         attn_implementation="sdpa",
@@ -173,6 +176,7 @@ def litgpt_step(
         n_layer=shape.num_layers,
         n_head=shape.num_heads,
         n_query_groups=shape.num_kv_heads,
+        head_size=shape.head_dim,
         n_embd=shape.width,
         intermediate_size=shape.hidden_width,
         rotary_percentage=1.0,
