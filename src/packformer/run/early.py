@@ -57,7 +57,11 @@ def _check_model(config: Mapping[str, Any]) -> None:
             if _is(config, "position", "packformer.nn.Rotary"):
                 asked = config["attention"].get("head_dim")
                 head_dim = sizes["width"] // sizes["num_heads"] if asked is None else asked
-                rotary = {**sizes, "head_dim": head_dim, **_values(config, "position")}
+                rotary: dict[str, Any] = {
+                    **sizes,
+                    "head_dim": head_dim,
+                    **_values(config, "position"),
+                }
                 _call(check_rotary, rotary)
 
 
