@@ -57,12 +57,8 @@ def _check_model(config: Mapping[str, Any]) -> None:
             if _is(config, "position", "packformer.nn.Rotary"):
                 asked = config["attention"].get("head_dim")
                 head_dim = sizes["width"] // sizes["num_heads"] if asked is None else asked
-                rotary: dict[str, Any] = {
-                    **sizes,
-                    "head_dim": head_dim,
-                    **_values(config, "position"),
-                }
-                _call(check_rotary, rotary)
+                of_heads = {"head_dim": head_dim}
+                _call(check_rotary, sizes | of_heads | _values(config, "position"))
 
 
 def _is(config: Mapping[str, Any], group: str, target: str) -> bool:
