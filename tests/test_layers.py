@@ -12,7 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import of packformer, beside itself.
 BELOW = {
-    "__init__": {"attention", "batch", "data", "model", "nn", "run"},  # for types
+    "__init__": {"attention", "batch", "data", "generation", "model", "nn", "run"},  # for types
     "cache": set(),
     "settings": set(),
     "requirements": {"settings"},
@@ -27,6 +27,7 @@ BELOW = {
     "completion": set(),
     "cli": {"completion", "run", "threads", "tools"},
     "training": {"attention", "batch", "model", "settings", "requirements"},
+    "generation": {"attention", "corpus", "model", "nn", "settings"},
     "run": {
         "attention",
         "batch",
@@ -44,6 +45,7 @@ BELOW = {
         "batch",
         "corpus",
         "data",
+        "generation",
         "model",
         "nn",
         "run",
@@ -57,7 +59,7 @@ ONLY_IN = {
     "omegaconf": {"run", "tools/bench/step/bench.py"},
     "lightning": {"run", "training", "data", "tools/bench/step/bench.py"},
     "torchmetrics": {"training"},
-    "tokenizers": {"corpus", "data", "run/load.py", "tools"},
+    "tokenizers": {"corpus", "data", "generation", "run/load.py", "tools"},
     "rich": {"run", "tools"},
     "filelock": {
         "attention/proof/verdicts.py",

@@ -7,6 +7,7 @@ What a script needs, each name imported when it is first used::
     GPT, SelfAttention                    the model
     Rotary, ALiBi, Learned, NoPosition    its position schemes
     load                                  a run folder to model and tokenizer
+    generate, encode_prompt               what a model writes after a prompt
 """
 
 from importlib import import_module
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from packformer.attention import PackedLayout, packed_attention
     from packformer.batch import PackedBatch
     from packformer.data import pack
+    from packformer.generation import encode_prompt, generate
     from packformer.model import GPT, SelfAttention
     from packformer.nn import ALiBi, Learned, NoPosition, Rotary
     from packformer.run.load import load
@@ -31,6 +33,8 @@ __all__ = [
     "PackedLayout",
     "Rotary",
     "SelfAttention",
+    "encode_prompt",
+    "generate",
     "load",
     "pack",
     "packed_attention",
@@ -40,6 +44,7 @@ _HOMES = {
     "packformer.attention": ("PackedLayout", "packed_attention"),
     "packformer.batch": ("PackedBatch",),
     "packformer.data": ("pack",),
+    "packformer.generation": ("encode_prompt", "generate"),
     "packformer.model": ("GPT", "SelfAttention"),
     "packformer.nn": ("ALiBi", "Learned", "NoPosition", "Rotary"),
     "packformer.run.load": ("load",),

@@ -17,6 +17,7 @@ _COMMANDS = {
     "plan": "packformer.tools.plan",
     "prepare": "packformer.tools.prepare",
     "inspect": "packformer.tools.inspect",
+    "generate": "packformer.tools.generate",
     "bench": "packformer.tools.bench",
 }
 

@@ -1,0 +1,18 @@
+"""Text from a trained model: packed prompts, a cache of keys and values, one token a step."""
+
+from packformer.generation.cache import KVCache
+from packformer.generation.decoder import Decoder
+from packformer.generation.generate import Generation, Report, generate
+from packformer.generation.sampling import Sampling
+from packformer.generation.text import TextStream, encode_prompt
+
+__all__ = [
+    "Decoder",
+    "Generation",
+    "KVCache",
+    "Report",
+    "Sampling",
+    "TextStream",
+    "encode_prompt",
+    "generate",
+]

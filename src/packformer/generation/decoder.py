@@ -1,0 +1,188 @@
+"""A model that reads prompts at once and then takes one token of each sequence a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from packformer.attention import PackedLayout, packed_attention
+from packformer.generation.attend import attend_of_layer
+from packformer.generation.cache import KVCache
+from packformer.model import GPT, SelfAttention
+from packformer.model.block import Block
+from packformer.nn import Position
+
+_ROW_TOKENS = 16_384  # of a packed row of prompts; a longer prompt is a row of its own
+
+# layer's number, q [1, M, H, K], k and v [1, M, G, K] -> [1, M, H, K]
+_Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+class Decoder:
+    """Logits of the next token, for sequences that grow together.
+
+    Args:
+        model: in evaluation mode; its device and the dtype of its weights are used.
+        capacities: tokens that each sequence may come to.
+        compiled: whether torch compiles what a step does before and after attention, once for all
+            layers that are alike: seconds, for a faster step.
+
+    Attributes:
+        positions: int64 ``[B]``, of the next token of each sequence.
+
+    Raises:
+        ValueError: if a sequence may come to more than the positions reach, or an attention layer
+            computes in a way of its own.
+    """
+
+    def __init__(self, model: GPT, capacities: Sequence[int], *, compiled: bool = False) -> None:
+        for layer in model.layers:
+            if type(layer).forward is not SelfAttention.forward:
+                raise ValueError(
+                    f"attention ({type(layer).__name__}) has a forward of its own, which a cache "
+                    "of keys and values does not fit: override queries_keys_values instead"
+                )
+        longest = max(capacities)
+        if longest > model.max_position:
+            try:
+                model.extend(longest)
+            except ValueError as error:
+                raise ValueError(
+                    f"a prompt and what follows it may come to {longest:,} tokens, more than the "
+                    f"{model.max_position:,} of training, and {error}: shorten the prompt, or ask "
+                    "for fewer new tokens"
+                ) from error
+        self.model = model
+        self.device, self.dtype = model.embedding.weight.device, model.embedding.weight.dtype
+        self.cache = KVCache(model, capacities, self.dtype, self.device)
+        self.positions = torch.zeros(len(capacities), dtype=torch.int64, device=self.device)
+        row = torch.arange(longest, device=self.device)
+        scores = [scheme.scores(row) for scheme in model.positions]
+        self._before, self._after = _before_attention, _after_attention
+        if compiled:
+            self._before = torch.compile(_before_attention, dynamic=False, fullgraph=True)
+            self._after = torch.compile(_after_attention, dynamic=False, fullgraph=True)
+        self._attends = [
+            attend_of_layer(layer, slots, scores[scheme], self.dtype)
+            for layer, slots, scheme in zip(
+                model.layers, self.cache.slots, model.scheme_of_layer, strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Reads the prompts, packed into rows without padding.
+
+        Args:
+            prompts: tokens of each sequence, at least one.
+
+        Returns:
+            Logits of the token after each prompt, ``[B, V]``.
+        """
+        logits = [self._read_row(prompts, numbers) for numbers in _rows(prompts)]
+        self.positions.copy_(torch.tensor([len(prompt) for prompt in prompts]))
+        return torch.cat(logits)
+
+    def _read_row(self, prompts: Sequence[Sequence[int]], numbers: Sequence[int]) -> Tensor:
+        lengths = [len(prompts[number]) for number in numbers]
+        layout = PackedLayout.from_lengths(lengths).to(self.device)
+        tokens = torch.tensor([token for number in numbers for token in prompts[number]])
+        located = [scheme.locate(layout.position_ids) for scheme in self.model.positions]
+        places = self.cache.places(layout, numbers)
+
+        def attend(number: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            kept_M, slots_M = places[number]
+            self.cache.write(number, slots_M, k[0, kept_M], v[0, kept_M])
+            layer = self.model.layers[number]
+            return packed_attention(
+                q,
+                k,
+                v,
+                layout,
+                **located[self.model.scheme_of_layer[number]].scores,
+                window=layer.window,
+                soft_cap=layer.soft_cap,
+                kernel=layer.kernel,
+            )
+
+        x_BMD = self._through_blocks(tokens.to(self.device), layout.position_ids, attend)
+        last_S = layout.cu_seqlens[1:].long() - 1
+        return self._logits(x_BMD[0, last_S])
+
+    @torch.no_grad()
+    def step(self, tokens_B: Tensor) -> Tensor:
+        """Takes the next token of each sequence; returns logits of the one after it, ``[B, V]``.
+
+        Nothing in it depends on values on the host, so that on CUDA a graph can replay it.
+        """
+        for slots in {id(slots): slots for slots in self.cache.slots}.values():
+            slots.move_to(self.positions)
+
+        model, cache = self.model, self.cache
+        rotations = [scheme.rotation(self.positions) for scheme in model.positions]
+        x_BMD = model.embed(tokens_B[None], self.positions)
+        for number, (block, scheme) in enumerate(self._blocks()):
+            keys, values = cache.keys[number], cache.values[number]
+            place = cache.slots[number].new
+            position, rotation = model.positions[scheme], rotations[scheme]
+            q = self._before(block, x_BMD, position, rotation, keys, values, place)
+            attended = self._attends[number](q[0], keys, values, self.positions)[None]
+            x_BMD = self._after(block, x_BMD, attended)
+        self.positions.add_(1)
+        return self._logits(x_BMD[0])
+
+    def _blocks(self) -> Iterator[tuple[Block, int]]:
+        blocks = cast("Iterator[Block]", self.model.blocks)
+        return zip(blocks, self.model.scheme_of_layer, strict=True)
+
+    def _through_blocks(self, tokens_M: Tensor, position_ids: Tensor, attend: _Attend) -> Tensor:
+        """What the last block writes, ``[1, M, D]``."""
+        model = self.model
+        rotations = [scheme.rotation(position_ids) for scheme in model.positions]
+        x_BMD = model.embed(tokens_M[None], position_ids)
+        for number, (block, scheme) in enumerate(self._blocks()):
+            q, k, v = block.attention.queries_keys_values(
+                block.attention_norm(x_BMD), model.positions[scheme], rotations[scheme]
+            )
+            x_BMD = _after_attention(block, x_BMD, attend(number, q, k, v))
+        return x_BMD
+
+    def _logits(self, x_BD: Tensor) -> Tensor:
+        return self.model.head(self.model.norm(x_BD))
+
+
+def _before_attention(
+    block: Block,
+    x_BMD: Tensor,
+    position: Position,
+    rotation: Any,
+    keys: Tensor,
+    values: Tensor,
+    slots_M: Tensor,
+) -> Tensor:
+    """Queries of new tokens; their keys and values go into their slots."""
+    q, k, v = block.attention.queries_keys_values(block.attention_norm(x_BMD), position, rotation)
+    keys.index_copy_(0, slots_M, k[0])
+    values.index_copy_(0, slots_M, v[0])
+    return q
+
+
+def _after_attention(block: Block, x_BMD: Tensor, attended_BMHK: Tensor) -> Tensor:
+    x_BMD = x_BMD + block.attention.out(attended_BMHK.flatten(2).to(x_BMD.dtype))
+    return x_BMD + block.mlp(block.mlp_norm(x_BMD))
+
+
+def _rows(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Numbers of the prompts of each row, in order."""
+    row: list[int] = []
+    tokens = 0
+    for number, prompt in enumerate(prompts):
+        if row and tokens + len(prompt) > _ROW_TOKENS:
+            yield row
+            row, tokens = [], 0
+        row.append(number)
+        tokens += len(prompt)
+    yield row

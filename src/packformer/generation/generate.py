@@ -1,0 +1,222 @@
+"""New tokens for many prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from packformer.generation.decoder import Decoder
+from packformer.generation.sampling import Sampling
+from packformer.model import GPT
+from packformer.settings import check_whole
+
+_CHECKED_EVERY = 16  # steps, where nobody watches: asking a GPU for what it wrote makes it wait
+
+
+@dataclass
+class Report:
+    """What a generation took.
+
+    Attributes:
+        prompt_tokens: that were read.
+        new_tokens: that were written, stop tokens included.
+        first_token_seconds: until every prompt had its first new token.
+        decode_seconds: from then on.
+        decode_steps: in that time, each one token for every sequence of a batch.
+        cache_bytes: keys and values, at most.
+    """
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    first_token_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    decode_steps: int = 0
+    cache_bytes: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens over the whole time; 0 if there are none."""
+        seconds = self.first_token_seconds + self.decode_seconds
+        return self.new_tokens / seconds if seconds else 0.0
+
+    def add(self, other: Report) -> None:
+        """Adds a later batch."""
+        most = max(self.cache_bytes, other.cache_bytes)
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        self.cache_bytes = most
+
+
+class Generation:
+    """New tokens of one batch of prompts, step by step.
+
+    Iterating yields, per step, one new token for each prompt, or None once it has ended.
+
+    Args:
+        model: in evaluation mode, on its device, in the dtype that is wanted.
+        prompts: tokens of each, at least one.
+        max_new_tokens: at most so many new tokens each.
+        sampling: how they are drawn; by default the likeliest.
+        stop_tokens: end a sequence, and are its last token.
+        numbers: of the prompts, which their random numbers depend on; by default from 0 up.
+        compiled: see ``Decoder``.
+        watched: whether each step is yielded as it is made, or several at once, which is faster
+            on a GPU.
+
+    Attributes:
+        report: complete once the iteration is.
+
+    Raises:
+        ValueError: if there is no prompt, one is empty, a token is none of the model's, or a
+            sequence could become longer than the model can read.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        stop_tokens: Collection[int] = (),
+        numbers: Sequence[int] | None = None,
+        compiled: bool = False,
+        watched: bool = True,
+    ) -> None:
+        check_whole("max_new_tokens", max_new_tokens, at_least=1)
+        _check_prompts(prompts, model.vocab_size)
+        self._prompts = prompts
+        self._steps = max_new_tokens
+        self._sampling = sampling or Sampling()
+        self._stop = frozenset(stop_tokens)
+        self._watched = watched
+        # The last new token is never read again.
+        capacities = [len(prompt) + max_new_tokens - 1 for prompt in prompts]
+        self._decoder = Decoder(model, capacities, compiled=compiled)
+        device, shape = self._decoder.device, (max_new_tokens, len(prompts))
+        randoms = self._sampling.randoms(numbers or range(len(prompts)), max_new_tokens)
+        # CUDA's alone are read by steps that a graph replays, wherever the step stands.
+        self._randoms = randoms.to(device)
+        self._new = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._step = torch.zeros(1, dtype=torch.int64, device=device)
+        self.report = Report(
+            prompt_tokens=sum(map(len, prompts)), cache_bytes=self._decoder.cache.num_bytes
+        )
+
+    def __iter__(self) -> Iterator[list[int | None]]:
+        start = time.perf_counter()
+        self._choose(self._decoder.read(self._prompts))
+        ended = [False] * len(self._prompts)
+        yield from self._tell(0, 1, ended)
+        self.report.first_token_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        advance: Callable[[], None] = self._advance
+        told = 1
+        for made in range(2, self._steps + 1):
+            if all(ended):
+                break
+            advance()
+            self.report.decode_steps += 1
+            if made == 2 and self._decoder.device.type == "cuda":
+                advance = self._recorded()
+            if self._watched or made % _CHECKED_EVERY == 0 or made == self._steps:
+                yield from self._tell(told, made, ended)
+                told = made
+        self.report.decode_seconds = time.perf_counter() - start
+
+    def _choose(self, logits_BV: Tensor) -> None:
+        random_B = self._randoms[self._step].squeeze(0)
+        tokens_B = self._sampling.choose(logits_BV, random_B)
+        self._new.index_copy_(0, self._step, tokens_B[None])
+
+    def _advance(self) -> None:
+        tokens_B = self._new[self._step].squeeze(0)
+        logits_BV = self._decoder.step(tokens_B)
+        self._step.add_(1)
+        self._choose(logits_BV)
+
+    def _recorded(self) -> Callable[[], None]:
+        """The step as a CUDA graph: one launch instead of hundreds."""
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            self._advance()
+        return graph.replay
+
+    def _tell(self, first: int, end: int, ended: list[bool]) -> Iterator[list[int | None]]:
+        for row in self._new[first:end].tolist():
+            told = [None if over else token for over, token in zip(ended, row, strict=True)]
+            if all(ended):
+                return
+            self.report.new_tokens += sum(token is not None for token in told)
+            for number, token in enumerate(told):
+                ended[number] |= token in self._stop
+            yield told
+
+
+def generate(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop_tokens: Collection[int] = (),
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """New tokens for each prompt; what one prompt gets does not depend on the others.
+
+    Args:
+        model: in evaluation mode, on its device, in the dtype that is wanted.
+        prompts: tokens of each, at least one.
+        max_new_tokens: at most so many new tokens each.
+        temperature: see ``Sampling``, as ``top_k``, ``top_p`` and ``seed``.
+        top_k: only so many of the likeliest tokens are drawn from.
+        top_p: only so much probability is drawn from.
+        seed: of the random numbers.
+        stop_tokens: end a sequence, and are its last token.
+        batch_size: prompts that are continued together.
+
+    Raises:
+        ValueError: if an argument does not fit, see ``Generation`` and ``Sampling``.
+    """
+    check_whole("batch_size", batch_size, at_least=1)
+    _check_prompts(prompts, model.vocab_size)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    new: list[list[int]] = [[] for _ in prompts]
+    for first in range(0, len(prompts), batch_size):
+        batch = prompts[first : first + batch_size]
+        numbers = range(first, first + len(batch))
+        steps = Generation(
+            model,
+            batch,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            stop_tokens=stop_tokens,
+            numbers=numbers,
+            watched=False,
+        )
+        for tokens in steps:
+            for number, token in zip(numbers, tokens, strict=True):
+                if token is not None:
+                    new[number].append(token)
+    return new
+
+
+def _check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+    if not prompts:
+        raise ValueError("there is no prompt: give at least one")
+    for number, prompt in enumerate(prompts, 1):
+        if not len(prompt):
+            raise ValueError(f"prompt {number} is empty: give it at least one token")
+        if min(prompt) < 0 or max(prompt) >= vocab_size:
+            raise ValueError(
+                f"prompt {number} has a token from {min(prompt)} to {max(prompt)} that the model's "
+                f"vocabulary of {vocab_size:,} has not: encode it with the model's own tokenizer"
+            )

@@ -1,0 +1,227 @@
+"""Prompts of a command line, and what a model makes of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from tokenizers import Tokenizer
+
+from packformer.counted import counted
+from packformer.generation import Generation, Report, Sampling, TextStream, encode_prompt
+from packformer.generation.text import end_of_text
+from packformer.model import GPT
+from packformer.run.load import load
+from packformer.settings import check_whole
+
+log = logging.getLogger(__name__)
+
+
+def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
+    """Continues the prompts that the options name; asks for some if there are none.
+
+    Raises:
+        ValueError: if an option, a prompt or the run cannot be used; nothing is written then.
+    """
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    check_whole("--batch-size", options.batch_size, at_least=1)
+    check_whole("--max-new-tokens", options.max_new_tokens, at_least=1)
+    records = _records(options)
+    output = None if options.output is None else Path(options.output)
+    if output is not None and output.exists():
+        raise ValueError(f"--output ({output}) exists: name another file, or remove it")
+    if output is not None and not output.parent.is_dir():
+        raise ValueError(f"--output ({output}) lies in no folder: make {output.parent} first")
+    model, tokenizer = load(options.model)
+    if tokenizer is None:
+        raise ValueError(f"{options.model} has no tokenizer: it was trained on no text")
+    session = _Session(
+        model.to(device=device, dtype=dtype), tokenizer, sampling, _stop(options.stop, tokenizer),
+        options.max_new_tokens, options.compile,
+    )  # fmt: skip
+    if records is None:
+        session.ask()
+        return
+    prompts = [session.encode(record[options.field], where) for where, record in records]
+    many = len(prompts) > 1 or output is not None
+    stream = None if output is None else output.open("x", encoding="utf-8")
+    try:
+        for first in range(0, len(prompts), options.batch_size):
+            batch = prompts[first : first + options.batch_size]
+            given = [record for _, record in records[first : first + len(batch)]]
+            if many:
+                session.continue_many(batch, given, options.field, first, stream)
+            else:
+                session.continue_one(given[0][options.field], batch[0])
+    finally:
+        if stream is not None:
+            stream.close()
+    session.tell()
+
+
+def _records(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]] | None:
+    """The prompts, each with where it stands; None to ask for them."""
+    given = [(f"prompt {n}", {options.field: text}) for n, text in enumerate(options.prompt, 1)]
+    if options.prompts is not None:
+        if given:
+            raise ValueError("prompts are given both here and in --prompts: choose one")
+        return list(_from_file(options.prompts, options.field))
+    if given:
+        return given
+    if sys.stdin.isatty():
+        return None
+    return [("standard input", {options.field: sys.stdin.read()})]
+
+
+def _from_file(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        lines = sys.stdin if name == "-" else Path(name).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ValueError(f"--prompts ({name}) cannot be read: {reason}") from error
+    found = False
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where, found = f"{'standard input' if name == '-' else name}, line {number},", True
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where} cannot be read as JSON ({error}): mend it") from error
+        if not isinstance(record, dict) or not isinstance(record.get(field), str):
+            raise ValueError(f'{where} has no text in a field "{field}": set --field')
+        yield where, record
+    if not found:
+        raise ValueError(f"--prompts ({name}) holds no prompt: give it a line of JSON each")
+
+
+def _stop(given: Sequence[str] | None, tokenizer: Tokenizer) -> list[int]:
+    if given is None:
+        return end_of_text(tokenizer)
+    tokens = []
+    for text in given:
+        token = tokenizer.token_to_id(text)
+        if token is None and text.isdecimal():
+            token = int(text)
+        if token is None or token >= tokenizer.get_vocab_size():
+            raise ValueError(f"--stop ({text}) is no token of the vocabulary: give one token")
+        tokens.append(token)
+    return tokens
+
+
+class _Session:
+    """A model, and how it is asked."""
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        sampling: Sampling,
+        stop: Sequence[int],
+        max_new_tokens: int,
+        compiled: bool,
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._sampling, self._stop = sampling, stop
+        self._max_new_tokens, self._compiled = max_new_tokens, compiled
+        self._report = Report()
+
+    def encode(self, text: str, where: str) -> list[int]:
+        try:
+            return encode_prompt(self._tokenizer, text)
+        except ValueError as error:
+            raise ValueError(f"{where} {error}".replace("the prompt is", "is")) from error
+
+    def _generation(self, prompts: Sequence[list[int]], first: int, watched: bool) -> Generation:
+        return Generation(
+            self._model,
+            prompts,
+            max_new_tokens=self._max_new_tokens,
+            sampling=self._sampling,
+            stop_tokens=self._stop,
+            numbers=range(first, first + len(prompts)),
+            compiled=self._compiled,
+            watched=watched,
+        )
+
+    def continue_one(self, text: str, prompt: list[int]) -> None:
+        """Prints the prompt, and its continuation as it appears."""
+        sys.stdout.write(text)
+        generation = self._generation([prompt], 0, watched=True)
+        written = TextStream(self._tokenizer)
+        for (token,) in generation:
+            if token is not None and token not in self._stop:
+                sys.stdout.write(written.add(token))
+                sys.stdout.flush()
+        print(written.end())
+        self._report.add(generation.report)
+
+    def continue_many(
+        self,
+        prompts: Sequence[list[int]],
+        records: Sequence[dict[str, Any]],
+        field: str,
+        first: int,
+        stream: TextIO | None,
+    ) -> None:
+        """Writes the continuations, as JSON lines or one after another."""
+        generation = self._generation(prompts, first, watched=False)
+        new: list[list[int]] = [[] for _ in prompts]
+        for tokens in generation:
+            for kept, token in zip(new, tokens, strict=True):
+                if token is not None:
+                    kept.append(token)
+        self._report.add(generation.report)
+        for record, made in zip(records, new, strict=True):
+            stopped = made[-1] in self._stop
+            text = self._tokenizer.decode(made[: len(made) - stopped])
+            if stream is None:
+                print(f"{record[field]}{text}\n")
+                continue
+            result = {"text": text, "new_tokens": len(made), "stopped": stopped}
+            stream.write(json.dumps(record | result, ensure_ascii=False) + "\n")
+        if stream is not None:
+            stream.flush()
+
+    def ask(self) -> None:
+        """Asks for prompts until there is none; the numbers of each are those of the first."""
+        while True:
+            try:
+                text = input("> ")
+            except EOFError:
+                print()
+                return
+            if text:
+                self._report = Report()
+                try:
+                    self.continue_one(text, encode_prompt(self._tokenizer, text))
+                except ValueError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    continue
+                self.tell()
+
+    def tell(self) -> None:
+        """Says what it took."""
+        report = self._report
+        log.info(
+            "%s and %s in %.2f s (%s tokens/s), the first after %.0f ms; keys and values took %s",
+            counted(report.prompt_tokens, "token") + " read",
+            f"{report.new_tokens:,} written",
+            report.first_token_seconds + report.decode_seconds,
+            f"{report.tokens_per_second:,.0f}",
+            1e3 * report.first_token_seconds,
+            _size(report.cache_bytes),
+        )
+
+
+def _size(num_bytes: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} bytes"

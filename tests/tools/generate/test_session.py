@@ -1,0 +1,174 @@
+"""``packformer generate``, as it is called."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from packformer import load
+from packformer.cli import main
+from packformer.generation import encode_prompt, generate
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["the", "moon", "sees", "a", "small", "boat", "and", "sings", "of", "salt"]
+    texts = [" ".join(words[n % 9 :] + words[: n % 9]) for n in range(60)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (folder / "songs.jsonl").write_text(lines, encoding="utf-8")
+    command = (
+        f"train +experiment=gqa data=text data.path={folder}/songs.jsonl data.vocab_size=300 "
+        "model.num_layers=2 model.width=32 model.num_heads=4 packing.row_length=128 logger=csv "
+        "trainer.max_steps=8 trainer.validate_every_n_steps=8 trainer.accelerator=cpu "
+        f"output_dir={folder}/runs"
+    )
+    code = "from packformer.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    (made,) = (folder / "runs").iterdir()
+    return made
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    main(["generate", *map(str, arguments), "--device", "cpu"])
+    return capsys.readouterr().out
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", *map(str, arguments), "--device", "cpu"])
+    assert exit_.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+def test_a_prompt_is_printed_with_what_follows(run: Path, capsys, caplog) -> None:
+    caplog.set_level("INFO", "packformer")
+    options = ("the moon", "--temperature", 0, "--max-new-tokens", 12)
+    model, tokenizer = load(run)
+    prompt = encode_prompt(tokenizer, "the moon")
+    eos = tokenizer.token_to_id("<|eos|>")
+    (new,) = generate(model, [prompt], max_new_tokens=12, stop_tokens=[eos])
+    assert told(capsys, run, *options) == f"the moon{tokenizer.decode(new)}\n"
+    report = caplog.messages[-1]
+    assert f"{len(prompt)} tokens read and {len(new)} written in" in report
+    assert "tokens/s" in report
+    num_bytes = model.kv_cache_bytes(len(prompt) + 11, 4)
+    assert report.endswith(f"keys and values took {num_bytes / 1024:.1f} KiB")
+
+
+def test_prompts_of_a_file_keep_their_fields_and_order(run: Path, tmp_path: Path, capsys) -> None:
+    given = [{"id": n, "question": "sings of " + "salt " * n} for n in range(7)]
+    file, output = tmp_path / "prompts.jsonl", tmp_path / "new.jsonl"
+    file.write_text("\n".join(json.dumps(each) for each in given) + "\n\n", encoding="utf-8")
+    options = ("--field", "question", "--max-new-tokens", 9, "--output", output)
+    assert told(capsys, run, "--prompts", file, *options, "--batch-size", 3) == ""
+    written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [{"id": r["id"], "question": r["question"]} for r in written] == given
+    assert all(r["stopped"] or r["new_tokens"] == 9 for r in written)
+    _, tokenizer = load(run)
+    assert all(isinstance(r["text"], str) for r in written)
+    assert written[0]["text"] == told(
+        capsys, run, given[0]["question"], "--max-new-tokens", 9
+    ).removeprefix(given[0]["question"]).removesuffix("\n")
+
+
+def test_standard_input_is_one_prompt(run: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a small\nboat"))
+    out = told(capsys, run, "--max-new-tokens", 3)
+    assert out.startswith("a small\nboat")
+
+
+def test_at_a_terminal_prompts_are_asked_for(run: Path, capsys, monkeypatch) -> None:
+    answers = iter(["the moon", "", "a small"])
+
+    def answer(_: str) -> str:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    out = told(capsys, run, "--max-new-tokens", 3)
+    assert "the moon" in out
+    assert "a small" in out
+
+
+def test_a_token_of_ones_own_ends_a_text(run: Path, capsys) -> None:
+    options = ("the moon", "--temperature", 0, "--max-new-tokens", 12)
+    _, tokenizer = load(run)
+    whole = told(capsys, run, *options).removeprefix("the moon").removesuffix("\n")
+    token = tokenizer.encode(whole, add_special_tokens=False).ids[1]
+    short = told(capsys, run, *options, "--stop", token).removeprefix("the moon")
+    assert whole.startswith(short.removesuffix("\n"))
+    assert len(short) < len(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "prompt 1 is empty: give it at least one character"),
+        (["a", "--prompts", "x.jsonl"], "prompts are given both here and in --prompts"),
+        (["--prompts", "nowhere.jsonl"], "--prompts (nowhere.jsonl) cannot be read"),
+        (["a", "--stop", "no such token"], "--stop (no such token) is no token"),
+        (["a", "--max-new-tokens", "0"], "--max-new-tokens (0) must be"),
+        (["a", "--batch-size", "0"], "--batch-size (0) must be"),
+        (["a", "--top-p", "2"], "top_p (2.0) must be at most 1"),
+        (["a", "--temperature", "-1"], "temperature (-1.0) must be"),
+        (["a", "--output", "nowhere/x.jsonl"], "--output (nowhere/x.jsonl) lies in no folder"),
+    ],
+)
+def test_bad_input_is_one_line(run: Path, capsys, arguments, message) -> None:
+    err = failed(capsys, run, *arguments)
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_bad_prompts_name_their_line(run: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "prompts.jsonl"
+    for line, message in [
+        ('{"prompt": ', "line 2, cannot be read as JSON"),
+        ('{"text": "a"}', 'line 2, has no text in a field "prompt"'),
+        ("3", 'line 2, has no text in a field "prompt"'),
+        ('{"prompt": ""}', "line 2, is empty"),
+    ]:
+        file.write_text('{"prompt": "a"}\n' + line, encoding="utf-8")
+        assert message in failed(capsys, run, "--prompts", file)
+    file.write_text("\n")
+    assert "holds no prompt" in failed(capsys, run, "--prompts", file)
+
+
+def test_an_output_that_exists_is_kept(run: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "kept.jsonl").write_text("kept")
+    assert "exists: name another file" in failed(
+        capsys, run, "a", "--output", tmp_path / "kept.jsonl"
+    )
+    assert (tmp_path / "kept.jsonl").read_text() == "kept"
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys) -> None:
+    assert "holds no checkpoint" in failed(capsys, tmp_path, "a")
+
+
+def test_the_dtype_is_the_one_asked_for(run: Path, capsys, monkeypatch) -> None:
+    seen: list[torch.dtype] = []
+    original = torch.nn.Module.to
+
+    def to(self, *arguments, **options):  # type: ignore[no-untyped-def]
+        seen.append(options.get("dtype"))
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    told(capsys, run, "a", "--max-new-tokens", 2, "--dtype", "bfloat16")
+    assert torch.bfloat16 in seen
