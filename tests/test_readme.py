@@ -66,7 +66,21 @@ def test_a_training_command_of_the_readme_runs(
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("packformer ")])
+TOOLS = [command for command in COMMANDS if command.startswith("packformer ")]
+
+
+@pytest.mark.parametrize("command", [c for c in TOOLS if "RUN_FOLDER" in c])
+def test_a_tool_of_the_readme_uses_a_run(
+    train: Callable, small: list[str], tmp_path: Path, command: str, capsys
+) -> None:
+    assert train("+experiment=gqa", *small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    capsys.readouterr()
+    main(shlex.split(command.replace("RUN_FOLDER", str(folder)))[1:])
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("command", [c for c in TOOLS if "RUN_FOLDER" not in c])
 def test_a_tool_of_the_readme_runs(tmp_path: Path, corpus: Path, command: str) -> None:
     small = {
         "packformer plan": ["--vocab-size", "300", "--row-length", "256"],

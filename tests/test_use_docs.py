@@ -15,7 +15,7 @@ def test_the_script_that_generates(train, small, tmp_path, capsys):
     (folder,) = (tmp_path / "runs").iterdir()
     capsys.readouterr()
     names: dict = {}
-    exec(compile(script.replace("runs/NAME", str(folder)), "docs/use.md", "exec"), names)
+    exec(compile(script.replace("RUN_FOLDER", str(folder)), "docs/use.md", "exec"), names)
     texts = capsys.readouterr().out
     new = [names["tokenizer"].decode(names["tokens"])]
     assert texts.endswith(new[-1] + "\n")
