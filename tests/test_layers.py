@@ -34,6 +34,7 @@ BELOW = {
         "completion",
         "corpus",
         "data",
+        "generation",
         "layer_pattern",
         "model",
         "requirements",
@@ -59,7 +60,7 @@ ONLY_IN = {
     "omegaconf": {"run", "tools/bench/step/bench.py"},
     "lightning": {"run", "training", "data", "tools/bench/step/bench.py"},
     "torchmetrics": {"training"},
-    "tokenizers": {"corpus", "data", "generation", "run/load.py", "tools"},
+    "tokenizers": {"corpus", "data", "generation", "run/load.py", "run/samples.py", "tools"},
     "rich": {"run", "tools"},
     "filelock": {
         "attention/proof/verdicts.py",

@@ -2,8 +2,8 @@
 
 from packformer.generation.cache import KVCache
 from packformer.generation.decoder import Decoder
-from packformer.generation.generate import Generation, Report, generate
 from packformer.generation.sampling import Sampling
+from packformer.generation.steps import Generation, Report, generate
 from packformer.generation.text import TextStream, encode_prompt
 
 __all__ = [

@@ -25,7 +25,8 @@ class Decoder:
     """Logits of the next token, for sequences that grow together.
 
     Args:
-        model: in evaluation mode; its device and the dtype of its weights are used.
+        model: in evaluation mode; its device and the dtype of its weights, or of autocast, are
+            used.
         capacities: tokens that each sequence may come to.
         compiled: whether torch compiles what a step does before and after attention, once for all
             layers that are alike: seconds, for a faster step.
@@ -57,6 +58,8 @@ class Decoder:
                 ) from error
         self.model = model
         self.device, self.dtype = model.embedding.weight.device, model.embedding.weight.dtype
+        if torch.is_autocast_enabled(self.device.type):
+            self.dtype = torch.get_autocast_dtype(self.device.type)
         self.cache = KVCache(model, capacities, self.dtype, self.device)
         self.positions = torch.zeros(len(capacities), dtype=torch.int64, device=self.device)
         row = torch.arange(longest, device=self.device)

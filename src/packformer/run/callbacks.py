@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from packformer.run.resume import LAST_CHECKPOINT
+from packformer.run.samples import SAMPLES_FILE, Samples
 from packformer.training import (
     FiniteGuard,
     LastCheckpoint,
@@ -49,9 +50,12 @@ def build_callbacks(made: Mapping[str, object], folder: Path) -> list[L.Callback
             callback.dirpath = callback.dirpath or str(folder / LAST_CHECKPOINT.parent)
         elif isinstance(callback, LastCheckpoint):
             callback.file = folder / LAST_CHECKPOINT
+        elif isinstance(callback, Samples):
+            callback.file = folder / SAMPLES_FILE
         chosen.append(callback)
     shown = TrainingProgressBar() if is_on_terminal() else LineProgress()
-    return [*chosen, shown, FiniteGuard()]
+    # What was measured is shown before what the model writes.
+    return [*sorted([*chosen, shown], key=lambda c: isinstance(c, Samples)), FiniteGuard()]
 
 
 def is_on_terminal() -> bool:

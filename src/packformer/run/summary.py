@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from packformer.counted import counted
+from packformer.generation import KVCache
 from packformer.model import GPT
 from packformer.run.resume import SUMMARY_FILE
 from packformer.training import StepRecords, TrainingModule
@@ -50,14 +52,14 @@ def summarize(
 
 
 def _cache(model: GPT) -> dict[str, int | None]:
-    """Bytes of bf16 keys and values that generation would keep of the longest document.
+    """Bytes of bf16 keys and values that generation keeps of the longest document, measured.
 
     In all, and per token, rounded up; and the most that layers with a window keep together of any
     context, None if there are none.
     """
     longest = model.max_position
     bounds = [x.kv_cache_bytes(x.window) for x in model.layers if x.window is not None]
-    total = model.kv_cache_bytes(longest)
+    total = KVCache(model, [longest], torch.bfloat16, torch.device("cpu")).num_bytes
     return {
         "kv_cache_bytes_per_token": -(-total // longest),
         "kv_cache_bytes": total,

@@ -89,6 +89,7 @@ def train(config: DictConfig) -> float:
     """
     began = time.perf_counter()
     _log_to_console()
+    _leave_out_samples_of_sweeps(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     overrides = HydraConfig.get().overrides
     refuse_secrets(plain, [*overrides.task, *overrides.hydra])
@@ -167,6 +168,13 @@ def train(config: DictConfig) -> float:
         if lock is not None:
             lock.release()
     return metrics[config.objective]
+
+
+def _leave_out_samples_of_sweeps(config: DictConfig) -> None:
+    hydra = HydraConfig.get()
+    asked_for = any("callbacks.samples" in override for override in hydra.overrides.task)
+    if hydra.mode == RunMode.MULTIRUN and not asked_for and config.get("callbacks"):
+        OmegaConf.update(config, "callbacks.samples", None, force_add=True)
 
 
 def _check_checkpoint(

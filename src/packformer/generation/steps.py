@@ -64,6 +64,7 @@ class Generation:
         stop_tokens: end a sequence, and are its last token.
         numbers: of the prompts, which their random numbers depend on; by default from 0 up.
         compiled: see ``Decoder``.
+        replayed: whether a CUDA graph replays the step, on a GPU.
         watched: whether each step is yielded as it is made, or several at once, which is faster
             on a GPU.
 
@@ -85,6 +86,7 @@ class Generation:
         stop_tokens: Collection[int] = (),
         numbers: Sequence[int] | None = None,
         compiled: bool = False,
+        replayed: bool = True,
         watched: bool = True,
     ) -> None:
         check_whole("max_new_tokens", max_new_tokens, at_least=1)
@@ -94,6 +96,7 @@ class Generation:
         self._sampling = sampling or Sampling()
         self._stop = frozenset(stop_tokens)
         self._watched = watched
+        self._replayed = replayed
         # The last new token is never read again.
         capacities = [len(prompt) + max_new_tokens - 1 for prompt in prompts]
         self._decoder = Decoder(model, capacities, compiled=compiled)
@@ -121,7 +124,7 @@ class Generation:
                 break
             advance()
             self.report.decode_steps += 1
-            if made == 2 and self._decoder.device.type == "cuda":
+            if made == 2 and self._replayed and self._decoder.device.type == "cuda":
                 advance = self._recorded()
             if self._watched or made % _CHECKED_EVERY == 0 or made == self._steps:
                 yield from self._tell(told, made, ended)

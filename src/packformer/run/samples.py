@@ -1,0 +1,158 @@
+"""What the model writes, after every few validations."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from tokenizers import Tokenizer
+
+from packformer.batch import PackedBatch
+from packformer.data import PackedDataModule
+from packformer.generation import Generation, Sampling, encode_prompt
+from packformer.generation.text import end_of_text
+from packformer.settings import check_whole
+from packformer.training import TrainingModule
+
+log = logging.getLogger(__name__)
+
+SAMPLES_FILE = "samples.jsonl"
+_OPENINGS = 2  # documents whose beginnings are prompts, unless there are others
+_OPENING_TOKENS = 8
+
+
+class Samples(L.Callback):
+    """Continues the same prompts after every few validations, to see what the model has learned.
+
+    Each text goes to the console, into ``samples.jsonl`` in the run's folder, and as a table to W&B
+    where that records the run. Training does not change by it: it draws from numbers of its own.
+
+    Args:
+        prompts: texts to continue; None for the beginnings of the first documents held out.
+        every_n_validations: of which one is followed by samples.
+        max_new_tokens: for each prompt, at most; fewer where the model's positions end.
+        temperature: see ``Sampling``, as ``top_k``, ``top_p`` and ``seed``.
+        top_k: only so many of the likeliest tokens are drawn from.
+        top_p: only so much probability is drawn from.
+        seed: of the random numbers.
+
+    Attributes:
+        file: where samples are kept, set by the run; None for nowhere.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str] | None = None,
+        every_n_validations: int = 1,
+        max_new_tokens: int = 60,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_whole("callbacks.samples.every_n_validations", every_n_validations, at_least=1)
+        check_whole("callbacks.samples.max_new_tokens", max_new_tokens, at_least=1)
+        texts = prompts is None or (
+            isinstance(prompts, list | tuple) and all(isinstance(p, str) and p for p in prompts)
+        )
+        if not texts:
+            raise ValueError(
+                f"callbacks.samples.prompts ({prompts}) must be a list of texts, or null for the "
+                "beginnings of documents held out"
+            )
+        self.file: Path | None = None
+        self._texts = None if prompts is None else list(prompts)
+        self._every = every_n_validations
+        self._max_new_tokens = max_new_tokens
+        self._sampling = Sampling(temperature, top_k, top_p, seed)
+        self._validations = 0
+        self._tokenizer: Tokenizer | None = None
+        self._prompts: list[list[int]] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, PackedDataModule)
+        file = data.splits.tokenizer
+        self._tokenizer = None if file is None else Tokenizer.from_file(str(file))
+        if self._tokenizer is not None and self._texts is not None:
+            self._prompts = [encode_prompt(self._tokenizer, text) for text in self._texts]
+
+    def on_validation_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: PackedBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        missing = _OPENINGS - len(self._prompts)
+        if self._tokenizer is None or self._texts is not None or self._validations or not missing:
+            return
+        ends = batch.layout.cu_seqlens.tolist()
+        documents = [
+            batch.tokens[0, start : min(end, start + _OPENING_TOKENS)].tolist()
+            for start, end in zip(ends, ends[1:], strict=False)
+            if end - start > 1
+        ]
+        self._prompts += documents[:missing]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validations += 1
+        due = self._validations % self._every == 0 and trainer.state.fn == "fit"
+        if not due or not self._prompts or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, TrainingModule)
+        samples = self._samples(trainer, pl_module)
+        for sample in samples:
+            text = " ".join(f"{sample['prompt']}|{sample['text']}".split())
+            log.info("sample   %s", text)
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(s, ensure_ascii=False) + "\n" for s in samples)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_text(
+                    "samples",
+                    columns=["step", "prompt", "text"],
+                    data=[[s["step"], s["prompt"], s["text"]] for s in samples],
+                )
+
+    def _samples(self, trainer: L.Trainer, module: TrainingModule) -> list[dict[str, Any]]:
+        tokenizer = self._tokenizer
+        assert tokenizer is not None
+        room = module.model.max_position - max(map(len, self._prompts)) + 1
+        if room < 1:
+            log.warning("without  samples: a prompt is longer than documents may be")
+            return []
+        stop = end_of_text(tokenizer)
+        with trainer.precision_plugin.forward_context(), torch.no_grad():
+            steps = Generation(
+                module.model,
+                self._prompts,
+                max_new_tokens=min(room, self._max_new_tokens),
+                sampling=self._sampling,
+                stop_tokens=stop,
+                replayed=False,
+            )
+            new: list[list[int]] = [[] for _ in self._prompts]
+            for tokens in steps:
+                for kept, token in zip(new, tokens, strict=True):
+                    if token is not None and token not in stop:
+                        kept.append(token)
+        return [
+            {
+                "step": trainer.global_step,
+                "prompt": tokenizer.decode(prompt),
+                "text": tokenizer.decode(tokens),
+            }
+            for prompt, tokens in zip(self._prompts, new, strict=True)
+        ]

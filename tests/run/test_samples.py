@@ -1,0 +1,102 @@
+"""What the model writes while it is trained: shown, kept, and without a trace in the training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packformer.run.samples import Samples
+
+Train = Callable[..., object]
+
+
+def run_of(tmp_path: Path, number: int = -1) -> Path:
+    return sorted((tmp_path / "runs").iterdir())[number]
+
+
+def samples_of(folder: Path) -> list[dict]:
+    lines = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_same_prompts_are_continued_after_every_validation(train, small, tmp_path) -> None:
+    done = train("+experiment=gqa", *small)
+    assert done.code == 0, done.err
+    samples = samples_of(run_of(tmp_path))
+    assert [s["step"] for s in samples] == [2, 2, 4, 4]
+    first, second = samples[0]["prompt"], samples[1]["prompt"]
+    assert [s["prompt"] for s in samples] == [first, second] * 2
+    assert first
+    assert first != second
+
+
+def test_training_is_the_same_without(train, small, tmp_path) -> None:
+    for more in ([], ["callbacks.samples=null"]):
+        assert train("+experiment=gqa", *small, "logger=csv", *more).code == 0
+    with_samples, without = (run_of(tmp_path, n) for n in (0, 1))
+    assert not (without / "samples.jsonl").exists()
+
+    def losses(folder: Path) -> list[str]:
+        lines = (folder / "metrics.csv").read_text().splitlines()
+        names = lines[0].split(",")
+        kept = [n for n, name in enumerate(names) if "loss" in name or "norm" in name]
+        return [",".join(line.split(",")[n] for n in kept) for line in lines]
+
+    assert losses(with_samples) == losses(without)
+
+
+def test_prompts_of_ones_own_every_second_validation(train, small, tmp_path) -> None:
+    options = ["callbacks.samples.prompts=[the moon,a]", "callbacks.samples.every_n_validations=2"]
+    done = train("+experiment=gqa", *small, *options, "callbacks.samples.max_new_tokens=5")
+    assert done.code == 0, done.err
+    samples = samples_of(run_of(tmp_path))
+    assert [(s["step"], s["prompt"]) for s in samples] == [(4, "the moon"), (4, "a")]
+
+
+@pytest.mark.parametrize("experiment", ["alibi", "local_global", "sliding_window"])
+def test_other_variants_are_sampled_too(train, small, tmp_path, experiment) -> None:
+    assert train(f"+experiment={experiment}", *small).code == 0
+    assert len(samples_of(run_of(tmp_path))) == 4
+
+
+def test_learned_positions_end_where_documents_may(train, small, tmp_path) -> None:
+    options = ["position=learned", "callbacks.samples.max_new_tokens=5000"]
+    done = train("+experiment=mha", *small, *options)
+    assert done.code == 0, done.err
+    assert len(samples_of(run_of(tmp_path))) == 4
+    long = f"callbacks.samples.prompts=[{'moon ' * 400}]"
+    done = train("+experiment=mha", *small, long)
+    assert done.code == 0, done.err
+    assert samples_of(run_of(tmp_path)) == []
+
+
+def test_a_task_without_text_has_no_samples(train, tmp_path) -> None:
+    done = train("+experiment=copying", "+debug=fast")
+    assert done.code == 0, done.err
+    assert not (run_of(tmp_path) / "samples.jsonl").exists()
+
+
+def test_a_sweep_samples_only_if_asked(train, small, tmp_path) -> None:
+    assert train("-m", "seed=0,1", *small, "logger=csv", "trainer.max_steps=2").code == 0
+    assert not list(tmp_path.glob("runs/sweeps/*/*/samples.jsonl"))
+    options = ["logger=csv", "trainer.max_steps=2", "callbacks.samples.max_new_tokens=3"]
+    assert train("-m", "seed=0", *small, *options).code == 0
+    assert len(list(tmp_path.glob("runs/sweeps/*/*/samples.jsonl"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": "text"}, r"callbacks.samples.prompts \(text\) must be a list of texts"),
+        ({"prompts": [""]}, r"must be a list of texts"),
+        ({"every_n_validations": 0}, r"callbacks.samples.every_n_validations \(0\) must be"),
+        ({"max_new_tokens": 0}, r"callbacks.samples.max_new_tokens \(0\) must be"),
+        ({"temperature": -1}, r"temperature \(-1\) must be"),
+    ],
+)
+def test_wrong_settings_are_told(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Samples(**settings)
