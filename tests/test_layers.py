@@ -28,6 +28,7 @@ BELOW = {
     "cli": {"completion", "run", "threads", "tools"},
     "training": {"attention", "batch", "model", "settings", "requirements"},
     "generation": {"attention", "corpus", "model", "nn", "settings"},
+    "evaluation": {"attention", "batch", "data", "model", "settings"},
     "run": {
         "attention",
         "batch",
@@ -47,6 +48,7 @@ BELOW = {
         "corpus",
         "data",
         "generation",
+        "evaluation",
         "model",
         "nn",
         "run",

@@ -8,7 +8,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_script_that_generates(train, small, tmp_path, capsys):
     page = (ROOT / "docs" / "use.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    section = page.partition("## Generate")[2].partition("\n## ")[0]
+    (script,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     assert script in (ROOT / "README.md").read_text(encoding="utf-8")
     done = train("+experiment=gqa", *small)
     assert done.code == 0, done.err

@@ -18,6 +18,7 @@ _COMMANDS = {
     "prepare": "packformer.tools.prepare",
     "inspect": "packformer.tools.inspect",
     "generate": "packformer.tools.generate",
+    "eval": "packformer.tools.eval",
     "bench": "packformer.tools.bench",
 }
 

@@ -229,7 +229,7 @@ class _Run:
         files = [self._input.file_of(source) for source in self._sources]
         size = sum(f.stat().st_size for f in files if f) if all(files) else None
         number, fraction = len(self._journal.parts), self._preparation.validation_fraction
-        part = Part(self._folder, number, _dtype(tokenizer), fraction, report)
+        part = Part(self._folder, number, _dtype(tokenizer), fraction or 0.0, report)
         try:
             yield part
         finally:
@@ -288,7 +288,7 @@ class _Run:
             tokenizer_sha256=hash_file(self._folder / TOKENIZER),
             vocab_size=num_ids(tokenizer),
             dtype=dtype,
-            validation_fraction=fraction,
+            validation_fraction=fraction or 0.0,
             left_out=left_out,
             train=sides.shards["train"],
             validation=sides.shards["validation"],

@@ -28,7 +28,8 @@ class Preparation:
         sample_mib: of text that the BPE is trained on at most: of each file its beginning, in
             proportion to its size.
         validation_fraction: share of the documents held out, by a hash of their text: copies of a
-            document are on one side, and more documents move none.
+            document are on one side, and more documents move none. None to hold out nothing, not
+            even where there would be nothing to validate on.
         shard_mib: of text that makes a shard.
         skip_invalid: leave out, and count, documents that cannot be read.
         skip_setting: how the user turns that on, for messages.
@@ -44,7 +45,7 @@ class Preparation:
     tokenizer: Path | None = None
     vocab_size: int = 32_768
     sample_mib: int = 256
-    validation_fraction: float = 0.01
+    validation_fraction: float | None = 0.01
     shard_mib: int = 256
     skip_invalid: bool = False
     skip_setting: str = "--skip-invalid"
@@ -55,10 +56,9 @@ class Preparation:
         check_whole("vocab-size", self.vocab_size, at_least=MIN_VOCAB)
         for name in ("sample_mib", "shard_mib", "workers"):
             check_whole(name.replace("_", "-"), getattr(self, name), at_least=1)
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(
-                f"validation-fraction ({self.validation_fraction}) must be from 0 up and below 1"
-            )
+        fraction = self.validation_fraction
+        if fraction is not None and not 0 <= fraction < 1:
+            raise ValueError(f"validation-fraction ({fraction}) must be from 0 up and below 1")
 
 
 def fingerprint_of(preparation: Preparation) -> str:

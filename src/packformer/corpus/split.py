@@ -85,7 +85,7 @@ class Spare:
 
 
 class Split(NamedTuple):
-    """The shards of both splits, neither of them without a document.
+    """The shards of both splits, neither of them without a document if any is to be held out.
 
     Attributes:
         shards: of each split.
@@ -100,7 +100,7 @@ def split(
     folder: Path,
     parts: Sequence[dict[str, Any]],
     dtype: str,
-    fraction: float,
+    fraction: float | None,
     byte_lengths: NDArray[np.int64] | None,
 ) -> Split:
     """Both sides get documents, and validation about ``fraction`` of the tokens.
@@ -109,13 +109,15 @@ def split(
         folder: of the shards.
         parts: of each the shards and their ``Spare.found()``.
         dtype: of the ids.
-        fraction: that was to be held out.
+        fraction: that was to be held out; None for nothing at all.
         byte_lengths: of each id, int64 ``[V]``; None if the tokenizer does not say.
 
     Raises:
         ValueError: if there is no document, or only one that is too short for two.
     """
     shards = {side: [Shard(**part[side]) for part in parts if part[side]] for side in SPLITS}
+    if fraction is None:
+        return Split(shards, [])
     near = NearShare(folder, dtype, fraction, byte_lengths)
     if all(shards.values()) or sum(s.documents for some in shards.values() for s in some) == 1:
         return Split(*near.of(shards))

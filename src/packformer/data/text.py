@@ -84,7 +84,7 @@ class TextFiles:
         skip_invalid: leave out, and count, documents that cannot be read.
         vocab_size: entries of the BPE trained on the text.
         tokenizer: path of a ``tokenizer.json`` to use instead.
-        validation_fraction: share of the documents held out.
+        validation_fraction: share of the documents held out; None for nothing, and no tail either.
         skip_setting: how the user turns ``skip_invalid`` on, for messages.
 
     Raises:
@@ -98,7 +98,7 @@ class TextFiles:
     skip_invalid: bool = False
     vocab_size: int = 4096
     tokenizer: str | None = None
-    validation_fraction: float = 0.05
+    validation_fraction: float | None = 0.05
     skip_setting: str = "data.skip_invalid=true"
 
     def prepare(self) -> DataSplits:
@@ -115,7 +115,8 @@ class TextFiles:
 
 def _preparation(given: Input, options: StandardLibrary | TextFiles) -> Preparation:
     chosen, fraction = options.tokenizer, options.validation_fraction
-    if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+    is_share = isinstance(fraction, int | float) and 0 <= fraction < 1
+    if fraction is not None and not is_share:
         raise ValueError(f"data.validation_fraction ({fraction}) must be from 0 up and below 1")
     if chosen is None:
         check_whole("data.vocab_size", options.vocab_size, at_least=MIN_VOCAB)

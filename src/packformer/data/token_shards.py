@@ -117,8 +117,10 @@ class TokenShards:
             tokenizer=first.tokenizer,
             fingerprint=fingerprint([json.dumps([contents, sources[0].sections_at_once])]),
             description=f"{', '.join(paths)}: {counted(found['documents'], 'document')}, "
-            f"{found['tokens']:,} tokens, {validation.num_documents:,} held out ({held_out:.2%} of "
-            "the tokens)" + f", {left_out}" * bool(left_out),
+            f"{found['tokens']:,} tokens"
+            + f", {validation.num_documents:,} held out ({held_out:.2%} of the tokens)"
+            * bool(validation.num_documents)
+            + f", {left_out}" * bool(left_out),
         )
 
     def _weights(self, count: int) -> list[float] | None:

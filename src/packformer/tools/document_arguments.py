@@ -23,7 +23,7 @@ def add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument(
         "path", nargs="?", help=f"file, folder, .jsonl or prepared corpus; without it {otherwise}"
     )
-    _add_reading(parser)
+    add_reading(parser)
     parser.add_argument(
         "--vocab-size", type=int, default=4096, help="size of the BPE trained on the text"
     )
@@ -38,7 +38,7 @@ def add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds what ``preparation`` reads."""
     parser.add_argument("paths", nargs="+", metavar="INPUT", help="file, folder, - or hf:NAME")
-    _add_reading(parser)
+    add_reading(parser)
     parser.add_argument(
         "--vocab-size", type=int, default=32_768, help="size of the BPE trained on the text"
     )
@@ -102,7 +102,7 @@ def preparation(options: argparse.Namespace, output: Path) -> Preparation:
     )
 
 
-def _add_reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--field", default="text", help="field of a record that holds the text")
     parser.add_argument(
         "--format",

@@ -1,0 +1,15 @@
+"""What a model knows of documents: losses of whole corpora, and of single continuations."""
+
+from packformer.evaluation.continuations import Continuation, Likelihood, log_likelihoods
+from packformer.evaluation.documents import evaluate
+from packformer.evaluation.score import Evaluation, Score, Span
+
+__all__ = [
+    "Continuation",
+    "Evaluation",
+    "Likelihood",
+    "Score",
+    "Span",
+    "evaluate",
+    "log_likelihoods",
+]

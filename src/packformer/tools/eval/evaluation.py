@@ -1,0 +1,117 @@
+"""``packformer eval``: scores runs on documents, prints and writes what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from packformer.counted import counted
+from packformer.data.corpus_names import corpus_names
+from packformer.evaluation import Evaluation, evaluate
+from packformer.run.load import load
+from packformer.tools.eval.picture import draw_evaluations
+from packformer.tools.eval.table import print_evaluation, print_totals, write_csv
+from packformer.tools.eval.texts import Given, encoded
+from packformer.tools.placement import computing, place
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to score.
+
+    Attributes:
+        row_length: tokens of a row.
+        max_length: tokens of the longest document that is scored whole; None for the longest that
+            a run was trained on.
+        device: ``"cpu"`` or ``"cuda"``.
+        dtype: to compute in.
+    """
+
+    row_length: int
+    max_length: int | None
+    device: str
+    dtype: torch.dtype
+
+
+def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) -> None:
+    """Prints a table of each run, and writes ``eval.csv`` and ``eval.png``.
+
+    Raises:
+        ValueError: if a run or the data cannot be used.
+    """
+    console = Console(width=110)
+    names = _names(runs)
+    found = {
+        name: _score(run, given, request, console) for name, run in zip(names, runs, strict=True)
+    }
+    for name, evaluation in found.items():
+        print_evaluation(name, evaluation, console)
+    if len(found) > 1:
+        print_totals(found, console)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(found, folder / "eval.csv")
+    draw_evaluations(found, folder / "eval.png")
+    console.print(f"  {folder}", soft_wrap=True)
+
+
+def _score(run: str, given: Given, request: Request, console: Console) -> Evaluation:
+    model, tokenizer = load(run)
+    texts = encoded(given, tokenizer, run)
+    kernel = place(model, request.device, request.dtype)
+    for name, value in (("run", run), ("data", texts.description), ("attend", kernel)):
+        console.print(f"{name:8} {value}", highlight=False, soft_wrap=True)
+    start = time.perf_counter()
+    with _progress(console) as report, computing(request.device, request.dtype):
+        found = evaluate(
+            model,
+            texts.documents,
+            row_length=request.row_length,
+            max_length=request.max_length,
+            byte_lengths=texts.byte_lengths,
+            report=report,
+        )
+    rate = found.total.tokens / (time.perf_counter() - start)
+    console.print(f"{'speed':8} {rate:,.0f} tokens/s", highlight=False)
+    _say_what_is_special(found, console)
+    return found
+
+
+def _names(runs: Sequence[str]) -> list[str]:
+    """Short names of runs, all different."""
+    if len({Path(run).expanduser().resolve() for run in runs}) < len(runs):
+        raise ValueError(f"a run is given twice: {', '.join(runs)}")
+    return corpus_names([str(Path(run).expanduser().resolve()) for run in runs])
+
+
+def _say_what_is_special(found: Evaluation, console: Console) -> None:
+    if found.split:
+        console.print(
+            f"{'split':8} {counted(found.split, 'document')} longer than {found.max_length:,} "
+            "tokens: scored in pieces, each without the text before it",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if found.unscored:
+        console.print(
+            f"{'unscored':8} {counted(found.unscored, 'document')} of less than two tokens",
+            highlight=False,
+        )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int], None]]:
+    """A count of scored tokens on a terminal, removed at the end."""
+    if not console.is_terminal:
+        yield lambda tokens: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} tokens scored"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda tokens: progress.advance(task, tokens)

@@ -1,0 +1,39 @@
+"""Any evaluation is drawn, and its lines are its figures."""
+
+import math
+
+import pytest
+
+from packformer.evaluation import Evaluation, Score, Span
+from packformer.tools.eval import picture
+
+
+def evaluation(spans, trained=16):
+    scores = [Span(first, last, 1, Score(nats, 10, size)) for first, last, nats, size in spans]
+    size = None if spans[0][3] is None else sum(span[3] for span in spans)
+    total = Score(sum(span[2] for span in spans), 10 * len(spans), size)
+    return Evaluation(total, 1, tuple(scores), tuple(scores), trained, 64, 0, 0)
+
+
+ONE = evaluation([(2, 2, 30.0, None)])
+GAP = evaluation([(2, 2, 30.0, 20), (5, 8, 20.0, 20), (9, 16, 10.0, 0), (17, 32, 5.0, 9)])
+
+
+@pytest.mark.parametrize(
+    "found", [{"a": ONE}, {"a": GAP}, {"a": GAP, "b": GAP}, {"a": GAP, "b": ONE}]
+)
+def test_any_evaluation_is_drawn(found, tmp_path):
+    picture.draw_evaluations(found, tmp_path / "eval.png")
+    assert (tmp_path / "eval.png").stat().st_size > 10_000
+
+
+def test_a_span_without_tokens_is_a_gap():
+    class Place:
+        def stairs(self, levels, edges, **style):
+            self.levels, self.edges = levels, edges
+
+    place = Place()
+    picture._stairs(place, GAP.by_length, picture._loss)
+    assert place.edges == [2, 3, 5, 9, 17, 33]
+    assert [math.isnan(level) for level in place.levels] == [False, True, False, False, False]
+    assert place.levels[2:] == [2.0, 1.0, 0.5]
