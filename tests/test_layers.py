@@ -75,6 +75,7 @@ ONLY_IN = {
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
     "matplotlib": {"run/curve.py", "tools"},
+    "lm_eval": {"tools/lm_eval/adapter.py", "tools/lm_eval/command.py"},
 }
 
 

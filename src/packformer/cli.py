@@ -19,6 +19,7 @@ _COMMANDS = {
     "inspect": "packformer.tools.inspect",
     "generate": "packformer.tools.generate",
     "eval": "packformer.tools.eval",
+    "lm-eval": "packformer.tools.lm_eval",
     "bench": "packformer.tools.bench",
 }
 

@@ -48,17 +48,20 @@ def log_likelihoods(
     continuations: Sequence[Continuation],
     *,
     row_length: int,
+    max_length: int | None = None,
     report: Callable[[int], None] = lambda count: None,
 ) -> list[Likelihood]:
     """Scores continuations; none sees another's tokens.
 
-    Where context and continuation are together longer than ``model.max_position`` tokens and one,
-    the context loses its beginning.
+    The model reads context and continuation but for the last token. Where that is longer than
+    ``max_length``, the context loses its beginning.
 
     Args:
         model: in evaluation mode, with kernels that run on its device.
         continuations: see ``Continuation``.
         row_length: tokens of a row; rows are longer where a continuation is.
+        max_length: tokens that the model reads of one; None for the longest document that it was
+            made for.
         report: told how many continuations a row held, when it is scored.
 
     Returns:
@@ -68,7 +71,10 @@ def log_likelihoods(
         ValueError: if a continuation has no context or no token, is longer than the model reaches,
             or has a token outside the vocabulary.
     """
-    source = _Sequences(continuations, model)
+    reach = model.max_position
+    source = _Sequences(
+        continuations, model.vocab_size, reach if max_length is None else min(max_length, reach)
+    )
     found: list[Likelihood | None] = [None] * len(continuations)
     for numbers in _rows(source, row_length):
         for number, likelihood in zip(numbers, _score(model, source, numbers), strict=True):
@@ -80,24 +86,25 @@ def log_likelihoods(
 class _Sequences:
     """Context and continuation as one document; a ``DocumentSource``."""
 
-    def __init__(self, continuations: Sequence[Continuation], model: GPT) -> None:
+    def __init__(
+        self, continuations: Sequence[Continuation], vocab_size: int, max_length: int
+    ) -> None:
         self.num_documents = len(continuations)
-        most = model.max_position + 1  # the last token is predicted and not read
         self._tokens = []
         self.sizes = [len(tokens) for _, tokens in continuations]
         for number, (context, tokens) in enumerate(continuations):
             if not len(context) or not len(tokens):
                 raise ValueError(f"continuation {number} must have a context and a token, or more")
-            if len(tokens) >= most:
+            if len(tokens) > max_length:
                 raise ValueError(
                     f"continuation {number} has {len(tokens):,} tokens, the model reaches "
-                    f"{model.max_position:,}: shorten it, or extend the model"
+                    f"{max_length:,}: shorten it, or extend the model"
                 )
-            ids = np.array([*context, *tokens][-most:], np.int64)
-            if ids.min() < 0 or ids.max() >= model.vocab_size:
+            ids = np.array([*context, *tokens][-max_length - 1 :], np.int64)
+            if ids.min() < 0 or ids.max() >= vocab_size:
                 raise ValueError(
                     f"continuation {number} has a token id outside the model's vocabulary "
-                    f"({model.vocab_size})"
+                    f"({vocab_size})"
                 )
             self._tokens.append(ids)
 

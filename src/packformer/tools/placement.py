@@ -9,20 +9,28 @@ from packformer.model import GPT
 
 
 def place(model: GPT, device: str, dtype: torch.dtype) -> str:
-    """Moves a model, and settles its attention kernels; returns the choice and why.
+    """Moves a model to compute as in training; returns its attention kernels and why, for the log.
 
-    Kernels are chosen anew, whatever the model was trained with: that may not run here. Half
-    precision is autocast's, as in training: the weights stay float32.
+    Half precision is autocast's: the weights stay float32.
 
     Args:
         model: from ``packformer.load``.
         device: ``"cpu"`` or ``"cuda"``.
-        dtype: to compute in.
+        dtype: to compute in, see ``computing``.
 
     Raises:
         ValueError: if no kernel can run a layer there.
     """
     model.to(device=device, dtype=torch.float32 if dtype in HALF else dtype)
+    return choose_kernels(model, device, dtype)
+
+
+def choose_kernels(model: GPT, device: str, dtype: torch.dtype) -> str:
+    """Settles a model's kernels anew: those it was trained with may not run here.
+
+    Raises:
+        ValueError: if no kernel can run a layer there.
+    """
     for layer in model.layers:
         layer.kernel = "auto"
     return model.select_kernel(device, dtype)

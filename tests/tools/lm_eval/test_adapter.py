@@ -1,0 +1,221 @@
+"""lm-evaluation-harness gets the numbers that its own adapter gives for the same weights."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from packformer.corpus.tokenizer import BOS, EOS, train_bpe
+from packformer.model import GPT
+from packformer.nn import Rotary
+
+WIDTH, HEADS, LAYERS, HIDDEN, LONGEST = 32, 2, 2, 64, 48
+TEXTS = [
+    f"the {a} {b} sees the {b} {a} of the house. "
+    for a in ("red", "old")
+    for b in ["cat", "dog", "ox"]
+]
+CONTEXTS = ["the red", "", "an old cat sees", "the house of the dog " * 9, "ü💡"]
+TASKS = {
+    "local_choice": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{context}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    },
+    "local_rolling": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+    },
+    "local_writing": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{context}}",
+        "doc_to_target": "{{choices[0]}}",
+        "generation_kwargs": {"until": ["o", "."], "max_gen_toks": 12},
+        "metric_list": [{"metric": "exact_match"}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    found = train_bpe(TEXTS, 290)
+    marks = [(mark, found.token_to_id(mark)) for mark in (BOS, EOS)]
+    found.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=marks)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer) -> GPT:
+    torch.manual_seed(0)
+    sizes = {"num_layers": LAYERS, "width": WIDTH, "num_heads": HEADS, "hidden_width": HIDDEN}
+    return GPT(tokenizer.get_vocab_size(), LONGEST, position=Rotary, init_std=0.3, **sizes).eval()
+
+
+@pytest.fixture(scope="module")
+def adapter(model, tokenizer):
+    """Makes ours. Imports of lm-eval take seconds: they wait for the tests that need them."""
+    from packformer.tools.lm_eval.adapter import PackformerLM
+
+    return partial(PackformerLM, model, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def theirs(model, tokenizer):
+    from lm_eval.models.huggingface import HFLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=model.vocab_size,
+            hidden_size=WIDTH,
+            intermediate_size=HIDDEN,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=LONGEST,
+            rms_norm_eps=1e-5,
+            tie_word_embeddings=True,
+        )
+    )
+    llama.load_state_dict(weights_of_llama(model))
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
+    wrapped.pad_token = EOS
+    return HFLM(pretrained=llama.eval(), tokenizer=wrapped, device="cpu", batch_size=3)
+
+
+def weights_of_llama(model):
+    found = {
+        "model.embed_tokens.weight": model.embedding.weight,
+        "model.norm.weight": model.norm.weight,
+        "lm_head.weight": model.head.weight,
+    }
+    for number, block in enumerate(model.blocks):
+        parts = {
+            "self_attn.o_proj": block.attention.out.weight,
+            "mlp.down_proj": block.mlp.w3.weight,
+            "input_layernorm": block.attention_norm.weight,
+            "post_attention_layernorm": block.mlp_norm.weight,
+        }
+        parts |= zip(
+            (f"self_attn.{name}_proj" for name in "qkv"),
+            block.attention.qkv.weight.chunk(3),
+            strict=True,
+        )
+        parts |= zip(("mlp.gate_proj", "mlp.up_proj"), block.mlp.w12.weight.chunk(2), strict=True)
+        found |= {f"model.layers.{number}.{name}.weight": part for name, part in parts.items()}
+    return found
+
+
+def requests(kind, *arguments):
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, one, number) for number, one in enumerate(arguments)]
+
+
+@pytest.mark.parametrize("row_length", [1, 40, 4096])
+def test_likelihoods_are_theirs(adapter, theirs, row_length):
+    ours = adapter(row_length=row_length)
+    asked = requests(
+        "loglikelihood",
+        *((context, text) for context in CONTEXTS for text in (" cat", " dog sees", " ", "💡.")),
+    )
+    found = ours.loglikelihood(asked, disable_tqdm=True)
+    expected = theirs.loglikelihood(asked, disable_tqdm=True)
+    assert [f[0] for f in found] == pytest.approx([e[0] for e in expected], abs=1e-4)
+    assert [f[1] for f in found] == [e[1] for e in expected]
+
+
+def test_whole_texts_longer_than_the_model_reaches_are_theirs(adapter, theirs):
+    ours = adapter(row_length=64, add_bos_token=False)
+    theirs.add_bos_token = False
+    asked = requests("loglikelihood_rolling", *((text,) for text in (*CONTEXTS[:1], *TEXTS)))
+    asked += requests("loglikelihood_rolling", ("".join(TEXTS) * 4,), (CONTEXTS[4],))
+    found = ours.loglikelihood_rolling(asked, disable_tqdm=True)
+    expected = theirs.loglikelihood_rolling(asked, disable_tqdm=True)
+    theirs.add_bos_token = None
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-4)
+    with_bos = adapter().loglikelihood_rolling(asked, disable_tqdm=True)
+    assert with_bos == pytest.approx(found, rel=1e-6), "the first token was predicted too"
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """Tasks on a file of this folder; nothing is looked for on a network."""
+    records = [
+        {"context": context, "choices": [" cat", " dog", " the house."], "answer": 1, "text": text}
+        for context, text in zip([*CONTEXTS, "the old"], TEXTS, strict=True)
+        if context
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "texts.jsonl").write_text(lines)
+    for name, settings in TASKS.items():
+        source = {
+            "dataset_path": "json",
+            "dataset_kwargs": {
+                "data_files": {"test": str(tmp_path / "texts.jsonl")},
+                "cache_dir": str(tmp_path / "cache"),
+            },
+            "test_split": "test",
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"task": name, **source, **settings}))
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(tmp_path), include_defaults=False)
+
+
+def test_tasks_from_a_local_file_get_their_results(adapter, theirs, tasks):
+    from lm_eval import simple_evaluate
+
+    ours = adapter(add_bos_token=False)
+    theirs.add_bos_token = False
+    found, expected = (
+        simple_evaluate(lm, tasks=list(TASKS), task_manager=tasks, bootstrap_iters=0)["results"]
+        for lm in (ours, theirs)
+    )
+    theirs.add_bos_token = None
+    assert found.keys() == expected.keys() == TASKS.keys()
+    for name in TASKS:
+        numbers = {key: value for key, value in expected[name].items() if isinstance(value, float)}
+        assert len(numbers) >= 1
+        for key, value in numbers.items():
+            assert found[name][key] == pytest.approx(value, rel=1e-4), (name, key)
+
+
+@pytest.mark.parametrize("until", [["o", "."], [], "e"])
+def test_continuations_are_theirs(adapter, theirs, until):
+    ours = adapter()
+    asked = requests(
+        "generate_until",
+        *((context, {"until": until, "max_gen_toks": 40}) for context in CONTEXTS if context),
+        *((context, {"until": until, "max_gen_toks": 3}) for context in CONTEXTS if context),
+    )
+    expected = [theirs.generate_until([one], disable_tqdm=True)[0] for one in asked]
+    assert ours.generate_until(asked, disable_tqdm=True) == expected
+    assert any(len(text) > 3 for text in expected)
+
+
+def test_what_cannot_be_done_is_named(adapter):
+    ours = adapter()
+    for options, message in (
+        ({"max_gen_toks": LONGEST}, r"max_gen_toks \(48\) leaves no room for a context in 48"),
+        ({"max_gen_toks": 4, "num_beams": 4}, "generation option num_beams is not known"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ours.generate_until(requests("generate_until", ("the", options)), disable_tqdm=True)
+    with pytest.raises(ValueError, match="must have <.bos.> and <.eos.>"):
+        type(ours)(ours.model, Tokenizer.from_str(ours.tokenizer.to_str().replace("|bos|", "x")))
+
+
+def test_sampled_texts_differ_and_are_the_same_again(adapter):
+    options = {"do_sample": True, "temperature": 1.5, "top_k": 20, "max_gen_toks": 40}
+    asked = requests("generate_until", ("the", options), ("the", options))
+    first = adapter().generate_until(asked, disable_tqdm=True)
+    assert first == adapter().generate_until(asked, disable_tqdm=True)
+    assert first[0] != first[1]
