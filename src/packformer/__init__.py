@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from packformer.attention import PackedLayout, packed_attention
     from packformer.batch import PackedBatch
     from packformer.data import pack
-    from packformer.generation import encode_prompt
-    from packformer.generation.generate import generate
+    from packformer.generation import encode_prompt, generate
     from packformer.model import GPT, SelfAttention
     from packformer.nn import ALiBi, Learned, NoPosition, Rotary
     from packformer.run.load import load
