@@ -74,7 +74,7 @@ def check_attention(
         raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
 
 
-_SCALING = (
+ROTARY_SCALING = (
     "factor",
     "low_freq_factor",
     "high_freq_factor",
@@ -100,8 +100,8 @@ def check_rotary(
 
 
 def _check_scaling(scaling: Any) -> None:
-    names = ", ".join(_SCALING)
-    if not isinstance(scaling, Mapping) or set(scaling) != set(_SCALING):
+    names = ", ".join(ROTARY_SCALING)
+    if not isinstance(scaling, Mapping) or set(scaling) != set(ROTARY_SCALING):
         raise ValueError(f"position.scaling ({scaling}) must hold {names}; or be null")
     for name, value in scaling.items():
         check_number(f"position.scaling.{name}", value, above=0)

@@ -19,8 +19,7 @@ from packformer.corpus.long_texts import Cutter, pieces
 from packformer.corpus.losses import characters, token_characters, unknown_token
 from packformer.corpus.split import hash_of
 from packformer.corpus.tokenizer import (
-    BOS,
-    EOS,
+    document_marks,
     encode_texts,
     num_ids,
     text_tokenizer,
@@ -81,7 +80,9 @@ class Encoder:
         self._cutter = Cutter(self._tokenizer)
         vocabulary = self._tokenizer.get_vocab()
         self.dtype = np.dtype(np.uint16 if num_ids(self._tokenizer) <= 2**16 else np.uint32)
-        self._bos, self._eos = vocabulary[BOS], vocabulary[EOS]
+        marks = document_marks(self._tokenizer)
+        assert marks is not None
+        self._bos, self._eos = marks
         self._byte_lengths = token_byte_lengths(self._tokenizer)
         self._characters = token_characters(self._tokenizer)
         unknown = unknown_token(self._tokenizer)

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Encoding,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 Tokens = NDArray[np.int64]
 
@@ -47,7 +55,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Reads a ``tokenizer.json``; adds ``BOS`` and ``EOS`` if it lacks them.
+    """As ``open_tokenizer``; adds ``BOS`` and ``EOS`` if it lacks them and names no others."""
+    tokenizer = open_tokenizer(path)
+    if _marks_of_template(tokenizer) is None:
+        tokenizer.add_special_tokens([BOS, EOS])
+    return tokenizer
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """Reads a ``tokenizer.json``.
 
     Its truncation, padding and dropout are turned off: they are meant for training batches.
 
@@ -66,8 +82,42 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if isinstance(model, models.BPE) and model.dropout is not None:
         model.dropout = None
         tokenizer.model = model
-    tokenizer.add_special_tokens([BOS, EOS])
     return tokenizer
+
+
+def marked(tokenizer: Tokenizer, begin: int, end: int) -> Tokenizer:
+    """The tokenizer, with tokens of its own as ``BOS`` and ``EOS``.
+
+    Its template names them, so that they are written to its ``tokenizer.json`` too. Where special
+    tokens are added to a text, ``begin`` is.
+
+    Args:
+        tokenizer: any; changed in place.
+        begin: id of the token that begins a document.
+        end: id of the token that ends one.
+    """
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A",
+        pair=f"{BOS} $A {EOS} {BOS}:1 $B:1",
+        special_tokens=[(BOS, begin), (EOS, end)],
+    )
+    return tokenizer
+
+
+def document_marks(tokenizer: Tokenizer) -> tuple[int, int] | None:
+    """Ids that begin and end a document; None if the tokenizer has no such tokens."""
+    begin, end = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+    return _marks_of_template(tokenizer) if begin is None or end is None else (begin, end)
+
+
+def _marks_of_template(tokenizer: Tokenizer) -> tuple[int, int] | None:
+    if tokenizer.post_processor is None:
+        return None
+    template = json.loads(tokenizer.to_str())["post_processor"].get("special_tokens")
+    named = template if isinstance(template, dict) else {}
+    if BOS not in named or EOS not in named:
+        return None
+    return named[BOS]["ids"][0], named[EOS]["ids"][0]
 
 
 def text_tokenizer(tokenizer_json: str) -> Tokenizer:

@@ -1,0 +1,23 @@
+"""Models to and from folders of ``transformers``: Llama's, Mistral's and Qwen3's layouts."""
+
+from packformer.huggingface.card import model_card
+from packformer.huggingface.export import export
+from packformer.huggingface.form import Form
+from packformer.huggingface.form_of_model import form_of_model
+from packformer.huggingface.read import Read, is_folder, read, read_form
+from packformer.huggingface.verify import TOLERANCE, Verified, can_verify, verify
+
+__all__ = [
+    "TOLERANCE",
+    "Form",
+    "Read",
+    "Verified",
+    "can_verify",
+    "export",
+    "form_of_model",
+    "is_folder",
+    "model_card",
+    "read",
+    "read_form",
+    "verify",
+]
