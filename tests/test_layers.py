@@ -29,6 +29,7 @@ BELOW = {
     "training": {"attention", "batch", "model", "settings", "requirements"},
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "model", "settings"},
+    "huggingface": {"attention", "corpus", "model", "nn", "requirements", "settings"},
     "run": {
         "attention",
         "batch",
@@ -36,6 +37,7 @@ BELOW = {
         "corpus",
         "data",
         "generation",
+        "huggingface",
         "layer_pattern",
         "model",
         "requirements",
@@ -49,6 +51,7 @@ BELOW = {
         "data",
         "generation",
         "evaluation",
+        "huggingface",
         "model",
         "nn",
         "run",
@@ -62,7 +65,12 @@ ONLY_IN = {
     "omegaconf": {"run", "tools/bench/step/bench.py"},
     "lightning": {"run", "training", "data", "tools/bench/step/bench.py"},
     "torchmetrics": {"training"},
-    "tokenizers": {"corpus", "data", "generation", "run/load.py", "run/samples.py", "tools"},
+    "safetensors": {"huggingface/shards.py"},
+    "tokenizers": {
+        *("corpus", "data", "generation", "huggingface", "tools"),
+        *("run/load.py", "run/samples.py"),
+    },
+    "transformers": {"huggingface/verify.py", "tools/bench/step/peers.py"},
     "rich": {"run", "tools"},
     "filelock": {
         "attention/proof/verdicts.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer
 
-from packformer.corpus.tokenizer import BOS, EOS
+from packformer.corpus.tokenizer import document_marks
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
@@ -22,15 +22,17 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     """
     if not text:
         raise ValueError("the prompt is empty: give it at least one character")
-    bos = tokenizer.token_to_id(BOS)
-    if bos is None:
+    marks = document_marks(tokenizer)
+    if marks is None:
         return tokenizer.encode(text).ids
-    return [bos, *tokenizer.encode(text, add_special_tokens=False).ids]
+    return [marks[0], *tokenizer.encode(text, add_special_tokens=False).ids]
 
 
 def end_of_text(tokenizer: Tokenizer) -> list[int]:
     """The tokens that end a text: packformer's, else those of the usual names that there are."""
-    names = (EOS, "</s>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
+    if (marks := document_marks(tokenizer)) is not None:
+        return [marks[1]]
+    names = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>")
     found = [tokenizer.token_to_id(name) for name in names]
     return [token for token in found if token is not None]
 
