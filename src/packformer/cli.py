@@ -20,6 +20,8 @@ _COMMANDS = {
     "generate": "packformer.tools.generate",
     "eval": "packformer.tools.eval",
     "lm-eval": "packformer.tools.lm_eval",
+    "export": "packformer.tools.export",
+    "import": "packformer.tools.import_folder",
     "bench": "packformer.tools.bench",
 }
 

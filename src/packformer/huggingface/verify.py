@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from packformer.attention import PackedLayout
@@ -17,6 +18,7 @@ from packformer.model import GPT
 
 TOLERANCE = 1e-5
 """Largest relative difference of float32 logits."""
+_TEXT = "A text: f(x) = 2x,\n  naïve 数据."
 _LONGEST = 512  # tokens of a document, unless a window needs more to matter
 _LONGEST_WINDOW = 2048
 
@@ -45,16 +47,21 @@ def verify(folder: str | Path) -> Verified:
     some longer than the window.
 
     Raises:
-        ValueError: if a logit is not finite or the difference above ``TOLERANCE``.
+        ValueError: if a logit is not finite, the difference above ``TOLERANCE``, or the tokenizer
+            gives other ids there.
         ImportError: without ``transformers``.
     """
-    model = read(folder).model.float()
+    folder = Path(folder).expanduser()
+    model, tokenizer = read(folder)
+    model = model.float()
+    if tokenizer is not None:
+        _check_tokenizer(folder, tokenizer)
     lengths = _lengths(model)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(model.vocab_size, (1, sum(lengths)), generator=generator)
     with torch.no_grad():
         ours = model(tokens, PackedLayout.from_lengths(lengths))
-        theirs = _their_logits(Path(folder).expanduser(), tokens, lengths)
+        theirs = _their_logits(folder, tokens, lengths)
     difference = float(torch.linalg.norm(ours - theirs) / torch.linalg.norm(theirs))
     if not difference <= TOLERANCE:
         raise ValueError(
@@ -62,6 +69,19 @@ def verify(folder: str | Path) -> Verified:
             f"{TOLERANCE:g}: do not use this export"
         )
     return Verified(difference, tuple(lengths))
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    from transformers import AutoTokenizer
+
+    theirs: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ours = tokenizer.encode(_TEXT, add_special_tokens=False).ids
+    found = theirs(_TEXT, add_special_tokens=False).input_ids
+    if found != ours:
+        raise ValueError(
+            f"{folder}: transformers makes the ids {found} of {_TEXT!r}, and packformer {ours}: do "
+            "not use its tokenizer"
+        )
 
 
 def _lengths(model: GPT) -> list[int]:

@@ -1,4 +1,4 @@
-"""A trained model out of its run folder, in plain torch."""
+"""A trained model out of its folder, in plain torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from yaml import YAMLError
 
+from packformer import huggingface
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
@@ -22,12 +23,12 @@ _BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")
 
 
 class Loaded(NamedTuple):
-    """What a run came to.
+    """What a run came to, or a folder of ``transformers`` holds.
 
     Attributes:
         model: on the CPU, in evaluation mode, its weights as the checkpoint holds them.
         tokenizer: of its text; None if the run had none, as a synthetic task, or kept none, as
-            runs of packformer before 2026-11-26.
+            runs of packformer before 2026-11-26, or if the folder has no ``tokenizer.json``.
     """
 
     model: GPT
@@ -35,16 +36,19 @@ class Loaded(NamedTuple):
 
 
 def load(path: str | Path) -> Loaded:
-    """Opens a run.
+    """Opens a run, or a Llama, Mistral or Qwen3 folder, as ``packformer export`` writes them.
 
     Args:
         path: a run folder, of which the best checkpoint is taken, else the last; or one of its
-            checkpoints.
+            checkpoints; or a folder with ``config.json`` and safetensors.
 
     Raises:
-        ValueError: if there is no run or checkpoint, or it is damaged; says what is wrong.
+        ValueError: if there is none of these, or it is damaged; says what is wrong.
     """
-    checkpoint = _checkpoint(Path(path).expanduser())
+    path = Path(path).expanduser()
+    if is_exported(path):
+        return Loaded(*huggingface.read(path))
+    checkpoint = checkpoint_of(path)
     folder = run_folder(checkpoint)
     if folder is None:
         raise ValueError(f"{checkpoint} lies in no run folder: there is no {CONFIG_FILE} above it")
@@ -63,13 +67,25 @@ def load(path: str | Path) -> Loaded:
     )
 
 
-def _checkpoint(path: Path) -> Path:
+def is_exported(path: Path) -> bool:
+    """Whether it is a folder of ``transformers``, and no run's."""
+    return huggingface.is_folder(path) and not (path / CONFIG_FILE).is_file()
+
+
+def checkpoint_of(path: Path) -> Path:
+    """``path``, or the best checkpoint of the run folder it is, else the last.
+
+    Raises:
+        ValueError: if there is none.
+    """
     if path.is_file():
         return path
     found = [path / file for file in (_BEST_CHECKPOINT, LAST_CHECKPOINT) if (path / file).is_file()]
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
-        raise ValueError(f"{path} {what}: give a run folder or a checkpoint of one")
+        raise ValueError(
+            f"{path} {what}: give a run folder, a checkpoint of one, or a folder of transformers"
+        )
     return found[0]
 
 

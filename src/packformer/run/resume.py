@@ -107,7 +107,7 @@ def binding_differences(
     parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS)
     return [
         difference
-        for difference in _differences(_read(folder / CONFIG_FILE), config)
+        for difference in _differences(read_configuration(folder / CONFIG_FILE), config)
         if _is_part(difference[0], parts) and difference[0] not in _SAME_WEIGHTS
     ]
 
@@ -151,7 +151,7 @@ def identity_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
     """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
-    differences = _differences(_read(folder / CONFIG_FILE), config)
+    differences = _differences(read_configuration(folder / CONFIG_FILE), config)
     return [f"{key}: {_shown(former)} -> {_shown(new)}" for key, former, new in differences]
 
 
@@ -177,7 +177,7 @@ def _flat(node: Any, path: str = "") -> dict[str, Any]:
 
 def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
     others = {
-        folder: _read(file)
+        folder: read_configuration(file)
         for file in output_dir.rglob(CONFIG_FILE)
         if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
     }
@@ -215,7 +215,8 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
     return f"the newest unfinished run, in {newest}, has {', '.join(told)}"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_configuration(file: Path) -> dict[str, Any]:
+    """Of a run; empty, with a warning, where it cannot be read."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

@@ -1,0 +1,32 @@
+"""Compares a folder with ``transformers`` and tells what came of it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from packformer import huggingface
+
+
+def tell_verification(folder: Path, *, verified: bool) -> None:
+    """Prints how float32 logits differ, or why they were not compared.
+
+    Args:
+        folder: of ``transformers``.
+        verified: whether to compare, if ``transformers`` is installed.
+
+    Raises:
+        ValueError: if they differ by more than ``huggingface.TOLERANCE``.
+    """
+    if not verified:
+        print("not checked: --no-verify")
+    elif not huggingface.can_verify():
+        print("not checked: transformers is not installed (pip install transformers)")
+    else:
+        found = huggingface.verify(folder)
+        print(
+            f"checked with transformers {version('transformers')}: float32 logits of "
+            f"{len(found.lengths)} packed documents of {min(found.lengths)} to "
+            f"{max(found.lengths):,} tokens differ by {found.difference:.1e} from those of each "
+            f"alone (2-norm, relative; at most {huggingface.TOLERANCE:g})"
+        )

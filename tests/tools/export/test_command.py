@@ -1,0 +1,124 @@
+"""``packformer export``: a run becomes a folder of transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import packformer
+from packformer import PackedLayout, huggingface
+from packformer.cli import main
+
+
+@pytest.fixture
+def run_folder(train: Callable, small: list[str], tmp_path: Path) -> Callable[..., Path]:
+    """Trains for a moment; the run's folder."""
+
+    def make(*settings: str) -> Path:
+        done = train(*small, "output_dir=runs", *settings)
+        assert done.code == 0, done.err
+        (folder,) = (tmp_path / "runs").iterdir()
+        return folder
+
+    return make
+
+
+def failure(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert end.value.code == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ")
+    assert "\n" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("llama", ["attention=mqa", "attention.head_dim=6"]),
+        ("mistral", ["attention.window=9", "model.tie_embeddings=false"]),
+        ("qwen3", ["attention=mha", "attention.qk_norm=true"]),
+    ],
+)
+def test_a_trained_model_is_written_checked_and_read_back(
+    kind: str,
+    settings: list[str],
+    run_folder: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("transformers")
+    run = run_folder(*settings)
+    main(["export", str(run), str(tmp_path / "folder")])
+    out = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'folder'}: {kind}, " in out
+    assert "checked with transformers " in out
+    assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == [
+        *("README.md", "config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    ]
+    card = (tmp_path / "folder" / "README.md").read_text()
+    loss = json.loads((run / "summary.json").read_text())["val/loss"]
+    assert f"| validation loss | {loss:.4f} nats per token |" in card
+    one, other = packformer.load(run), packformer.load(tmp_path / "folder")
+    assert one.tokenizer is not None
+    assert other.tokenizer is not None
+    text = "word1 word2"
+    assert one.tokenizer.encode(text).ids == other.tokenizer.encode(text).ids[1:]
+    tokens = torch.arange(20)[None]
+    layout = PackedLayout.from_lengths([12, 8])
+    with torch.no_grad():
+        assert torch.equal(one.model(tokens, layout), other.model(tokens, layout))
+
+
+def test_a_folder_that_differs_is_removed(
+    run_folder: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = run_folder()
+
+    def differs(folder: Path) -> None:
+        raise ValueError("logits differ")
+
+    monkeypatch.setattr(huggingface, "can_verify", lambda: True)
+    monkeypatch.setattr(huggingface, "verify", differs)
+    assert "logits differ" in failure("export", str(run), str(tmp_path / "new"), capsys=capsys)
+    assert not (tmp_path / "new").exists()
+    main(["export", str(run), str(tmp_path / "new"), "--no-verify"])
+    assert "not checked: --no-verify" in capsys.readouterr().out
+    monkeypatch.setattr(huggingface, "can_verify", lambda: False)
+    main(["export", str(run), str(tmp_path / "newer")])
+    assert "not checked: transformers is not installed (pip install" in capsys.readouterr().out
+
+
+def test_what_cannot_be_exported_is_told_in_one_line(
+    run_folder: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_folder("position=alibi")
+    new = str(tmp_path / "new")
+    assert "position (ALiBi) has no form in" in failure("export", str(run), new, capsys=capsys)
+    assert "exists: choose another" in failure("export", str(run), str(run), capsys=capsys)
+    nowhere = failure("export", str(tmp_path / "nowhere"), new, capsys=capsys)
+    assert "nowhere does not exist: give a run folder, a checkpoint of one, or a fold" in nowhere
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert "holds no checkpoint: give" in failure("export", str(run), new, capsys=capsys)
+    assert not Path(new).exists()
+
+
+def test_a_run_without_text_is_written_without_a_tokenizer(
+    train: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    assert train("+debug=fast", "data=sorting").code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    main(["export", str(run), str(tmp_path / "new")])
+    assert "without a tokenizer: the model has none" in capsys.readouterr().out
+    assert packformer.load(tmp_path / "new").tokenizer is None

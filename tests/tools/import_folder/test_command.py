@@ -1,0 +1,48 @@
+"""``packformer import``: what a folder of transformers holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packformer.cli import main
+from packformer.corpus.tokenizer import train_bpe
+from packformer.huggingface import export
+from packformer.model import GPT
+from packformer.nn import Rotary
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = GPT(300, 64, num_layers=2, width=48, num_heads=2, position=Rotary)
+    export(model, train_bpe(["a text"], 270), tmp_path / "folder")
+    return tmp_path / "folder"
+
+
+def test_it_says_what_the_model_is_and_how_to_train(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    main(["import", str(folder)])
+    out = capsys.readouterr().out
+    words = " ".join(out.replace("│", " ").split())
+    for told in (
+        "architecture llama",
+        "weights float32",
+        "model.num_layers 2",
+        "model.tie_embeddings true",
+        "attention.window null",
+        "position.base 10000.0",
+        "documents begin with <|bos|> and end with <|eos|>",
+        "checked with transformers",
+    ):
+        assert told in words
+    assert f"packformer train init_from={folder} data=text data.path=my_texts" in out
+
+
+def test_a_foreign_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert err == f"error: {tmp_path} holds no config.json: give a folder of transformers\n"
