@@ -33,6 +33,7 @@ BELOW = {
     "run": {
         "attention",
         "batch",
+        "cache",
         "completion",
         "corpus",
         "data",
@@ -68,7 +69,7 @@ ONLY_IN = {
     "safetensors": {"huggingface/shards.py"},
     "tokenizers": {
         *("corpus", "data", "generation", "huggingface", "tools"),
-        *("run/load.py", "run/samples.py"),
+        *("run/load.py", "run/samples.py", "run/source.py"),
     },
     "transformers": {"huggingface/verify.py", "tools/bench/step/peers.py"},
     "rich": {"run", "tools"},

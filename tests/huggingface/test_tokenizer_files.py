@@ -14,7 +14,7 @@ from packformer.corpus.documents import Form, Raw
 from packformer.corpus.encode import Encoder
 from packformer.corpus.tokenizer import document_marks, load_tokenizer, num_ids
 from packformer.huggingface import export, read
-from packformer.huggingface.tokenizer_files import read_tokenizer
+from packformer.huggingface.tokenizer_files import tokenizer_of
 
 
 def foreign(*special: str) -> Tokenizer:
@@ -49,7 +49,7 @@ def test_documents_begin_and_end_as_the_folder_says(
     named: dict, config: dict, marks: tuple[int, int], tmp_path: Path
 ) -> None:
     folder = write(foreign("<b>", "<e>", "<x>"), tmp_path, **named)
-    tokenizer = read_tokenizer(folder, config, 300)
+    tokenizer = tokenizer_of(folder, config, 300)
     assert tokenizer is not None
     assert document_marks(tokenizer) == marks
     tokenizer.save(str(tmp_path / "again.json"))  # as runs and corpora do
@@ -66,21 +66,21 @@ def test_documents_begin_and_end_as_the_folder_says(
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     folder = write(foreign("<b>"), tmp_path, bos_token="<b>", eos_token="<not there>")
     with pytest.raises(ValueError, match="does not say which token ends a text: set eos_token in"):
-        read_tokenizer(folder, {}, 300)
+        tokenizer_of(folder, {}, 300)
 
 
 @pytest.mark.parametrize("vocab_size", [100, 257])
 def test_a_tokenizer_of_another_vocabulary_is_refused(vocab_size: int, tmp_path: Path) -> None:
     folder = write(foreign("<b>", "<e>"), tmp_path, eos_token="<e>")
     with pytest.raises(ValueError, match=rf"has 258 ids and the model {vocab_size}: it is the tok"):
-        read_tokenizer(folder, {}, vocab_size)
+        tokenizer_of(folder, {}, vocab_size)
 
 
 def test_a_damaged_tokenizer_config_is_told(tmp_path: Path) -> None:
     folder = write(foreign("<b>"), tmp_path)
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(ValueError, match="tokenizer_config.json is damaged"):
-        read_tokenizer(folder, {}, 300)
+        tokenizer_of(folder, {}, 300)
 
 
 def test_special_tokens_keep_their_names_from_import_to_export(

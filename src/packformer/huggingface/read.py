@@ -14,7 +14,7 @@ from packformer.huggingface.config import from_config
 from packformer.huggingface.form import Form
 from packformer.huggingface.names import check_names, parts_of
 from packformer.huggingface.shards import TensorFiles
-from packformer.huggingface.tokenizer_files import read_tokenizer
+from packformer.huggingface.tokenizer_files import tokenizer_of
 from packformer.model import GPT
 
 CONFIG_FILE = "config.json"
@@ -59,13 +59,21 @@ def read(folder: str | Path) -> Read:
     config = read_config(folder)
     form = from_config(config, str(folder / CONFIG_FILE))
     model = _model(form, folder)
-    return Read(model, read_tokenizer(folder, config, form.vocab_size))
+    return Read(model, tokenizer_of(folder, config, form.vocab_size))
 
 
 def read_form(folder: str | Path) -> Form:
     """What the model of a folder is, from its ``config.json`` alone; raises as ``read``."""
     folder = Path(folder).expanduser()
     return from_config(read_config(folder), str(folder / CONFIG_FILE))
+
+
+def read_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """The tokenizer of a folder, as ``read`` gives it."""
+    folder = Path(folder).expanduser()
+    config = read_config(folder)
+    vocab_size = from_config(config, str(folder / CONFIG_FILE)).vocab_size
+    return tokenizer_of(folder, config, vocab_size)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

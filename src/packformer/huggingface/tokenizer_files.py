@@ -48,7 +48,7 @@ def write_tokenizer(tokenizer: Tokenizer, max_position: int, folder: Path) -> li
     return files
 
 
-def read_tokenizer(folder: Path, config: Mapping[str, Any], vocab_size: int) -> Tokenizer | None:
+def tokenizer_of(folder: Path, config: Mapping[str, Any], vocab_size: int) -> Tokenizer | None:
     """The tokenizer of a folder; its documents begin and end as the folder says.
 
     Args:

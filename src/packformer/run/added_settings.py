@@ -24,7 +24,7 @@ def with_added_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: resolved, plain types only.
     """
-    completed = {group: _completed(node) for group, node in config.items()}
+    completed = {"init_from": None, **{group: _completed(n) for group, n in config.items()}}
     model = completed.get("model")
     if isinstance(model, dict) and model.get("norm_eps") == _SAME_WITHOUT_QK_NORM:
         kinds = kinds_of_layers(config).values() or ({"attention": config.get("attention")},)

@@ -29,7 +29,7 @@ SETTINGS = (
         "scheduler",
     ),
     *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
-    *("loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
+    *("init_from", "loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
 )
 """All that is read of a configuration, at its top."""
 
@@ -74,6 +74,8 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     for key, choices in CHOICES.items():
         _check_choice(key, settings, choices)
     as_text("output_dir", settings["output_dir"], "path")
+    if settings["init_from"] is not None:
+        _check_exists("init_from", as_text("init_from", settings["init_from"], "path"))
     if settings["resume"] is None:
         raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
     if settings["resume"] != "auto":

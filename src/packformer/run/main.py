@@ -21,6 +21,7 @@ from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.secrets import refuse_secrets
+from packformer.run.start import with_settings_of_start
 from packformer.run.sweep import write_failure
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def _job(config: DictConfig) -> float:
     """One run. A failure is reported and remembered; a sweep continues with the next job."""
     sys.argv = _command.copy()
     try:
+        _check_given(config)
+        config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
         from packformer.run.train import train  # slow to import: not before the configuration fits
 
@@ -62,10 +65,13 @@ def _job(config: DictConfig) -> float:
         return math.nan
 
 
-def _check(config: DictConfig) -> None:
+def _check_given(config: DictConfig) -> None:
     for name in sorted(OmegaConf.missing_keys(config)):
         example = _EXAMPLES.get(name, "VALUE")
         raise ValueError(f"{name} is needed and not given: write {name}={example}")
+
+
+def _check(config: DictConfig) -> None:
     check_configuration(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN and hydra_config.sweeper.get("params"):

@@ -25,7 +25,8 @@ _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
 _NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
-_ABSENT = object()
+ABSENT = object()
+"""Instead of the value of a setting that is not there."""
 _TOLD = 6  # differences of a configuration, at most
 _DECIDED = "PACKFORMER_RESUME_FROM"
 
@@ -92,7 +93,7 @@ def refuse_other_settings(checkpoint: Path, config: dict[str, Any]) -> None:
     """
     different = binding_differences(checkpoint, config)
     decisive = (*_PART_OF_CHECKPOINT, *_NEVER_THE_SAME_ROWS)
-    if any(_is_part(key, decisive) for key, _, _ in different):
+    if any(is_part(key, decisive) for key, _, _ in different):
         raise ValueError(other_settings(checkpoint, different))
 
 
@@ -104,18 +105,18 @@ def binding_differences(
     folder = run_folder(checkpoint)
     if folder is None:
         return []
-    parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS)
+    parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS, "init_from")
     return [
         difference
         for difference in _differences(read_configuration(folder / CONFIG_FILE), config)
-        if _is_part(difference[0], parts) and difference[0] not in _SAME_WEIGHTS
+        if is_part(difference[0], parts) and difference[0] not in _SAME_WEIGHTS
     ]
 
 
 def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]) -> str:
     """``model.num_layers: 4 in the run, 6 now``, and what to do."""
     told = [
-        f"{key}: {_shown(former)} in the run, {_shown(new)} now" for key, former, new in different
+        f"{key}: {shown(former)} in the run, {shown(new)} now" for key, former, new in different
     ]
     return (
         f"{checkpoint} cannot go on with other settings: {'; '.join(told)}: repeat the run's, or "
@@ -123,12 +124,14 @@ def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]
     )
 
 
-def _is_part(key: str, parts: tuple[str, ...]) -> bool:
+def is_part(key: str, parts: tuple[str, ...]) -> bool:
+    """Whether a setting is one of ``parts``, or below one."""
     return any(key == part or key.startswith(f"{part}.") for part in parts)
 
 
-def _shown(value: object) -> str:
-    if value is _ABSENT:
+def shown(value: object) -> str:
+    """As YAML writes it."""
+    if value is ABSENT:
         return "absent"
     if value is None:
         return "null"
@@ -145,33 +148,34 @@ def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
     compared = _compared(config)
     parts = {name: compared[name] for name in _PART_OF_CHECKPOINT if name in compared}
-    kept = {"layers.pattern": pattern_of(config), **_flat(parts)}
+    kept = {"layers.pattern": pattern_of(config), **flat(parts)}
     return {key: value for key, value in kept.items() if key not in _SAME_WEIGHTS}
 
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
     """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
     differences = _differences(read_configuration(folder / CONFIG_FILE), config)
-    return [f"{key}: {_shown(former)} -> {_shown(new)}" for key, former, new in differences]
+    return [f"{key}: {shown(former)} -> {shown(new)}" for key, former, new in differences]
 
 
 def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
     """Settings that are not the same, with both values."""
-    one, other = _flat(_compared(former)), _flat(_compared(new))
+    one, other = flat(_compared(former)), flat(_compared(new))
     return [
-        (key, one.get(key, _ABSENT), other.get(key, _ABSENT))
+        (key, one.get(key, ABSENT), other.get(key, ABSENT))
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
 
 
-def _flat(node: Any, path: str = "") -> dict[str, Any]:
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """Settings by their full names."""
     if not isinstance(node, dict) or not node:
         return {path: node}
     return {
         key: value
         for name, child in node.items()
-        for key, value in _flat(child, f"{path}.{name}" if path else str(name)).items()
+        for key, value in flat(child, f"{path}.{name}" if path else str(name)).items()
     }
 
 
@@ -208,7 +212,7 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
     newest = max(stopped, key=lambda folder: (folder / LAST_CHECKPOINT).stat().st_mtime)
     differences = _differences(others[newest], config)
     told = [
-        f"{key} {_shown(former)} (here {_shown(new)})" for key, former, new in differences[:_TOLD]
+        f"{key} {shown(former)} (here {shown(new)})" for key, former, new in differences[:_TOLD]
     ]
     if len(differences) > _TOLD:
         told.append(counted(len(differences) - _TOLD, "more difference"))

@@ -57,6 +57,7 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
+from packformer.run.source import take_weights
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import OtherTraining, check_checkpoint
@@ -114,6 +115,10 @@ def train(config: DictConfig) -> float:
     model = build_model(config, data)
     for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
         select_kernel(*asked)
+    started = None
+    if checkpoint is None and config.init_from is not None:
+        source = Path(str(config.init_from)).expanduser()
+        started = take_weights(source, model, data.splits.tokenizer)
     identity = identity_of(plain)
     resumed_step = None
     if checkpoint is not None:
@@ -138,6 +143,8 @@ def train(config: DictConfig) -> float:
             if loggers is not None:
                 trainer.loggers = loggers.start(config, plain, checkpoint)
         _announce(config, trainer, module, data, folder, resumed_step, changes)
+        for told in started or ():
+            log.info("start    %s", told)
         if finished:
             log.warning(
                 "finished before: measured again, nothing is recorded; a larger trainer.max_steps "

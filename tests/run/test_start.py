@@ -1,0 +1,267 @@
+"""``init_from``: a run starts from weights, with their settings and their tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import packformer
+from packformer.corpus.tokenizer import BOS, EOS, train_bpe
+from packformer.huggingface import export
+from packformer.model import GPT, SelfAttention
+from packformer.nn import Rotary
+
+STILL = ("optimizer.learning_rate=1e-30", "optimizer.weight_decay=0", "trainer.max_steps=1")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Other data."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(30):
+        words = [f"other{(number * 3 + i) % 17}" for i in range(30 + number)]
+        (folder / f"{number:02}.txt").write_text(" ".join(words))
+    return folder
+
+
+@pytest.fixture
+def own_data(texts: Path) -> list[str]:
+    return ["+debug=fast", "data=text", f"data.path={texts}", "output_dir=new"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An exported model: 2 layers of 3 heads of 8, one of them for keys and values."""
+    torch.manual_seed(0)
+    model = GPT(
+        320,
+        64,
+        num_layers=2,
+        width=32,
+        num_heads=3,
+        hidden_width=40,
+        attention=lambda width, heads: SelfAttention(width, heads, num_kv_heads=1, head_dim=8),
+        position=Rotary,
+        tie_embeddings=False,
+        norm_eps=1e-6,
+    )
+    export(model, train_bpe(["other1 other2 some words"] * 9, 290), tmp_path / "folder")
+    return tmp_path / "folder"
+
+
+def nothing_is_left() -> bool:
+    return not Path("new").exists() or not any(Path("new").iterdir())
+
+
+def only(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+def test_a_run_starts_from_an_exported_model_on_other_data(
+    train: Callable, own_data: list[str], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "packformer")
+    done = train(*own_data, f"init_from={folder}", *STILL)
+    assert done.code == 0, done.err
+    given, new = packformer.load(folder), packformer.load(only(Path("new")))
+    for told in (
+        f"start    {folder}: {given.model.num_parameters():,} weights and the model's settings are taken",
+        "start    its tokenizer is that of the data (",
+        "start    optimizer, schedule, step and order of the data begin anew",
+        "documents of up to 256 tokens: the weights were trained on up to 64",
+    ):
+        assert told in caplog.text
+    for name, tensor in given.model.state_dict().items():
+        assert torch.equal(new.model.state_dict()[name], tensor), name
+    assert new.tokenizer is not None
+    assert given.tokenizer is not None
+    assert new.tokenizer.get_vocab() == given.tokenizer.get_vocab()
+    config = yaml.safe_load((only(Path("new")) / "config.yaml").read_text())
+    assert config["model"]["num_layers"] == 2
+    assert config["model"]["vocab_size"] == 320
+    assert config["attention"]["head_dim"] == 8
+    assert config["init_from"] == str(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["+experiment=local_global", "+layers.L.attention.qk_norm=true", "model.num_layers=3"],
+        ["position=alibi", "attention=mqa", "attention.soft_cap=5", "model.width=40"],
+        ["position=learned", "attention.qk_norm=true", "model.norm_eps=null"],
+    ],
+    ids=["layers that differ", "alibi", "learned"],
+)
+def test_a_run_starts_from_a_run_of_any_variant(
+    settings: list[str], train: Callable, small: list[str], own_data: list[str], tmp_path: Path
+) -> None:
+    done = train(*small, *settings)
+    assert done.code == 0, done.err
+    former = only(tmp_path / "runs")
+    done = train(*own_data, f"init_from={former}", *STILL)
+    assert done.code == 0, done.err
+    one, other = packformer.load(former), packformer.load(only(Path("new")))
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], tensor), name
+    (former / "checkpoints" / "best.ckpt").unlink()
+    last = former / "checkpoints" / "last.ckpt"
+    assert train(*own_data, f"init_from={last}", "output_dir=newer", *STILL).code == 0
+
+
+def test_fine_tuning_begins_at_the_loss_the_run_ended_with(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small, "trainer.max_steps=30", "optimizer.learning_rate=1e-2").code == 0
+    former = only(tmp_path / "runs")
+    ended = json.loads((former / "summary.json").read_text())["val/loss"]
+    again = [*small, f"init_from={former}", "output_dir=new", *STILL]
+    assert train(*again).code == 0
+    begun = json.loads((only(Path("new")) / "summary.json").read_text())["val/loss"]
+    assert begun == pytest.approx(ended, abs=1e-5)
+
+
+def test_a_run_that_started_from_weights_goes_on(
+    train: Callable, own_data: list[str], folder: Path
+) -> None:
+    assert train(*own_data, f"init_from={folder}", "trainer.max_steps=2").code == 0
+    run = only(Path("new"))
+    again = [*own_data, f"init_from={folder}", f"resume={run}"]
+    done = train(*again, "trainer.max_steps=4")
+    assert done.code == 0, done.err
+    weights = packformer.load(folder).model.state_dict()
+    trained = packformer.load(run).model.state_dict()
+    assert not torch.equal(weights["norm.weight"], trained["norm.weight"])
+    (run / "summary.json").unlink()
+    assert train(*own_data, "resume=auto", f"init_from={folder}", "trainer.max_steps=4").code == 0
+    assert only(Path("new")) == run
+    refused = train(*own_data, f"resume={run}", "trainer.max_steps=6")
+    assert f"init_from: {folder} in the run, null now" in refused.err
+
+
+CONTRADICTIONS = {
+    "model.num_layers=4": "model.num_layers is 2 there and 4 here: leave them out",
+    "model.vocab_size=512": "model.vocab_size is 320 there and 512 here",
+    "attention=mha": "attention.num_kv_heads is 1 there and null here",
+    "+experiment=mqa": None,  # one key/value head there, too
+    "+experiment=sliding_window": "attention.window is null there and 256 here",
+    "position=alibi": "is packformer.nn.Rotary there and packformer.nn.ALiBi here",
+    "model=gpt_124m": "model.hidden_width is 40 there and",
+    "layers=local_global": "layers.pattern is null there and SSSL here",
+    "attention.kernel=reference": None,
+    "model.activation_checkpointing=full": None,
+    "model.norm_eps=1e-6": None,
+}
+
+
+@pytest.mark.parametrize("setting", CONTRADICTIONS)
+def test_a_setting_that_contradicts_the_weights_is_refused(
+    setting: str, train: Callable, own_data: list[str], folder: Path
+) -> None:
+    done = train(*own_data, f"init_from={folder}", setting, *STILL)
+    message = CONTRADICTIONS[setting]
+    if message is None:
+        assert done.code == 0, done.err
+        return
+    assert done.code == 1
+    assert done.err.startswith(f"error: init_from ({folder}) brings its settings along, and others")
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert nothing_is_left()
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(
+    train: Callable, own_data: list[str], folder: Path, tmp_path: Path
+) -> None:
+    other = train_bpe(["entirely different"] * 9, 290)
+    other.save(str(tmp_path / "other.json"))
+    done = train(*own_data, f"init_from={folder}", f"data.tokenizer={tmp_path / 'other.json'}")
+    assert done.code == 1
+    assert "is not that of init_from (" in done.err
+    assert done.err.count("\n") == 1
+    assert nothing_is_left()
+    own = f"data.tokenizer={folder / 'tokenizer.json'}"
+    assert train(*own_data, f"init_from={folder}", own, *STILL).code == 0
+
+
+def test_a_model_without_a_tokenizer_needs_one(
+    train: Callable, own_data: list[str], folder: Path, tmp_path: Path
+) -> None:
+    (folder / "tokenizer.json").rename(tmp_path / "kept.json")
+    done = train(*own_data, f"init_from={folder}")
+    assert "has no tokenizer to take along: give the one its text was" in done.err
+    assert nothing_is_left()
+    kept = f"data.tokenizer={tmp_path / 'kept.json'}"
+    assert train(*own_data, f"init_from={folder}", kept, *STILL).code == 0
+
+
+def test_learned_positions_need_documents_of_their_length(
+    train: Callable, small: list[str], own_data: list[str], tmp_path: Path
+) -> None:
+    assert train(*small, "position=learned").code == 0
+    former = only(tmp_path / "runs")
+    done = train(*own_data, f"init_from={former}", "packing.max_document_length=99")
+    assert done.code == 1
+    assert "are learned, 256 of them: set packing.max_document_length=256" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "nowhere does not exist: give a run folder, a checkpoint of one, or a folder"),
+        ("empty", "empty holds no checkpoint: give a run folder, a checkpoint"),
+        ("half", "half holds no model.safetensors and no model.safetensors.index.json"),
+        ("foreign", "model_type (gpt2) must be one of llama, mistral, qwen3"),
+        ("damaged", "last.ckpt is truncated, damaged or no checkpoint of packformer"),
+    ],
+)
+def test_what_cannot_be_started_from_is_told_in_one_line(
+    name: str,
+    message: str,
+    train: Callable,
+    own_data: list[str],
+    small: list[str],
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / name
+    if name == "half":
+        (folder / "model.safetensors").unlink()
+        folder.rename(place)
+    elif name == "damaged":
+        assert train(*small).code == 0
+        place = only(tmp_path / "runs") / "checkpoints" / "last.ckpt"
+        place.write_bytes(place.read_bytes()[:1000])
+    elif name != "nowhere":
+        place.mkdir()
+    if name == "foreign":
+        (place / "config.json").write_text('{"model_type": "gpt2"}')
+    done = train(*own_data, f"init_from={place}")
+    assert done.code == 1
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert nothing_is_left()
+
+
+def test_documents_begin_and_end_as_those_of_the_folder(
+    train: Callable, own_data: list[str], folder: Path
+) -> None:
+    """A tokenizer with other names, as Llama's: no ids are added."""
+    text = (folder / "tokenizer.json").read_text()
+    text = text.replace(f'"{BOS}"', '"<begin>"').replace(f'"{EOS}"', '"<end>"')
+    tokenizer = {**json.loads(text), "post_processor": None}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    names = {"bos_token": "<begin>", "eos_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    done = train(*own_data, f"init_from={folder}", *STILL)
+    assert done.code == 0, done.err
+    loaded = packformer.load(only(Path("new"))).tokenizer
+    assert loaded is not None
+    assert loaded.get_vocab().keys() == packformer.load(folder).tokenizer.get_vocab().keys()  # type: ignore[union-attr]
+    assert packformer.encode_prompt(loaded, "other1")[0] == loaded.token_to_id("<begin>")
