@@ -72,7 +72,7 @@ def test_a_run_starts_from_an_exported_model_on_other_data(
     assert done.code == 0, done.err
     given, new = packformer.load(folder), packformer.load(only(Path("new")))
     for told in (
-        f"start    {folder}: {given.model.num_parameters():,} weights and the model's settings are taken",
+        f"start    {folder}: {given.model.num_parameters():,} weights and the model's settings are",
         "start    its tokenizer is that of the data (",
         "start    optimizer, schedule, step and order of the data begin anew",
         "documents of up to 256 tokens: the weights were trained on up to 64",
