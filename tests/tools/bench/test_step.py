@@ -65,6 +65,14 @@ def test_what_cannot_run_is_left_out_with_the_reason():
     assert speed == Speed("a", left_out="not installed: pip install it")
 
 
+def test_an_error_that_nobody_foresaw_is_a_reason_too():
+    def make():
+        raise AttributeError
+
+    speed = measure("a", make, device_type="cpu", steps=5, warmup=1)
+    assert speed == Speed("a", left_out="AttributeError")
+
+
 def test_a_clock_gives_one_time_per_step():
     clock = Clock("cpu")
     for _ in range(4):

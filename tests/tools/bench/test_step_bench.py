@@ -8,6 +8,7 @@ import torch
 
 from packformer.cli import main
 from packformer.tools.bench.step.bench import StepBench
+from packformer.tools.bench.step.measure import Work
 
 SMALL = [
     "model.num_layers=1",
@@ -48,6 +49,38 @@ def test_other_libraries_are_measured_where_they_are_installed(tmp_path, monkeyp
         rows = {row["name"]: row for row in csv.DictReader(file)}
     for name in ("concatenated", "padded"):
         assert float(rows[f"Hugging Face, {name}"]["tokens_per_second"]) > 0
+
+
+def peers_beside(monkeypatch, capsys, folder, *settings):
+    """Rows of a benchmark whose other libraries are not run, and what was printed."""
+    for name in ("huggingface_step", "litgpt_step"):
+        monkeypatch.setattr(
+            f"packformer.tools.bench.step.bench.{name}", lambda **_: lambda: Work(tokens=1)
+        )
+    options = ["--steps", "1", "--warmup", "0", "--output", str(folder)]
+    main(["bench", "step", *settings[:1], *SMALL, *settings[1:], *options])
+    with (folder / "step.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return rows, " ".join(capsys.readouterr().out.split())
+
+
+def test_what_was_measured_is_shown_where_no_other_library_has_such_layers(
+    monkeypatch, capsys, tmp_path
+):
+    rows, out = peers_beside(monkeypatch, capsys, tmp_path, "local_global", "model.num_layers=2")
+    ours, theirs = rows[:2], rows[2:]
+    assert all(float(row["tokens_per_second"]) > 0 for row in ours)
+    assert len(theirs) == 4
+    for row in theirs:
+        assert row["left_out"].startswith("the layers differ")
+    assert "use layers=alike" in out
+
+
+def test_how_the_model_of_other_libraries_differs_is_told(monkeypatch, capsys, tmp_path):
+    rows, out = peers_beside(monkeypatch, capsys, tmp_path, "alibi", "attention.window=16")
+    differs = "without the window of 16, plain rotary instead of ALiBi"
+    assert [row["differs"] for row in rows] == ["", "", *[differs] * 4]
+    assert "another model" in out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,7 +43,7 @@ from packformer.tools.bench.step.measure import (
     speed_of,
     write_csv,
 )
-from packformer.tools.bench.step.peers import Shape, endless, huggingface_step, litgpt_step
+from packformer.tools.bench.step.peers import endless, huggingface_step, litgpt_step
 from packformer.tools.bench.step.profile import (
     KernelTime,
     group_limits,
@@ -51,6 +51,7 @@ from packformer.tools.bench.step.profile import (
     print_profile,
     profile_kernels,
 )
+from packformer.tools.bench.step.shape import Shape, differences, shape_of
 from packformer.training import TrainingModule, build_optimizer, peak_flops
 from packformer.training.module import DTYPES
 
@@ -127,7 +128,8 @@ def run_step_bench(bench: StepBench, folder: Path) -> None:
     if bench.peers:
         for name, step in ours.peers().items():
             tell(name)
-            speeds.append(measure(name, step, **options))
+            speed = measure(name, step, **options)
+            speeds.append(speed if speed.left_out else replace(speed, differs=ours.peer[1]))
     found = machine(accelerator)
     console.print(", ".join(f"{k} {v}" for k, v in found.items() if v), highlight=False)
     title = f"{bench.preset} {' '.join(bench.overrides)}: {ours.description}"
@@ -250,35 +252,14 @@ class _Ours:
 
     def peers(self) -> dict[str, Callable[[], Callable[[], Work]]]:
         """Other libraries' steps, by the name shown."""
-        module = self._make_module()
-        model, first = module.model, module.model.layers[0]
-        kinds = {(layer.window, layer.num_kv_heads) for layer in model.layers}
-        if len(kinds) > 1 or len(model.positions) > 1:
-            raise ValueError("the layers differ, those of other libraries do not: use layers=alike")
-        shape = Shape(
-            vocab_size=model.vocab_size,
-            width=model.width,
-            hidden_width=model.hidden_width,
-            num_layers=len(model.blocks),
-            num_heads=first.num_heads,
-            num_kv_heads=first.num_kv_heads,
-            head_dim=first.head_dim,
-            longest=self._data.max_seqlen,
-            tied=model.head.weight is model.embedding.weight,
-        )
-        common: dict[str, Any] = {
-            "shape": shape,
-            "optimizer": self._make_optimizer,
-            "device": self._accelerator,
-            "weights": torch.float32 if self._autocast else self._dtype,
-            "dtype": self._autocast,
-        }
 
         def huggingface(pad: bool, compiled: bool) -> Callable[[], Work]:
-            return huggingface_step(batches=self._batches(), pad=pad, compiled=compiled, **common)
+            return huggingface_step(
+                batches=self._batches(), pad=pad, compiled=compiled, **self._of_peers()
+            )
 
         def litgpt() -> Callable[[], Work]:
-            return litgpt_step(batches=self._batches(), **common)
+            return litgpt_step(batches=self._batches(), **self._of_peers())
 
         return {
             "litgpt, concatenated, compiled": litgpt,
@@ -286,6 +267,25 @@ class _Ours:
             "Hugging Face, concatenated": partial(huggingface, False, False),
             "Hugging Face, padded": partial(huggingface, True, False),
         }
+
+    def _of_peers(self) -> dict[str, Any]:
+        return {
+            "shape": self.peer[0],
+            "optimizer": self._make_optimizer,
+            "device": self._accelerator,
+            "weights": torch.float32 if self._autocast else self._dtype,
+            "dtype": self._autocast,
+        }
+
+    @cached_property
+    def peer(self) -> tuple[Shape, str]:
+        """The sizes of other libraries' models, and how these differ from ours otherwise.
+
+        Raises:
+            ValueError: if no model of theirs has our layers.
+        """
+        model = self._make_module().model
+        return shape_of(model), differences(model)
 
     def limits(self) -> dict[str, float]:
         """Milliseconds each group of GPU kernels needs at least."""

@@ -43,6 +43,7 @@ class Speed:
         first_step_seconds: until the first step was done, compilation included.
         data_wait: share of the time spent waiting for data, at most; None if not known.
         left_out: why it was not measured; empty if it was.
+        differs: how its model is another than ours; empty if it is the same.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Speed:
     first_step_seconds: float | None = None
     data_wait: float | None = None
     left_out: str = ""
+    differs: str = ""
 
 
 class Clock:
@@ -156,9 +158,16 @@ def measure(
                 clock.mark()
             speed = speed_of(name, clock.seconds(), work, first, device_type, peak_flops)
             also(step)
-        except (ImportError, ValueError, RuntimeError, NotImplementedError) as error:
-            return Speed(name, left_out=str(error).split("\n")[0][:100] or type(error).__name__)
+        except Exception as error:  # another library may fail in any way: the rest is still shown
+            return Speed(name, left_out=_reason(error))
         return speed
+
+
+def _reason(error: Exception) -> str:
+    """The first line of its message, after its type if it is not one that is meant to be read."""
+    first = str(error).split("\n")[0]
+    readable = first and isinstance(error, ImportError | ValueError | RuntimeError)
+    return (first if readable else f"{type(error).__name__}: {first}".rstrip(": "))[:100]
 
 
 def print_speeds(speeds: Sequence[Speed], title: str, console: Console) -> None:
@@ -168,6 +177,9 @@ def print_speeds(speeds: Sequence[Speed], title: str, console: Console) -> None:
     for column in ("ms/step", "tokens/s", "ratio", "MFU", "peak GiB", "first step s", "data wait"):
         table.add_column(column, justify="right")
     table.add_column("left out", overflow="fold")
+    some_differ = any(speed.differs for speed in speeds)
+    if some_differ:
+        table.add_column("another model", overflow="fold")
     first = next((s.tokens_per_second for s in speeds if s.tokens_per_second), None)
     for speed in speeds:
         rate = speed.tokens_per_second
@@ -181,6 +193,7 @@ def print_speeds(speeds: Sequence[Speed], title: str, console: Console) -> None:
             shown(speed.first_step_seconds, ".1f"),
             shown(speed.data_wait, ".2%"),
             speed.left_out,
+            *([speed.differs] if some_differ else []),
         )
     console.print(table)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,35 +12,9 @@ from torch.nn import functional as F
 
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.tools.bench.step.measure import Work
+from packformer.tools.bench.step.shape import Shape
 
 _MOST_PADDED_TOKENS = 32_768
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes that all share.
-
-    Attributes:
-        vocab_size: V.
-        width: D.
-        hidden_width: of the feed-forward layers.
-        num_layers: blocks.
-        num_heads: H.
-        num_kv_heads: G.
-        head_dim: K.
-        longest: document, in tokens.
-        tied: the head shares the embedding's weights.
-    """
-
-    vocab_size: int
-    width: int
-    hidden_width: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    longest: int
-    tied: bool
 
 
 Optimizer = Callable[[nn.Module], torch.optim.Optimizer]
