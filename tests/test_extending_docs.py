@@ -1,6 +1,7 @@
 """Every part that docs/extending.md adds from outside the package trains."""
 
 import csv
+import json
 import re
 import shlex
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+SCRIPT = "from my_parts import mine\n"
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [
@@ -20,13 +22,12 @@ COMMANDS = [
 
 @pytest.fixture
 def _parts(tmp_path, monkeypatch):
-    """The files of the page, in an empty folder; the kernel's is run by a test of its own."""
+    """The files of the page, in an empty folder."""
     for name, text in FILES:
-        if "Kernel(" not in text:
-            file = tmp_path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as stream:
-                stream.write(text)
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as stream:
+            stream.write(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -63,10 +64,18 @@ def test_positions_of_a_scheme_restart_in_every_document():
     assert not torch.allclose(model(tokens, PackedLayout.from_lengths([6]))[0, 3:], logits[0, 3:])
 
 
+@pytest.mark.usefixtures("_parts")
 @pytest.mark.parametrize(("factor", "status"), [("", "ok"), (" * 1.1", "wrong")])
-def test_a_kernel_of_ones_own_is_proved(capsys, factor, status):
-    (script,) = (text for _, text in FILES if "Kernel(" in text)
-    right = "reference_kernel.run(q, k, v, layout, scoring).to(q.dtype)"
-    assert right in script
-    exec(script.replace(right, right + factor), {})
+def test_a_kernel_of_ones_own_is_proved(train, small, tmp_path, capsys, caplog, factor, status):
+    file, right = tmp_path / "my_parts.py", "layout, scoring).to(q.dtype)"
+    text = file.read_text()
+    assert right in text
+    file.write_text(text.replace(right, right + factor))
+    (script,) = re.findall(rf"```python\n({SCRIPT}.*?)```", PAGE, flags=re.DOTALL)
+    exec(script, {})
     assert capsys.readouterr().out.startswith(f"{status} {{")
+    done = train(*small, "attention.kernel=my_parts.mine")
+    assert done.code == 0, done.err
+    (summary,) = (tmp_path / "runs").glob("*/summary.json")
+    assert json.loads(summary.read_text())["kernel"].startswith("mine (slow and exact)")
+    assert ("attention kernel mine errs" in caplog.text) is (status == "wrong")

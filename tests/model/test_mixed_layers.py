@@ -160,7 +160,7 @@ def test_every_variant_is_selected_once_and_masks_are_made_once_per_window():
         "cpu float32 8 grouped window alibi",
         "cpu float32 8 window",
     ]
-    assert " in layers 0: because; " in told
+    assert " in layer 0: because; " in told
     built = []
     kernel = KERNELS["sdpa"]
     counting = type(kernel)(

@@ -16,7 +16,7 @@ Shape legend, used as name suffixes throughout:
 """
 
 from packformer.attention.checks import debugging
-from packformer.attention.choice import select_kernel, select_proved_kernel
+from packformer.attention.choice import requested_kernel, select_kernel, select_proved_kernel
 from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Variant
 from packformer.attention.kernels import KERNELS
 from packformer.attention.layout import PackedLayout
@@ -38,6 +38,7 @@ __all__ = [
     "Verdicts",
     "debugging",
     "packed_attention",
+    "requested_kernel",
     "select_kernel",
     "select_proved_kernel",
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import Any
 
 from packformer.attention.kernel import Kernel, Variant
 from packformer.attention.kernels import BY_PREFERENCE, KERNELS
 from packformer.attention.proof import Verdict
-from packformer.attention.proof.verdicts import Verdicts
+from packformer.attention.proof.verdicts import Verdicts, verdict_now
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,37 @@ def kernel_named(name: str) -> Kernel:
     return KERNELS[name]
 
 
+def requested_kernel(asked: Any) -> str | Kernel:
+    """What a setting asks for: ``"auto"``, a name from ``KERNELS``, or a kernel of the user's.
+
+    Args:
+        asked: one of them, or where the user's kernel stands: ``"my_parts.mine"``.
+
+    Raises:
+        ValueError: if it is none, or the user's kernel has a name that is taken.
+    """
+    if asked == "auto" or (isinstance(asked, str) and asked in KERNELS):
+        return str(asked)
+    kernel = _imported(asked) if isinstance(asked, str) and "." in asked else asked
+    if not isinstance(kernel, Kernel):
+        raise ValueError(
+            f"unknown attention kernel {asked!r}: use auto or one of {', '.join(KERNELS)}; or a "
+            "Kernel of yours, such as my_parts.mine"
+        )
+    if kernel.name == "auto" or KERNELS.get(kernel.name, kernel) is not kernel:
+        raise ValueError(
+            f"a kernel of yours is named {kernel.name}, as one of packformer's is: rename it"
+        )
+    return kernel
+
+
+def _imported(place: str) -> Any:
+    try:
+        return resolve_name(place)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"attention.kernel ({place}) cannot be imported: {error}") from error
+
+
 def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
     """The kernels that support ``variant``, in order of preference, and why the others do not.
 
@@ -38,15 +71,15 @@ def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
 
 
 def select_kernel(
-    variant: Variant, requested: str = "auto", wrong: Mapping[str, str] | None = None
+    variant: Variant, requested: str | Kernel = "auto", wrong: Mapping[str, str] | None = None
 ) -> tuple[Kernel, str]:
     """The kernel that runs ``variant``, and why.
 
     Args:
         variant: what is asked of the kernel.
-        requested: a kernel's name, or ``"auto"`` for the first in order of preference (flash4,
-            xformers, flex, sdpa) that supports the variant. The float64 reference runs only if
-            named.
+        requested: a kernel or its name, or ``"auto"`` for the first in order of preference
+            (flash4, xformers, flex, sdpa) that supports the variant. The float64 reference runs
+            only if named.
         wrong: kernels that ``auto`` must not take for this variant, and why.
 
     Raises:
@@ -54,12 +87,14 @@ def select_kernel(
     """
     able, reasons = candidates(variant)
     if requested != "auto":
-        kernel = kernel_named(requested)
+        kernel = requested if isinstance(requested, Kernel) else kernel_named(requested)
         if reason := kernel.unsupported(variant):
-            names = ", ".join(kernel.name for kernel in able) or "none"
+            names = [other.name for other in able]
+            if KERNELS["reference"].unsupported(variant) is None:
+                names.append("reference (slow)")
             raise ValueError(
-                f"attention kernel {requested} cannot run this variant: it {reason}; "
-                f"kernels that can: {names}"
+                f"attention kernel {kernel.name} cannot run this variant: it {reason}; "
+                f"kernels that can: {', '.join(names) or 'none'}"
             )
         return kernel, "as requested"
     for kernel in able:
@@ -78,27 +113,34 @@ def _rank(name: str) -> int:
 
 
 def select_proved_kernel(
-    variant: Variant, requested: str = "auto", proved: Mapping[str, Verdict] | None = None
+    variant: Variant,
+    requested: str | Kernel = "auto",
+    proved: Mapping[str, Verdict] | None = None,
 ) -> tuple[Kernel, str]:
     """The fastest kernel that is proved right for ``variant`` on this machine, and why.
 
     Verdicts that are missing are made: seconds per kernel on a GPU, once. A kernel that is named is
-    proved too, and used with a warning if it is wrong.
+    proved too, and used with a warning if it is wrong. A kernel of the user's is proved in every
+    process, because its code may have changed.
 
     Args:
         variant: what is asked of the kernel.
-        requested: a kernel's name, or ``"auto"``.
+        requested: a kernel or its name, or ``"auto"``.
         proved: verdicts that were just made, by kernel.
 
     Raises:
         ValueError: if no kernel, or not the one named, can run the variant.
     """
-    if requested == "reference":
+    if requested in ("reference", KERNELS["reference"]):
         return select_kernel(variant, requested)
     verdicts = Verdicts(variant.device_type)
     if requested != "auto":
         kernel, why = select_kernel(variant, requested)
-        verdict = verdicts.of(kernel, variant)
+        if kernel.name in KERNELS:
+            verdict = verdicts.of(kernel, variant)
+        else:
+            log.info("proving  %s on %s, as every run does", kernel.name, variant)
+            verdict = verdict_now(kernel, variant)
         if verdict.status != "ok":
             log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
         return kernel, why

@@ -13,6 +13,7 @@ from torch import Tensor
 from packformer.attention.checks import check_are_tensors, check_call
 from packformer.attention.choice import kernel_named, select_kernel
 from packformer.attention.kernel import Kernel, Scoring, Variant
+from packformer.attention.kernels import KERNELS
 from packformer.attention.layout import PackedLayout
 from packformer.attention.proof.verdicts import known_wrong
 from packformer.nn.position import ScoreMod, Slopes
@@ -65,8 +66,8 @@ def packed_attention(
             element by element, indices counted over the row; None for the identity.
         kernel: ``"auto"`` for the first in order of preference without a verdict against it (models
             ask for the fastest that is proved, see ``select_proved_kernel``), a name from
-            ``KERNELS``, or what ``select_kernel`` chose for such calls:
-            its support is then not checked again.
+            ``KERNELS``, what ``select_kernel`` chose for such calls, whose support is then not
+            checked again, or a ``Kernel`` of yours.
         block_mask: from ``kernel.block_mask(layout, window)``, if several layers share it.
 
     Returns:
@@ -113,6 +114,8 @@ def packed_attention(
                 kernel,
             )
         )
+    elif kernel.name not in KERNELS and not torch.compiler.is_compiling():
+        select_kernel(variant_of(q, k, scoring), kernel)  # raises if it lacks what is asked
     # Kernels read the numbers of a head one after another.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     return kernel.run(q, k, v, layout, scoring, block_mask)

@@ -211,7 +211,7 @@ class GPT(nn.Module):
         self,
         device_type: str,
         dtype: torch.dtype,
-        select: Callable[[Variant, str], tuple[Kernel, str]] = select_proved_kernel,
+        select: Callable[[Variant, str | Kernel], tuple[Kernel, str]] = select_proved_kernel,
     ) -> str:
         """Settles the attention kernel of every layer; returns the choice and why, for the log.
 
@@ -223,29 +223,28 @@ class GPT(nn.Module):
         Raises:
             ValueError: if no kernel, or not the one named, can run a layer there.
         """
-        layers_of: dict[tuple[Variant, str], list[int]] = {}
+        layers_of: dict[tuple[Variant, str | Kernel], list[int]] = {}
         for number, asked in enumerate(self.asked_of_kernels(device_type, dtype)):
             layers_of.setdefault(asked, []).append(number)
         chosen = []
-        for (variant, name), numbers in layers_of.items():
-            kernel, why = select(variant, name)
+        for (variant, requested), numbers in layers_of.items():
+            kernel, why = select(variant, requested)
             for number in numbers:
                 self.layers[number].kernel = kernel
-            where = f" in layers {_ranges(numbers)}" if len(layers_of) > 1 else ""
+            where = f" in {_named(numbers)}" if len(layers_of) > 1 else ""
             chosen.append(f"{kernel.name} ({kernel.description}){where}: {why}")
         return "; ".join(chosen)
 
-    def asked_of_kernels(self, device_type: str, dtype: torch.dtype) -> list[tuple[Variant, str]]:
-        """What each layer asks of its attention kernel, and the kernel it names or ``"auto"``."""
+    def asked_of_kernels(
+        self, device_type: str, dtype: torch.dtype
+    ) -> list[tuple[Variant, str | Kernel]]:
+        """What each layer asks of its attention kernel, and the kernel it wants or ``"auto"``."""
         # Only a row tells what a scheme does to its scores: the shortest one will do.
         shortest = torch.zeros(1, dtype=torch.int64, device=self.embedding.weight.device)
         with torch.enable_grad():
             scores = [scheme.scores(shortest) for scheme in self.positions]
         return [
-            (
-                layer.variant(device_type, dtype, scores[scheme]),
-                layer.kernel.name if isinstance(layer.kernel, Kernel) else layer.kernel,
-            )
+            (layer.variant(device_type, dtype, scores[scheme]), layer.kernel)
             for layer, scheme in zip(self.layers, self.scheme_of_layer, strict=True)
         ]
 
@@ -279,12 +278,13 @@ def _mask_of(layer: SelfAttention) -> tuple[str, int | None]:
     return kernel.name if isinstance(kernel, Kernel) else kernel, layer.window
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """``0-2, 4`` for 0, 1, 2 and 4."""
+def _named(numbers: Sequence[int]) -> str:
+    """``layer 3``; ``layers 0-2, 4`` for 0, 1, 2 and 4."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    ranges = (f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"layer{'s' * (len(numbers) > 1)} {', '.join(ranges)}"

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from packformer.attention import (
-    KERNELS,
     Kernel,
     PackedLayout,
     Scoring,
     Variant,
     packed_attention,
+    requested_kernel,
 )
 from packformer.nn import Located, Position, RMSNorm, Scores
 from packformer.requirements import check_attention
@@ -35,7 +35,8 @@ class SelfAttention(nn.Module):
         qk_norm: RMSNorm over the head size of queries and keys (Henry et al. 2020).
         soft_cap: scores ``s`` become ``soft_cap * tanh(s / soft_cap)`` (Gemma Team 2024); None for
             no cap.
-        kernel: ``"auto"`` or a name from ``packformer.attention.KERNELS``.
+        kernel: ``"auto"``, a name from ``packformer.attention.KERNELS``, a ``Kernel`` of yours, or
+            where it stands (``"my_parts.mine"``).
 
     Raises:
         ValueError: if heads do not divide width or each other, or an option is unknown.
@@ -51,7 +52,7 @@ class SelfAttention(nn.Module):
         window: int | None = None,
         qk_norm: bool = False,
         soft_cap: float | None = None,
-        kernel: str = "auto",
+        kernel: str | Kernel = "auto",
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -64,16 +65,12 @@ class SelfAttention(nn.Module):
             qk_norm=qk_norm,
             soft_cap=soft_cap,
         )
-        if kernel not in ("auto", *KERNELS):
-            raise ValueError(
-                f"unknown attention kernel {kernel!r}: use auto or one of {', '.join(KERNELS)}"
-            )
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_dim = width // num_heads if head_dim is None else head_dim
         self.window = window
         self.soft_cap = soft_cap
-        self.kernel: str | Kernel = kernel
+        self.kernel = requested_kernel(kernel)
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(num_heads * self.head_dim, width, bias=False)
         self.q_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()

@@ -51,6 +51,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 }
 """Values of settings that packformer's own classes choose by."""
 
+_OF_THE_USER = ("attention.kernel",)  # my_parts.mine
 _OF_A_CORPUS = ("val/loss/", "val/bits_per_byte/")
 _OWN = "packformer."
 _MEASURE_NOTHING = (_OWN, "lightning.")
@@ -104,7 +105,7 @@ def _check_choice(
     if last not in node:
         return
     value = node[last]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or (key in _OF_THE_USER and "." in str(value)):
         return  # an object of the user's
     if key == "objective" and str(value).startswith(_OF_A_CORPUS):
         return  # which corpora there are the data say

@@ -134,7 +134,7 @@ class TrainingModule(L.LightningModule):
         device_type = self.trainer.strategy.root_device.type
         dtype = DTYPES[str(self.trainer.precision)]
 
-        def select(variant: Variant, asked: str) -> tuple[Kernel, str]:
+        def select(variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
             # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot,
             # the others must hear of it too, or they would wait for ever.
             choice = ("", "")
@@ -147,7 +147,7 @@ class TrainingModule(L.LightningModule):
             name, why = self.trainer.strategy.broadcast(choice)
             if not name:
                 raise ValueError(why)
-            return KERNELS[name], why
+            return KERNELS[name] if isinstance(asked, str) else asked, why
 
         self.kernel = self.model.select_kernel(device_type, dtype, select)
         if device_type == "cuda":  # what a proof took is no part of the run's peak

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 import packformer
 from packformer.attention.kernel import Kernel, Variant
-from packformer.attention.proof.verdict import STATUSES, Verdict, judge
+from packformer.attention.proof.verdict import STATUSES, Verdict, judge, prove
 from packformer.cache import cache_folder, fingerprint
 from packformer.nn import position
 
@@ -78,14 +78,7 @@ class Verdicts:
         if verdict is None:
             verdict = judge(kernel, variant)
             self.keep(kernel, variant, verdict)
-            if verdict.status == "failed" and variant.device_type == "cuda":
-                try:
-                    torch.cuda.synchronize()
-                except RuntimeError as error:
-                    raise ValueError(
-                        f"attention kernel {kernel.name} {verdict.reason}, and nothing runs on the "
-                        "GPU any more: start again, it will not be tried"
-                    ) from error
+            _check_gpu(kernel, variant, verdict, "start again, it will not be tried")
         return verdict
 
     def keep(self, kernel: Kernel, variant: Variant, verdict: Verdict) -> None:
@@ -123,6 +116,30 @@ class Verdicts:
         except OSError:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+@cache
+def verdict_now(kernel: Kernel, variant: Variant) -> Verdict:
+    """The verdict on a kernel whose code ``machine`` knows nothing of: made once a process.
+
+    Raises:
+        ValueError: if the kernel left a GPU that nothing can run on in this process.
+    """
+    verdict = prove(kernel, variant)
+    _check_gpu(kernel, variant, verdict, "mend it, or use another attention.kernel")
+    return verdict
+
+
+def _check_gpu(kernel: Kernel, variant: Variant, verdict: Verdict, remedy: str) -> None:
+    if verdict.status != "failed" or variant.device_type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        raise ValueError(
+            f"attention kernel {kernel.name} {verdict.reason}, and nothing runs on the GPU any "
+            f"more: {remedy}"
+        ) from error
 
 
 def _check(verdict: Verdict) -> None:
