@@ -110,6 +110,10 @@ def test_what_is_missing_is_named(runs, texts, tmp_path, monkeypatch, capsys):
     message(capsys, ["eval", "nowhere", text], "nowhere does not exist: give a run folder")
     message(capsys, ["eval", run, "nowhere"], "nowhere does not exist: give a file, folder")
     message(capsys, ["eval", run, run, text], "a run is given twice")
+    message(capsys, ["eval", run, text, "--output", "/dev/null/eval"], "/dev/null/eval")
+    message(capsys, ["eval", run, "nowhere", text, "--output", "first"], "nowhere does not exist")
+    (found,), _ = figures(tmp_path / "first")
+    assert found["run"] == "rotary", "what was scored before is lost"
     (tmp_path / "file").touch()
     message(capsys, ["eval", run, text, "--output", "file"], "--output (file) must be a folder")
     message(capsys, ["eval", run, "file"], "holds no document")

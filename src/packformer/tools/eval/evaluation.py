@@ -41,24 +41,35 @@ class Request:
 
 
 def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) -> None:
-    """Prints a table of each run, and writes ``eval.csv`` and ``eval.png``.
+    """Prints a table of each run, and writes ``eval.csv`` and ``eval.png``, as each is scored.
 
     Raises:
         ValueError: if a run or the data cannot be used.
     """
     console = Console(width=110)
     names = _names(runs)
-    found = {
-        name: _score(run, given, request, console) for name, run in zip(names, runs, strict=True)
-    }
-    for name, evaluation in found.items():
-        print_evaluation(name, evaluation, console)
+    found: dict[str, Evaluation] = {}
+    with _kept_if_used(folder):
+        for name, run in zip(names, runs, strict=True):
+            found[name] = _score(run, given, request, console)
+            print_evaluation(name, found[name], console)
+            write_csv(found, folder / "eval.csv")
+            draw_evaluations(found, folder / "eval.png")
     if len(found) > 1:
         print_totals(found, console)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(found, folder / "eval.csv")
-    draw_evaluations(found, folder / "eval.png")
     console.print(f"  {folder}", soft_wrap=True)
+
+
+@contextmanager
+def _kept_if_used(folder: Path) -> Iterator[None]:
+    """Makes a folder before there is anything to lose; removes it if nothing came into it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _score(run: str, given: Given, request: Request, console: Console) -> Evaluation:
