@@ -73,6 +73,17 @@ def test_a_corpus_of_the_runs_tokenizer_is_scored(runs, texts, tmp_path, capsys)
     assert counts["train"] + counts["validation"] == counts["all"] == 60
 
 
+def test_an_exported_run_has_its_figures(runs, texts, tmp_path):
+    tokenizer = ["--tokenizer", str(runs[0] / "tokenizer.json")]
+    main(["prepare", str(texts), "--output", str(tmp_path / "corpus"), *tokenizer])
+    main(["export", str(runs[0]), str(tmp_path / "exported"), "--no-verify"])
+    models = [str(runs[0]), str(tmp_path / "exported")]
+    main(["eval", *models, str(tmp_path / "corpus"), "--output", str(tmp_path / "eval")])
+    ours, exported = figures(tmp_path / "eval")[0]
+    assert float(exported["loss"]) == pytest.approx(float(ours["loss"]), rel=1e-6)
+    assert exported["bytes"] == ours["bytes"]
+
+
 def test_a_corpus_of_another_tokenizer_is_refused(runs, texts, tmp_path, capsys):
     corpus = str(tmp_path / "corpus")
     main(["prepare", str(texts), "--output", corpus, "--vocab-size", "280"])

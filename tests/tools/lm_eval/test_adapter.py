@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
 
-from packformer.corpus.tokenizer import BOS, EOS, train_bpe
+from packformer.corpus.tokenizer import train_bpe
+from packformer.huggingface import export
 from packformer.model import GPT
 from packformer.nn import Rotary
 
@@ -46,10 +46,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    found = train_bpe(TEXTS, 290)
-    marks = [(mark, found.token_to_id(mark)) for mark in (BOS, EOS)]
-    found.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=marks)
-    return found
+    return train_bpe(TEXTS, 290)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +54,14 @@ def model(tokenizer) -> GPT:
     torch.manual_seed(0)
     sizes = {"num_layers": LAYERS, "width": WIDTH, "num_heads": HEADS, "hidden_width": HIDDEN}
     return GPT(tokenizer.get_vocab_size(), LONGEST, position=Rotary, init_std=0.3, **sizes).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tokenizer, tmp_path_factory):
+    """The folder that transformers opens."""
+    folder = tmp_path_factory.mktemp("models") / "exported"
+    export(model, tokenizer, folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -68,49 +73,10 @@ def adapter(model, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def theirs(model, tokenizer):
+def theirs(exported):
     from lm_eval.models.huggingface import HFLM
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=model.vocab_size,
-            hidden_size=WIDTH,
-            intermediate_size=HIDDEN,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            max_position_embeddings=LONGEST,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-        )
-    )
-    llama.load_state_dict(weights_of_llama(model))
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
-    wrapped.pad_token = EOS
-    return HFLM(pretrained=llama.eval(), tokenizer=wrapped, device="cpu", batch_size=3)
-
-
-def weights_of_llama(model):
-    found = {
-        "model.embed_tokens.weight": model.embedding.weight,
-        "model.norm.weight": model.norm.weight,
-        "lm_head.weight": model.head.weight,
-    }
-    for number, block in enumerate(model.blocks):
-        parts = {
-            "self_attn.o_proj": block.attention.out.weight,
-            "mlp.down_proj": block.mlp.w3.weight,
-            "input_layernorm": block.attention_norm.weight,
-            "post_attention_layernorm": block.mlp_norm.weight,
-        }
-        parts |= zip(
-            (f"self_attn.{name}_proj" for name in "qkv"),
-            block.attention.qkv.weight.chunk(3),
-            strict=True,
-        )
-        parts |= zip(("mlp.gate_proj", "mlp.up_proj"), block.mlp.w12.weight.chunk(2), strict=True)
-        found |= {f"model.layers.{number}.{name}.weight": part for name, part in parts.items()}
-    return found
+    return HFLM(pretrained=exported, dtype="float32", device="cpu", batch_size=3)
 
 
 def requests(kind, *arguments):
@@ -130,6 +96,13 @@ def test_likelihoods_are_theirs(adapter, theirs, row_length):
     expected = theirs.loglikelihood(asked, disable_tqdm=True)
     assert [f[0] for f in found] == pytest.approx([e[0] for e in expected], abs=1e-4)
     assert [f[1] for f in found] == [e[1] for e in expected]
+
+
+def test_the_exported_folder_is_opened_with_the_same_numbers(adapter, exported):
+    opened = adapter.func.create_from_arg_obj({"path": exported}, {"device": "cpu"})
+    asked = requests("loglikelihood", *((context, " dog") for context in CONTEXTS))
+    found, expected = (lm.loglikelihood(asked, disable_tqdm=True) for lm in (opened, adapter()))
+    assert [f[0] for f in found] == pytest.approx([e[0] for e in expected], abs=1e-5)
 
 
 def test_whole_texts_longer_than_the_model_reaches_are_theirs(adapter, theirs):
@@ -209,8 +182,24 @@ def test_what_cannot_be_done_is_named(adapter):
     ):
         with pytest.raises(ValueError, match=message):
             ours.generate_until(requests("generate_until", ("the", options)), disable_tqdm=True)
-    with pytest.raises(ValueError, match="must have <.bos.> and <.eos.>"):
+    with pytest.raises(ValueError, match="no tokens that begin and end a document"):
         type(ours)(ours.model, Tokenizer.from_str(ours.tokenizer.to_str().replace("|bos|", "x")))
+
+
+def test_contexts_that_lose_their_beginning_are_counted(adapter, caplog):
+    ours = adapter(max_length=20)
+    long, short = "the house of the dog " * 9, "the"
+    asked = requests("loglikelihood", (long, " cat"), (short, " cat"), (long, " dog"))
+    ours.loglikelihood(asked, disable_tqdm=True)
+    assert "2 contexts lost the beginning: the model reads 20 tokens (max_length)" in caplog.text
+    caplog.clear()
+    asked = requests("generate_until", (long, {"max_gen_toks": 4}), (short, {"max_gen_toks": 4}))
+    ours.generate_until(asked, disable_tqdm=True)
+    assert "1 context lost the beginning" in caplog.text
+    caplog.clear()
+    ours.generate_until(asked[1:], disable_tqdm=True)
+    ours.loglikelihood_rolling(requests("loglikelihood_rolling", (long,)), disable_tqdm=True)
+    assert caplog.text == ""
 
 
 def test_sampled_texts_differ_and_are_the_same_again(adapter):

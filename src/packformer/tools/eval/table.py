@@ -24,13 +24,12 @@ def print_evaluation(name: str, found: Evaluation, console: Console) -> None:
     """
     table = _table(f"{name}, trained on documents of up to {found.trained_length:,} tokens")
     _add(table, "all", found.documents, found.total)
-    for title, spans in (
-        ("documents of", found.by_length),
-        ("tokens in place", found.by_position),
-    ):
-        table.add_section()
-        for span in spans:
-            _add(table, f"{title} {_range(span)}", span.documents, span.score)
+    table.add_section()
+    for span in found.by_length:
+        _add(table, f"documents of {_range(span)} tokens", span.documents, span.score)
+    table.add_section()
+    for span in found.by_position:
+        _add(table, f"token {_range(span)} of a document", span.documents, span.score)
     console.print(table)
 
 

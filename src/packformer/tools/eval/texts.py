@@ -11,10 +11,11 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from packformer.corpus.prepared import corpus_at, is_prepared
+from packformer.corpus.tokenizer import document_marks
 from packformer.data import TextFiles, TokenShards
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
 
-# What decides which ids a text gets; the rest of a tokenizer.json adds marks or turns ids to text.
+# What decides which ids a text gets. The rest of a tokenizer.json turns ids to text, or adds marks.
 _ENCODING = ("added_tokens", "normalizer", "pre_tokenizer", "model")
 
 
@@ -113,4 +114,5 @@ def _part(splits: DataSplits, split: str) -> DocumentSource:
 
 def _encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
     first, second = (json.loads(tokenizer.to_str()) for tokenizer in (one, other))
-    return all(first[part] == second[part] for part in _ENCODING)
+    alike = all(first[part] == second[part] for part in _ENCODING)
+    return alike and document_marks(one) == document_marks(other)

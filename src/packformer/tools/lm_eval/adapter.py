@@ -17,7 +17,8 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from packformer.corpus.tokenizer import BOS, EOS
+from packformer.corpus.tokenizer import document_marks
+from packformer.counted import counted
 from packformer.evaluation import Continuation, log_likelihoods
 from packformer.generation import generate
 from packformer.model import GPT
@@ -37,20 +38,20 @@ _FIRST_TOKENS = 32  # written before a text is first searched for its end
 class PackformerLM(TemplateLM):
     """Requests are scored and continued in packed rows; none sees another's tokens.
 
-    Texts begin with ``<|bos|>``, as documents do in training. The figures are those of lm-eval's
-    own ``hf`` on the exported model. With the same ``add_bos_token=False`` so are those of whole
-    texts (``loglikelihood_rolling``), where ``hf`` by default also predicts that first token.
+    Texts begin with the token that documents begin with in training. The figures are those of
+    lm-eval's own ``hf`` on the exported model. With ``add_bos_token=False`` for both, so are those
+    of whole texts (``loglikelihood_rolling``), of which ``hf`` by default also predicts that token.
 
     Args:
         model: on its device, in evaluation mode, in the dtype to compute in.
-        tokenizer: of the model, with ``<|bos|>`` and ``<|eos|>``.
+        tokenizer: of the model, with tokens that begin and end a document.
         row_length: tokens of a row.
         max_length: of context and continuation, in tokens; longer contexts lose their beginning.
             None for the longest document the model was made for.
-        add_bos_token: contexts begin with ``<|bos|>``; else only where there is no context.
+        add_bos_token: contexts begin with that first token; else it only stands for no context.
 
     Raises:
-        ValueError: if the tokenizer lacks a token, or the model does not reach ``max_length``.
+        ValueError: if the tokenizer lacks such tokens, or the model does not reach ``max_length``.
     """
 
     def __init__(
@@ -63,9 +64,11 @@ class PackformerLM(TemplateLM):
         add_bos_token: bool = True,
     ) -> None:
         super().__init__()
-        bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
-        if bos is None or eos is None:
-            raise ValueError(f"the tokenizer must have {BOS} and {EOS}: give the run's own")
+        marks = document_marks(tokenizer)
+        if marks is None:
+            raise ValueError(
+                "the tokenizer has no tokens that begin and end a document: give the run's own"
+            )
         if max_length is not None:
             model.extend(max_length)
         self.model = model
@@ -73,7 +76,7 @@ class PackformerLM(TemplateLM):
         self.max_length = model.max_position if max_length is None else max_length
         self._row_length = row_length
         self._add_bos = add_bos_token
-        self._bos, self._eos = bos, eos
+        self._bos, self._eos = marks
         self._device = model.embedding.weight.device
 
     @classmethod
@@ -128,7 +131,7 @@ class PackformerLM(TemplateLM):
 
         Args:
             string: the text.
-            add_special_tokens: whether it begins with ``<|bos|>``; None for ``add_bos_token``.
+            add_special_tokens: whether it begins as a document does; None for ``add_bos_token``.
             kwargs: ignored, as lm-eval's other models have more.
         """
         ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False).ids
@@ -142,6 +145,8 @@ class PackformerLM(TemplateLM):
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
         asked = [Continuation(context, tokens) for _, context, tokens in requests]
+        read = (len(context) + len(tokens) - 1 for context, tokens in asked)
+        self._say_what_is_cut(sum(length > self.max_length for length in read))
         with tqdm(total=len(asked), disable=disable_tqdm, desc="loglikelihood") as bar:
             found = log_likelihoods(
                 self.model,
@@ -181,7 +186,7 @@ class PackformerLM(TemplateLM):
         return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continues texts up to, and without, one of their stop strings, or ``<|eos|>``.
+        """Continues texts up to, and without, a stop string, or the token that ends a document.
 
         Args:
             requests: each a context and a dictionary with ``until``, ``max_gen_toks``,
@@ -225,8 +230,17 @@ class PackformerLM(TemplateLM):
         elif "temperature" not in sampling:
             sampling["temperature"] = 1.0
         room = self.max_length - most
-        prompts = [(self.tok_encode(text) or [self._bos])[-room:] for text in contexts]
-        return self._written(prompts, most, until, sampling)
+        prompts = [self.tok_encode(text) or [self._bos] for text in contexts]
+        self._say_what_is_cut(sum(len(prompt) > room for prompt in prompts))
+        return self._written([prompt[-room:] for prompt in prompts], most, until, sampling)
+
+    def _say_what_is_cut(self, count: int) -> None:
+        if count:
+            log.warning(
+                "%s lost the beginning: the model reads %s tokens (max_length)",
+                counted(count, "context"),
+                f"{self.max_length:,}",
+            )
 
     def _written(
         self, prompts: list[list[int]], most: int, until: list[str], sampling: dict[str, Any]
