@@ -79,6 +79,6 @@ def _kind(
 
 
 def _changed(common: Mapping[str, Any], change: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not change:
-        return dict(common)
+    # A null of what the group does not have at all says nothing.
+    change = {k: v for k, v in (change or {}).items() if v is not None or k in common}
     return {"_partial_": True, **change} if "_target_" in change else {**common, **change}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -49,19 +47,6 @@ def as_text(name: str, value: Any, kind: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} ({'null' if value is None else value}) must be a {kind}")
     return value
-
-
-def check_known(names: Iterable[str], known: Collection[str]) -> None:
-    """Refuses a name that nothing reads.
-
-    Raises:
-        ValueError: naming it, and what may have been meant.
-    """
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
-            raise ValueError(f"there is no setting {name}{meant}")
 
 
 def check_number(

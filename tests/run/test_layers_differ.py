@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from packformer.run.build import layer_factories, make
+from packformer.run.composition import compose
+
 MIXED = ("+experiment=local_global", "model.num_layers=3")
 
 
@@ -43,6 +46,9 @@ def test_a_mixed_run_goes_on_with_its_own_layers_only(
     (folder,) = (tmp_path / "runs").iterdir()
     on = train(*MIXED, *small, "trainer.max_steps=3", f"resume={folder}")
     assert on.code == 0, on.err
+    other_kernel = "+layers.S.attention.kernel=reference"  # the same weights
+    on = train(*MIXED, *small, "trainer.max_steps=4", f"resume={folder}", other_kernel)
+    assert on.code == 0, on.err
     alike = ("+experiment=gqa", "model.num_layers=3", *small)
     other = train(*alike, f"resume={folder}")
     assert other.code == 1
@@ -52,6 +58,31 @@ def test_a_mixed_run_goes_on_with_its_own_layers_only(
     other = train(*alike, f"resume={outside}")
     assert other.code == 1
     assert "layers.pattern was SSSL there and is None here" in " ".join(other.err.split())
+
+
+@pytest.mark.parametrize("position", ["rotary", "alibi", "learned", "none"])
+@pytest.mark.parametrize("attention", ["gqa", "mha", "mqa"])
+def test_every_combination_is_a_model(attention: str, position: str) -> None:
+    config = compose(["layers=local_global", f"position={position}", f"attention={attention}"])
+    model = make(config.model)(vocab_size=9, max_position=16, **layer_factories(config))
+    assert {layer.window for layer in model.layers} == {128, None}
+
+
+def test_layers_that_differ_need_no_num_kv_heads_of_the_attention(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_attention.py").write_text(
+        "from packformer import SelfAttention\n"
+        "def halved(width, num_heads, **options):\n"
+        "    return SelfAttention(width, num_heads, num_kv_heads=num_heads // 2, **options)\n"
+    )
+    own = tmp_path / "own" / "attention" / "halved.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("_target_: own_attention.halved\n_partial_: true\nkernel: auto\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = ("--config-dir", str(tmp_path / "own"), "attention=halved", "layers=local_global")
+    done = train(*chosen, *small, "trainer.max_steps=1")
+    assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(

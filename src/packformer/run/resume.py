@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def binding_differences(
     return [
         difference
         for difference in _differences(read_configuration(folder / CONFIG_FILE), config)
-        if is_part(difference[0], parts) and difference[0] not in _SAME_WEIGHTS
+        if is_part(difference[0], parts) and not _keeps_weights(difference[0])
     ]
 
 
@@ -149,7 +150,12 @@ def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     compared = _compared(config)
     parts = {name: compared[name] for name in _PART_OF_CHECKPOINT if name in compared}
     kept = {"layers.pattern": pattern_of(config), **flat(parts)}
-    return {key: value for key, value in kept.items() if key not in _SAME_WEIGHTS}
+    return {key: value for key, value in kept.items() if not _keeps_weights(key)}
+
+
+def _keeps_weights(key: str) -> bool:
+    """Whether weights mean the same under another value, of all layers or of those of a letter."""
+    return is_part(re.sub(r"^layers\.\w\.", "", key), _SAME_WEIGHTS)
 
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
