@@ -71,7 +71,11 @@ ONLY_IN = {
         *("corpus", "data", "generation", "huggingface", "tools"),
         *("run/load.py", "run/samples.py", "run/source.py"),
     },
-    "transformers": {"huggingface/verify.py", "tools/bench/step/peers.py"},
+    "transformers": {
+        "huggingface/verify.py",
+        "tools/bench/generate/bench.py",
+        "tools/bench/step/peers.py",
+    },
     "rich": {"run", "tools"},
     "filelock": {
         "attention/proof/verdicts.py",

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, anywhere, and is stored clean."""
+"""Every notebook runs from top to bottom, anywhere, and is stored clean."""
 
 import base64
 import re
@@ -10,8 +10,16 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "packed_attention.ipynb"
-NUM_PICTURES = 6
+FOLDER = Path(__file__).parents[2] / "notebooks"
+# Pictures of each, and something that it must print.
+NOTEBOOKS = {
+    "packed_attention": (6, r"accuracy \d+\.\d% of [\d,]+ answer tokens"),
+    "generate": (1, r"two and two make\| \w+\.\n[\s\S]* 1536 MiB [\s\S]* 384 MiB .*GQA \(4\)\n"),
+}
+
+
+def test_every_notebook_is_known():
+    assert {file.stem for file in FOLDER.glob("*.ipynb")} == set(NOTEBOOKS)
 
 
 def outputs_of(notebook):
@@ -28,8 +36,10 @@ def printed_by(notebook):
 
 
 @pytest.mark.slow
-def test_notebook_runs_anywhere_and_writes_nothing(tmp_path, monkeypatch):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_anywhere_and_writes_nothing(tmp_path, monkeypatch, name):
+    num_pictures, printed = NOTEBOOKS[name]
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -55,18 +65,20 @@ def test_notebook_runs_anywhere_and_writes_nothing(tmp_path, monkeypatch):
     assert all(cell.execution_count for cell in code)
     assert not [o for o in outputs_of(notebook) if o.output_type == "error"]
     pictures = pictures_of(notebook)
-    assert len(pictures) == NUM_PICTURES
+    assert len(pictures) == num_pictures
     assert all(p.startswith(b"\x89PNG") and len(p) > 4_000 for p in pictures)
-    assert re.search(r"accuracy \d+\.\d% of [\d,]+ answer tokens", printed_by(notebook))
+    assert re.search(printed, printed_by(notebook))
     assert list(folder.iterdir()) == []
 
 
-def test_notebook_is_stored_with_pictures_and_without_traces_of_a_machine():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_stored_with_pictures_and_without_traces_of_a_machine(name):
+    file = FOLDER / f"{name}.ipynb"
+    notebook = nbformat.read(file, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert NOTEBOOK.stat().st_size < 300 * 1024
-    assert len(pictures_of(notebook)) == NUM_PICTURES
+    assert file.stat().st_size < 300 * 1024
+    assert len(pictures_of(notebook)) == NOTEBOOKS[name][0]
     assert {o.output_type for o in outputs_of(notebook)} == {"stream", "display_data"}
     assert {o.name for o in outputs_of(notebook) if o.output_type == "stream"} == {"stdout"}
     words = "\n".join([printed_by(notebook), *(cell.source for cell in notebook.cells)])
