@@ -1,7 +1,13 @@
 """The scripts of README and docs/use.md do what they say."""
 
 import re
+import shlex
+import shutil
 from pathlib import Path
+
+import pytest
+
+from packformer.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,3 +27,24 @@ def test_the_script_that_generates(train, small, tmp_path, capsys):
     new = [names["tokenizer"].decode(names["tokens"])]
     assert texts.endswith(new[-1] + "\n")
     assert len(names["tokens"]) == 50
+
+
+def test_the_commands_that_export_and_start_from_weights(train, small, corpus, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    page = (ROOT / "docs" / "use.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    sections = page.partition("## Export")[2]
+    lines = "".join(re.findall(r"```sh\n(.*?)```", sections, flags=re.DOTALL)).splitlines()
+    assert train("+experiment=gqa", *small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        words = [word.replace("RUN_FOLDER", str(folder)) for word in words]
+        if words[0] == "packformer":
+            if "--no-verify" in words:
+                shutil.rmtree("my_model")
+            main(words[1:])
+            continue
+        given = [word.replace("my_texts", str(corpus)) for word in words[3:]]
+        done = train(*given, "+debug=fast")
+        assert done.code == 0, done.err
+    assert len(lines) == 6

@@ -6,7 +6,7 @@ What a script needs, each name imported when it is first used::
     pack, PackedBatch                     documents to rows
     GPT, SelfAttention                    the model
     Rotary, ALiBi, Learned, NoPosition    its position schemes
-    load                                  a run folder to model and tokenizer
+    load                                  a run or exported folder to model and tokenizer
     generate, encode_prompt               what a model writes after a prompt
 """
 
