@@ -24,9 +24,10 @@ def tell_verification(folder: Path, *, verified: bool) -> None:
         print("not checked: transformers is not installed (pip install transformers)")
     else:
         found = huggingface.verify(folder)
+        lengths = f"{min(found.lengths)} to {max(found.lengths):,} tokens"
         print(
             f"checked with transformers {version('transformers')}: float32 logits of "
-            f"{len(found.lengths)} packed documents of {min(found.lengths)} to "
-            f"{max(found.lengths):,} tokens differ by {found.difference:.1e} from those of each "
-            f"alone (2-norm, relative; at most {huggingface.TOLERANCE:g})"
+            f"{len(found.lengths)} packed documents of {lengths} differ by {found.difference:.1e} "
+            f"from those of each alone (2-norm, relative; at most {huggingface.TOLERANCE:g}), and "
+            f"by {found.with_own_angles:.1e} without transformers' rounding of rotary angles"
         )
