@@ -29,3 +29,24 @@ def test_nothing_heavy_is_imported_before_a_name_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_load_brings_the_trainer_with_it():
+    heavy = {"hydra", "omegaconf", "lightning", "torchmetrics"}
+    heavy |= {"transformers", "matplotlib", "tokenizers"}
+    names = ", ".join({*packformer.__all__} - {"load"})
+    code = (
+        f"import sys; from packformer import {names}; print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_names_of_the_data_room_are_all_there():
+    from packformer import data
+
+    for name in data.__all__:
+        assert getattr(data, name).__name__ == name
+        assert name in dir(data)
+    with pytest.raises(AttributeError, match="module 'packformer.data' has no attribute 'pakc'"):
+        data.pakc  # noqa: B018

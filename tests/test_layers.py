@@ -12,18 +12,20 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # What each part may import of packformer, beside itself.
 BELOW = {
-    "__init__": {"attention", "batch", "data", "generation", "model", "nn", "run"},  # for types
+    # All but "lazy" for types.
+    "__init__": {"attention", "batch", "data", "generation", "lazy", "model", "nn", "run"},
     "cache": set(),
+    "lazy": set(),
     "settings": set(),
     "requirements": {"settings"},
     "threads": set(),
     "layer_pattern": set(),
     "nn": {"settings", "requirements"},
-    "attention": {"cache", "nn"},
+    "attention": {"cache", "nn", "settings"},
     "batch": {"attention"},
     "model": {"attention", "nn", "settings", "requirements"},
     "corpus": {"settings"},
-    "data": {"attention", "batch", "cache", "corpus", "settings"},
+    "data": {"attention", "batch", "cache", "corpus", "lazy", "settings"},
     "completion": set(),
     "cli": {"completion", "run", "threads", "tools"},
     "training": {"attention", "batch", "model", "settings", "requirements"},

@@ -69,6 +69,9 @@ def test_a_run_is_loaded(train, small, tmp_path, capsys):
 
 
 def test_what_is_no_run_is_told(tmp_path):
+    for path in (3, None, ["runs"]):
+        with pytest.raises(ValueError, match=r"path \(.*\) must be a run folder or a checkpoint"):
+            packformer.load(path)
     with pytest.raises(ValueError, match="nowhere does not exist: give a run folder"):
         packformer.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="holds no checkpoint: give a run folder"):

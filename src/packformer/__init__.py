@@ -6,12 +6,14 @@ What a script needs, each name imported when it is first used::
     pack, PackedBatch                     documents to rows
     GPT, SelfAttention                    the model
     Rotary, ALiBi, Learned, NoPosition    its position schemes
+    Position                              what a scheme of your own derives from
     load                                  a run or exported folder to model and tokenizer
     generate, encode_prompt               what a model writes after a prompt
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from packformer.lazy import lazily
 
 if TYPE_CHECKING:
     from packformer.attention import PackedLayout, packed_attention
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from packformer.data import pack
     from packformer.generation import encode_prompt, generate
     from packformer.model import GPT, SelfAttention
-    from packformer.nn import ALiBi, Learned, NoPosition, Rotary
+    from packformer.nn import ALiBi, Learned, NoPosition, Position, Rotary
     from packformer.run.load import load
 
 __version__ = "0.1.0"
@@ -31,6 +33,7 @@ __all__ = [
     "NoPosition",
     "PackedBatch",
     "PackedLayout",
+    "Position",
     "Rotary",
     "SelfAttention",
     "encode_prompt",
@@ -40,22 +43,18 @@ __all__ = [
     "packed_attention",
 ]
 
-_HOMES = {
-    "packformer.attention": ("PackedLayout", "packed_attention"),
-    "packformer.batch": ("PackedBatch",),
-    "packformer.data": ("pack",),
-    "packformer.generation": ("encode_prompt", "generate"),
-    "packformer.model": ("GPT", "SelfAttention"),
-    "packformer.nn": ("ALiBi", "Learned", "NoPosition", "Rotary"),
-    "packformer.run.load": ("load",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'packformer' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+__getattr__ = lazily(
+    __name__,
+    {
+        "packformer.attention": ("PackedLayout", "packed_attention"),
+        "packformer.batch": ("PackedBatch",),
+        "packformer.data": ("pack",),
+        "packformer.generation": ("encode_prompt", "generate"),
+        "packformer.model": ("GPT", "SelfAttention"),
+        "packformer.nn": ("ALiBi", "Learned", "NoPosition", "Position", "Rotary"),
+        "packformer.run.load": ("load",),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
@@ -47,6 +49,12 @@ def as_text(name: str, value: Any, kind: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} ({'null' if value is None else value}) must be a {kind}")
     return value
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a message calls a function or class, or a ``partial`` of one."""
+    function = function.func if isinstance(function, partial) else function
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def check_number(

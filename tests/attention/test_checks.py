@@ -56,6 +56,49 @@ def test_options_that_do_not_fit_are_named(options, message):
         packed_attention(Q, Q, Q, LAYOUT, **options)
 
 
+CALL = r"f\(score, batch, head, q_index, kv_index\)"
+
+
+@pytest.mark.parametrize("kernel", ["reference", "auto"])
+@pytest.mark.parametrize(
+    ("score_mod", "message"),
+    [
+        (lambda score, head: score, rf"score_mod \(.*lambda.*\) must take {CALL}: too many"),
+        (lambda *five, more: five[0], rf"must take {CALL}: missing a required.*more"),
+        ("decay", rf"score_mod \('decay'\) must be a function, {CALL}, or None"),
+        (torch.zeros(4), "score_mod .* must be a function"),
+    ],
+)
+def test_a_score_function_that_cannot_be_called_is_told_how(kernel, score_mod, message):
+    with pytest.raises(ValueError, match=message):
+        packed_attention(Q, Q, Q, LAYOUT, score_mod=score_mod, kernel=kernel)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, f"returned NoneType: {CALL} must return a tensor"),
+        (0.5, f"returned float: {CALL} must return a tensor"),
+        ([1.0], "returned list"),
+        (torch.zeros(7), rf"returned \[7\] for scores \[1, 4, 8, 8\]: {CALL} works element"),
+        (torch.zeros(2, 1, 4, 8, 8), "returned .2, 1, 4, 8, 8. for scores"),
+    ],
+)
+def test_what_a_score_function_returns_is_checked(returned, message):
+    with pytest.raises(ValueError, match=message):
+        packed_attention(Q, Q, Q, LAYOUT, score_mod=lambda *five: returned, kernel="reference")
+
+
+def test_a_score_function_need_not_read_the_score():
+    distances = packed_attention(
+        Q, Q, Q, LAYOUT, score_mod=lambda s, b, h, i, j: (j - i) * 0.5, kernel="reference"
+    )
+    wanted = packed_attention(
+        torch.zeros_like(Q), Q, Q, LAYOUT, alibi_slopes=torch.full((4,), 0.5), kernel="reference"
+    )
+    assert torch.equal(distances, wanted)
+
+
 def test_tensors_that_do_not_fit_are_named():
     for q, k, v, message in (
         (Q, Q.to("meta"), Q.to("meta"), "must share a device, not cpu, meta, meta: move"),

@@ -45,6 +45,12 @@ def test_empty_documents_between_others_hold_no_token():
         ([3, -1], {}, r"lengths \(\[3, -1\]\) must be >= 0"),
         ([1, 2, 3], {"num_slots": 2}, r"3 documents cannot fit in num_slots \(2\): raise"),
         ([1], {"num_slots": 0}, r"^1 document cannot fit in num_slots \(0\): raise it"),
+        (5, {}, r"lengths \(5\) must be whole numbers, one for each document"),
+        (torch.tensor(5), {}, r"lengths \(5\) must be whole numbers"),
+        (torch.tensor([5.0]), {}, r"lengths \(\[5.0\]\) must be whole numbers"),
+        (torch.tensor([[5, 1]]), {}, r"lengths \(\[\[5, 1\]\]\) must be whole numbers"),
+        (torch.tensor([True]), {}, r"lengths \(\[True\]\) must be whole numbers"),
+        (None, {}, r"lengths \(None\) must be whole numbers"),
         ([4, 9], {"max_seqlen": 8}, r"longest document \(9\) exceeds max_seqlen \(8\)"),
     ],
 )
@@ -64,8 +70,12 @@ def test_to_moves_both_tensors_and_keeps_the_bound():
     assert torch.equal(copy.position_ids, layout.position_ids)
 
 
-def test_lengths_may_be_numpys():
-    layout = PackedLayout.from_lengths(np.array([2, 4]))
+@pytest.mark.parametrize(
+    "lengths",
+    [np.array([2, 4]), torch.tensor([2, 4]), torch.tensor([2, 4]).int(), (2, np.int32(4))],
+)
+def test_lengths_may_be_an_array_or_a_tensor(lengths):
+    layout = PackedLayout.from_lengths(lengths)
     assert layout.max_seqlen == 4
     assert type(layout.max_seqlen) is int
     assert layout.lengths() == [2, 4]

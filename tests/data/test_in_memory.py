@@ -67,3 +67,12 @@ def test_long_documents():
     (batch,) = pack([list(range(9))], 8, long_documents="truncate")
     assert pieces(batch) == [list(range(8))]
     assert [len(b.lengths) for b in pack([list(range(9))], 8, max_document_length=3)] == [2, 1]
+
+
+@pytest.mark.parametrize("longest", [9, 512])
+def test_documents_longer_than_the_row_cannot_be_asked_for(longest):
+    (batch,) = pack([[1] * 8], 8, max_document_length=8)
+    assert batch.lengths == (8,)
+    message = rf"max_document_length \({longest}\) must be at most row_length \(8\): a document"
+    with pytest.raises(ValueError, match=message):
+        pack([[1] * 8], 8, max_document_length=longest)

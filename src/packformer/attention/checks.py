@@ -7,6 +7,7 @@ environment they look at all values.
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from typing import Any
@@ -17,7 +18,9 @@ from torch import Tensor
 from packformer.attention.kernel import PUBLISHED, Scoring
 from packformer.attention.layout import PackedLayout
 from packformer.counted import counted
+from packformer.settings import name_of
 
+SCORE_CALL = "f(score, batch, head, q_index, kv_index)"
 DEBUG_VARIABLE = "PACKFORMER_DEBUG"
 _OFF = ("", "0", "false", "no", "off")
 _REMEDY = "make the layout with PackedLayout.from_lengths"
@@ -35,6 +38,7 @@ def check_call(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scoring: S
     _check_slopes(scoring, q)
     _check_bias(scoring, q)
     if not torch.compiler.is_compiling():
+        check_score_mod(scoring.score_mod)
         if debugging() or q.device.type == "cpu":
             _check_bounds(layout)
         if debugging():
@@ -179,6 +183,28 @@ def _check_bias(scoring: Scoring, q: Tensor) -> None:
         )
     if bias.device != q.device:
         raise ValueError(f"bias is on {bias.device}, q on {q.device}: move it there")
+
+
+def check_score_mod(score_mod: Any) -> None:
+    """Refuses what cannot be called as FlexAttention calls it.
+
+    Raises:
+        ValueError: with the call.
+    """
+    if score_mod is None:
+        return
+    if not callable(score_mod):
+        raise ValueError(f"score_mod ({score_mod!r}) must be a function, {SCORE_CALL}, or None")
+    try:
+        signature = inspect.signature(score_mod)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(*range(5))
+    except TypeError as error:
+        raise ValueError(
+            f"score_mod ({name_of(score_mod)}) must take {SCORE_CALL}: {error}"
+        ) from error
 
 
 def _check_bounds(layout: PackedLayout) -> None:

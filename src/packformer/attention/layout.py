@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from packformer.attention.load_xformers import load_fmha
@@ -37,20 +38,28 @@ class PackedLayout:
 
     @classmethod
     def from_lengths(
-        cls, lengths: Sequence[int], *, num_slots: int | None = None, max_seqlen: int | None = None
+        cls,
+        lengths: Sequence[int] | Tensor | NDArray[np.integer],
+        *,
+        num_slots: int | None = None,
+        max_seqlen: int | None = None,
     ) -> PackedLayout:
         """Lays out documents of ``lengths`` tokens one after another.
 
         Args:
-            lengths: tokens of each document, in row order.
+            lengths: tokens of each document, in row order; a tensor is copied from its device.
             num_slots: S; by default the number of documents.
             max_seqlen: by default the longest of ``lengths``.
 
         Raises:
             ValueError: if there is no token, a length is negative, or a bound is exceeded.
         """
-        if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in lengths):
-            raise ValueError(f"lengths ({list(lengths)}) must be whole numbers")
+        if isinstance(lengths, Tensor | np.ndarray):
+            lengths = lengths.tolist()
+        if not isinstance(lengths, Sequence) or not all(
+            isinstance(n, int | np.integer) and not isinstance(n, bool) for n in lengths
+        ):
+            raise ValueError(f"lengths ({lengths}) must be whole numbers, one for each document")
         num_slots = len(lengths) if num_slots is None else num_slots
         longest = int(max(lengths, default=0))
         max_seqlen = longest if max_seqlen is None else max_seqlen

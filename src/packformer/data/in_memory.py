@@ -66,7 +66,8 @@ def pack(
     Args:
         documents: token ids of each, ``[L]``.
         row_length: M, tokens of a row.
-        max_document_length: longer ones are dealt with as ``long_documents`` says; None for M.
+        max_document_length: longer ones are dealt with as ``long_documents`` says; at most M, and
+            None for M. For a model give its ``max_position``.
         long_documents: ``split``, ``truncate``, ``drop`` or ``error``.
         lookahead: documents to choose from.
 
@@ -77,6 +78,11 @@ def pack(
         ValueError: if a setting or a document is out of range.
     """
     settings = PackingSettings(row_length, max_document_length, long_documents, lookahead)
+    if max_document_length is not None and max_document_length > row_length:
+        raise ValueError(
+            f"max_document_length ({max_document_length}) must be at most row_length "
+            f"({row_length}): a document lies in one row"
+        )
     source = Documents(documents)
     lengths = [source.length(number) for number in range(source.num_documents)]
     if not any(length > 1 for length in lengths):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from packformer.attention import Kernel, PackedLayout, Variant, select_proved_kernel
 from packformer.model.block import Block
+from packformer.model.parts import (
+    AttentionFactory,
+    PositionFactory,
+    make_attention,
+    make_position,
+    of_each_layer,
+)
+from packformer.model.row import check_row
 from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position, RMSNorm
 from packformer.requirements import check_model
 from packformer.settings import check_whole
-
-AttentionFactory = Callable[[int, int], SelfAttention]
-PositionFactory = Callable[..., Position]
-_Factory = TypeVar("_Factory", AttentionFactory, PositionFactory)
 
 
 class GPT(nn.Module):
@@ -53,8 +57,8 @@ class GPT(nn.Module):
         scheme_of_layer: the place in ``positions`` of each layer's scheme, bottom up.
 
     Raises:
-        ValueError: if a size is below 1 or does not fit the others, or a sequence has not one entry
-            per layer.
+        ValueError: if a size is below 1 or does not fit the others, a sequence has not one entry
+            per layer, or a function does not make what it should.
     """
 
     def __init__(
@@ -95,12 +99,18 @@ class GPT(nn.Module):
         self.fp32_residual = fp32_residual
         self.embedding = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(
-            Block(width, hidden_width, make(width, num_heads), activation_checkpointing)
-            for make in _of_each_layer("attention", attention, num_layers)
+            Block(
+                width,
+                hidden_width,
+                make_attention(make, width, num_heads),
+                activation_checkpointing,
+            )
+            for make in of_each_layer("attention", attention, num_layers)
         )
-        of_layers = _of_each_layer("position", position, num_layers)
+        of_layers = of_each_layer("position", position, num_layers)
         schemes = {
-            make: make(
+            make: make_position(
+                make,
                 width=width,
                 num_heads=num_heads,
                 head_dim=self._head_dim(),
@@ -159,11 +169,17 @@ class GPT(nn.Module):
 
         Returns:
             ``[1, M, V]``, in the dtype the head computes in.
+
+        Raises:
+            ValueError: if tokens and layout are not of one row, or exceed what the model was made
+                for; values are checked on a CPU only, or with ``PACKFORMER_DEBUG=1``.
         """
         return self.head(self.activations(tokens, layout))
 
     def activations(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """What the head reads, ``[1, M, D]``; arguments as of ``forward``."""
+        if not torch.compiler.is_compiling():
+            check_row(tokens, layout, vocab_size=self.vocab_size, max_position=self.max_position)
         x_BMD = self.embed(tokens, layout.position_ids)
         located = [scheme.locate(layout.position_ids) for scheme in self.positions]
         masks = self._masks(layout)
@@ -258,18 +274,6 @@ class GPT(nn.Module):
         A layer with a window keeps its last ``window`` tokens.
         """
         return sum(layer.kv_cache_bytes(num_tokens, bytes_per_value) for layer in self.layers)
-
-
-def _of_each_layer(
-    name: str, made_by: _Factory | Sequence[_Factory], num_layers: int
-) -> list[_Factory]:
-    if not isinstance(made_by, Sequence):
-        return [made_by] * num_layers
-    if len(made_by) != num_layers:
-        raise ValueError(
-            f"{name} must be one, or as many as layers ({num_layers}), not {len(made_by)}"
-        )
-    return list(made_by)
 
 
 def _mask_of(layer: SelfAttention) -> tuple[str, int | None]:

@@ -42,7 +42,7 @@ def make(node: DictConfig | dict[str, Any]) -> Any:
     return instantiate(node, _convert_="all")
 
 
-def make_factory(node: DictConfig) -> Any:
+def make_factory(node: DictConfig | dict[str, Any]) -> Any:
     """The function that ``node`` names with its settings, ``_partial_: true`` or not."""
     return instantiate(node, _convert_="all", _partial_=True)
 
@@ -98,7 +98,7 @@ def layer_factories(config: DictConfig) -> dict[str, Any]:
     }
     pattern = pattern_of(plain)
     if pattern is None:
-        return {"attention": make(config.attention), "position": make(config.position)}
+        return {group: make_factory(config[group]) for group in ("attention", "position")}
     kinds = kinds_of_layers(plain)
     letters = letters_of_layers(pattern, config.model.num_layers)
     return {group: _of_letters(letters, kinds, group) for group in ("attention", "position")}
@@ -111,7 +111,7 @@ def _of_letters(letters: str, kinds: dict[str, Any], group: str) -> list[Any]:
     for letter in dict.fromkeys(letters):
         node = kinds[letter][group]
         same = next((factory for other, factory in made if other == node), None)
-        factories[letter] = make(node) if same is None else same
+        factories[letter] = make_factory(node) if same is None else same
         made.append((node, factories[letter]))
     return [factories[letter] for letter in letters]
 

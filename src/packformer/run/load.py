@@ -45,6 +45,8 @@ def load(path: str | Path) -> Loaded:
     Raises:
         ValueError: if there is none of these, or it is damaged; says what is wrong.
     """
+    if not isinstance(path, str | Path):
+        raise ValueError(f"path ({path!r}) must be a run folder or a checkpoint of one, as text")
     path = Path(path).expanduser()
     if is_exported(path):
         return Loaded(*huggingface.read(path))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from packformer.counted import counted
+from packformer.settings import name_of
 from packformer.training.chained import Chained, members_of
 from packformer.training.checkpoint_repair import with_own_fused
 from packformer.training.optimizer import adamw, hidden_matrices_and_rest
@@ -48,10 +49,10 @@ def build_optimizer(factory: Callable[..., Any], model: nn.Module, *, fused: boo
         kinds = ", ".join(type(each).__name__ for each in optimizers) or "nothing"
         what = kinds if optimizers == [made] else f"{type(made).__name__} of {kinds}"
         raise ValueError(
-            f"optimizer ({_name_of(factory)}) returned {what}: it must return a torch optimizer, "
+            f"optimizer ({name_of(factory)}) returned {what}: it must return a torch optimizer, "
             "or a list of several"
         )
-    _check_parameters(_name_of(factory), model, optimizers)
+    _check_parameters(name_of(factory), model, optimizers)
     for each in optimizers:
         each.register_load_state_dict_pre_hook(with_own_fused)
     return optimizers[0] if len(optimizers) == 1 else Chained(optimizers)
@@ -66,18 +67,13 @@ def _call(factory: Callable[..., Any], model: nn.Module, fused: bool) -> Any:
         return factory(model, fused=fused) if wanted else factory(model)
     for unfit, why in _UNFIT.items():
         if issubclass(function, unfit):
-            raise ValueError(f"optimizer ({_name_of(factory)}) cannot train here: {why}")
+            raise ValueError(f"optimizer ({name_of(factory)}) cannot train here: {why}")
     if not issubclass(function, torch.optim.Muon):
         return factory([p for p in model.parameters() if p.requires_grad])
     matrices, rest = hidden_matrices_and_rest(model)
     muon = factory(matrices)
     same = {"learning_rate": muon.defaults["lr"], "weight_decay": muon.defaults["weight_decay"]}
     return [muon, adamw(rest, fused=fused, **same)]
-
-
-def _name_of(factory: Callable[..., Any]) -> str:
-    function = factory.func if isinstance(factory, partial) else factory
-    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _check_parameters(name: str, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:

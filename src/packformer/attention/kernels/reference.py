@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from packformer.attention.checks import SCORE_CALL
 from packformer.attention.kernel import FEATURES, Kernel, Scoring
 from packformer.attention.layout import PackedLayout
+from packformer.nn.position import ScoreMod
+from packformer.settings import name_of
 
 
 def visible(layout: PackedLayout, window: int | None = None) -> Tensor:
@@ -63,8 +66,26 @@ def final_scores(scores_BHMM: Tensor, scoring: Scoring, q: Tensor) -> Tensor:
     if scoring.score_mod is not None:
         batch = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=q.device)
         head = torch.arange(q.shape[2], device=q.device)[:, None, None]
-        scores_BHMM = scoring.score_mod(scores_BHMM, batch, head, index[:, None], index[None, :])
+        modified = scoring.score_mod(scores_BHMM, batch, head, index[:, None], index[None, :])
+        scores_BHMM = _like_scores(modified, scoring.score_mod, scores_BHMM)
     return scores_BHMM
+
+
+def _like_scores(modified: Any, score_mod: ScoreMod, scores_BHMM: Tensor) -> Tensor:
+    """What a function made of every score; one that does not read the score may be smaller."""
+    named = f"score_mod ({name_of(score_mod)})"
+    if not isinstance(modified, Tensor):
+        raise ValueError(
+            f"{named} returned {type(modified).__name__}: {SCORE_CALL} must return a tensor, the "
+            "new score"
+        )
+    try:
+        return modified.double().expand_as(scores_BHMM)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{named} returned {list(modified.shape)} for scores {list(scores_BHMM.shape)}: "
+            f"{SCORE_CALL} works element by element"
+        ) from error
 
 
 reference_kernel = Kernel(
