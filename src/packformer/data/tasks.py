@@ -17,6 +17,7 @@ from packformer.data.source import DataSplits, Tokens
 from packformer.settings import check_whole
 
 _TRAIN, _VALIDATION = 0, 1
+_OF_A_TASK = ("seed", "size", "length", "generate")
 
 
 class Task(Protocol):
@@ -77,7 +78,13 @@ def task_splits(task: Task, vocab_size: int, num_validation: int, name: str) -> 
         vocab_size: V; every token is below it.
         num_validation: documents measured on.
         name: one line for the log.
+
+    Raises:
+        ValueError: if a method of the task is missing, or a number out of range.
     """
+    missing = [part for part in _OF_A_TASK if not hasattr(task, part)]
+    if missing:
+        raise ValueError(f"task ({type(task).__name__}) lacks {', '.join(missing)}")
     check_whole("validation_documents", num_validation, at_least=1)
     check_whole("data.seed", task.seed, at_least=0)
     return DataSplits(

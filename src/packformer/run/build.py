@@ -27,6 +27,7 @@ from packformer.training import (
     AtomicCheckpointIO,
     TrainingModule,
     build_optimizer,
+    check_factor,
     chunk_that_fits,
     divides_gradients,
 )
@@ -136,7 +137,7 @@ def build_module(
             "clipping would be wrong: leave optimizer.fused out"
         )
     with settings_of("scheduler"):
-        make_factory(config.scheduler)(0)
+        check_factor(make_factory(config.scheduler))
     return TrainingModule(
         model,
         make_factory(config.optimizer),

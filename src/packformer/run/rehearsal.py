@@ -15,7 +15,7 @@ from packformer.layer_pattern import kinds_of_layers
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, make_factory, settings_of
 from packformer.run.nearest import nearest
-from packformer.training import build_optimizer
+from packformer.training import build_optimizer, check_factor
 from packformer.training.module import DTYPES
 
 _HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
@@ -45,7 +45,7 @@ def rehearse(
         with settings_of("optimizer"):
             build_optimizer(make_factory(config.optimizer), model, fused=False)
     with settings_of("scheduler"):
-        make_factory(config.scheduler)(0)
+        check_factor(make_factory(config.scheduler))
 
 
 def _without_memory(config: DictConfig, max_position: int) -> GPT | None:

@@ -11,7 +11,7 @@ from packformer.training.optimizer import adamw, muon
 from packformer.training.peak_flops import peak_flops
 from packformer.training.progress import LineProgress, TrainingProgressBar
 from packformer.training.records import StepRecords
-from packformer.training.schedule import constant, warmup_cosine
+from packformer.training.schedule import check_factor, constant, warmup_cosine
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -23,6 +23,7 @@ __all__ = [
     "TrainingProgressBar",
     "adamw",
     "build_optimizer",
+    "check_factor",
     "chunk_that_fits",
     "constant",
     "divides_gradients",

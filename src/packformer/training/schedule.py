@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from packformer.requirements import check_schedule
+from packformer.settings import is_number, name_of
+
+
+def check_factor(schedule: Callable[..., Any]) -> None:
+    """Refuses what is no schedule: it is asked for the factor of the first step.
+
+    Raises:
+        ValueError: if it cannot be called with a step, or returns no number from 0 up.
+    """
+    named = f"scheduler ({name_of(schedule)})"
+    try:
+        factor = schedule(0)
+    except TypeError as error:
+        raise ValueError(
+            f"{named} must be a function of the step, and of settings it is given: {error}"
+        ) from error
+    if not is_number(factor) or factor < 0:
+        shown = factor if isinstance(factor, int | float) else type(factor).__name__
+        raise ValueError(
+            f"{named} returned {shown}: it must return a factor on the learning rate, from 0 up"
+        )
 
 
 def warmup_cosine(

@@ -1,0 +1,95 @@
+"""What a data set prepares, checked: it may be a class of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from packformer.data.source import DataSet, DataSplits, Mixture, Sectioned, whole_document
+from packformer.settings import check_whole
+
+_OF_A_SOURCE = ("num_documents", "length", "piece")
+
+
+def prepared(data_set: DataSet) -> DataSplits:
+    """What ``data_set`` prepares.
+
+    Raises:
+        ValueError: naming what is missing or of the wrong kind.
+    """
+    name = type(data_set).__name__
+    if not callable(getattr(data_set, "prepare", None)):
+        raise ValueError(f"data ({name}) must have a method prepare() that returns DataSplits")
+    splits = data_set.prepare()
+    if not isinstance(splits, DataSplits):
+        raise ValueError(
+            f"data ({name}): prepare() returned {type(splits).__name__}, it must return DataSplits"
+        )
+    _check_whole(f"data ({name}): vocab_size", splits.vocab_size, at_least=1)
+    _check_plain(name, splits)
+    for split in ("train", "validation"):
+        _check_source(f"data ({name}): {split}", getattr(splits, split), splits.vocab_size)
+    return splits
+
+
+def _check_plain(name: str, splits: DataSplits) -> None:
+    for field, kind, words in (
+        ("fingerprint", str, "text"),
+        ("description", str, "text"),
+        ("scores_answers", bool, "True or False"),
+        ("tokenizer", Path | None, "a Path, or None"),
+        ("byte_lengths", np.ndarray | None, "an array, or None"),
+    ):
+        value = getattr(splits, field)
+        if not isinstance(value, kind):
+            raise ValueError(f"data ({name}): {field} ({type(value).__name__}) must be {words}")
+    lengths = splits.byte_lengths
+    if lengths is not None and lengths.shape != (splits.vocab_size,):
+        raise ValueError(
+            f"data ({name}): byte_lengths {list(lengths.shape)} must be [{splits.vocab_size}], one "
+            "for each token"
+        )
+
+
+def _check_source(name: str, source: Any, vocab_size: int) -> None:
+    missing = [part for part in _OF_A_SOURCE if not hasattr(source, part)]
+    if missing:
+        raise ValueError(
+            f"{name} ({type(source).__name__}) must be a source of documents: it lacks "
+            f"{', '.join(missing)}; packformer.data.Documents makes one of token ids"
+        )
+    if source.num_documents is not None:
+        _check_whole(f"{name}: num_documents", source.num_documents, at_least=0)
+    # Others are opened first, and packformer's own.
+    if source.num_documents != 0 and not isinstance(source, Mixture | Sectioned):
+        _check_document(name, source, vocab_size)
+
+
+def _check_document(name: str, source: Any, vocab_size: int) -> None:
+    """Looks at the first document."""
+    length = source.length(0)
+    _check_whole(f"{name}: length of document 0", length, at_least=0)
+    found = whole_document(source, 0)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(
+            f"{name}: document 0 ({type(found).__name__}) must be two arrays, tokens and targets"
+        )
+    for part, values in zip(("tokens", "targets"), found, strict=True):
+        array = np.asarray(values)
+        if array.shape != (length,) or (length and array.dtype.kind not in "iu"):
+            raise ValueError(
+                f"{name}: {part} of document 0, {array.dtype} {list(array.shape)}, must be whole "
+                f"numbers [{length}], its length"
+            )
+        if length and array.max() >= vocab_size:
+            raise ValueError(
+                f"{name}: {part} of document 0 hold {array.max()}, and ids must be below "
+                f"vocab_size ({vocab_size})"
+            )
+
+
+def _check_whole(name: str, value: Any, *, at_least: int) -> None:
+    """Like ``check_whole``; what numpy counted is whole, too."""
+    check_whole(name, int(value) if isinstance(value, np.integer) else value, at_least=at_least)
