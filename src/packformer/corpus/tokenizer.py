@@ -26,6 +26,8 @@ BOS = "<|bos|>"
 EOS = "<|eos|>"
 """Ends every document."""
 MIN_VOCAB = 256 + 2
+# What decides which ids a text gets. The rest of a tokenizer.json turns ids to text, or adds marks.
+_ENCODING = ("added_tokens", "normalizer", "pre_tokenizer", "model")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -108,6 +110,13 @@ def document_marks(tokenizer: Tokenizer) -> tuple[int, int] | None:
     """Ids that begin and end a document; None if the tokenizer has no such tokens."""
     begin, end = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     return _marks_of_template(tokenizer) if begin is None or end is None else (begin, end)
+
+
+def encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether documents get the same ids from both."""
+    first, second = (json.loads(tokenizer.to_str()) for tokenizer in (one, other))
+    alike = all(first[part] == second[part] for part in _ENCODING)
+    return alike and document_marks(one) == document_marks(other)
 
 
 def _marks_of_template(tokenizer: Tokenizer) -> tuple[int, int] | None:

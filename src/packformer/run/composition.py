@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.run.errors import USER_ERRORS, one_line
+from packformer.run.start import with_settings_of_start
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -18,7 +19,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """
     try:
         with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
-            config = hydra.compose("config", list(overrides))
+            config = with_settings_of_start(hydra.compose("config", list(overrides)), overrides)
         OmegaConf.resolve(config)
     except USER_ERRORS as error:
         raise ValueError(one_line(error)) from error

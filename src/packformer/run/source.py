@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from packformer import huggingface
 from packformer.cache import cached_folder, fingerprint
-from packformer.corpus.tokenizer import document_marks
+from packformer.corpus.tokenizer import encode_alike
 from packformer.model import GPT
 from packformer.run.added_settings import with_added_settings
 from packformer.run.folder import TOKENIZER_FILE
@@ -127,7 +127,7 @@ def _compared_tokenizers(path: Path, theirs: Tokenizer | None, file: Path | None
     ours = Tokenizer.from_file(str(file))
     if theirs is None:
         return f"it has no tokenizer: whether {file} is the one it was trained with is not known"
-    if ours.get_vocab() != theirs.get_vocab() or document_marks(ours) != document_marks(theirs):
+    if not encode_alike(ours, theirs):
         raise ValueError(
             f"the data's tokenizer ({file}) is not that of init_from ({path}): its ids mean other "
             "text; leave data.tokenizer out, or prepare the corpus again with that of init_from"

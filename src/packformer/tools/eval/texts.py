@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +10,9 @@ from typing import NamedTuple
 from tokenizers import Tokenizer
 
 from packformer.corpus.prepared import corpus_at, is_prepared
-from packformer.corpus.tokenizer import document_marks
+from packformer.corpus.tokenizer import encode_alike
 from packformer.data import TextFiles, TokenShards
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
-
-# What decides which ids a text gets. The rest of a tokenizer.json turns ids to text, or adds marks.
-_ENCODING = ("added_tokens", "normalizer", "pre_tokenizer", "model")
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def encoded(given: Given, tokenizer: Tokenizer | None, run: str) -> Encoded:
 
 def _of_corpus(corpus: str, split: str, tokenizer: Tokenizer, run: str) -> Encoded:
     splits = TokenShards(corpus).prepare()
-    if not _encode_alike(Tokenizer.from_file(str(splits.tokenizer)), tokenizer):
+    if not encode_alike(Tokenizer.from_file(str(splits.tokenizer)), tokenizer):
         raise ValueError(
             f"{corpus} holds ids of another tokenizer than that of {run}: give its text, or "
             "prepare it again with --tokenizer and the tokenizer.json of the run"
@@ -110,9 +106,3 @@ def _part(splits: DataSplits, split: str) -> DocumentSource:
     if split == "all":
         return Mixture([splits.train, splits.validation], [1.0, 1.0])
     return splits.train if split == "train" else splits.validation
-
-
-def _encode_alike(one: Tokenizer, other: Tokenizer) -> bool:
-    first, second = (json.loads(tokenizer.to_str()) for tokenizer in (one, other))
-    alike = all(first[part] == second[part] for part in _ENCODING)
-    return alike and document_marks(one) == document_marks(other)
