@@ -1,10 +1,21 @@
 """Learning-rate schedules."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
+import torch
 
-from packformer.training import constant, warmup_cosine
+from packformer.training import check_factor, constant, warmup_cosine
+
+
+def falling(step):
+    return -0.5
+
+
+def worded(word, step):
+    return word
 
 
 def test_warm_up_rises_linearly_to_the_peak():
@@ -42,3 +53,36 @@ def test_constant_stays_at_the_peak_after_its_warm_up():
     assert [constant(s, num_steps=9) for s in (0, 5, 100)] == [1.0] * 3
     factors = [constant(s, num_steps=9, warmup_steps=4) for s in range(6)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        partial(warmup_cosine, num_steps=9),
+        lambda step: 0,
+        lambda step: 0.5,
+        lambda *_: np.float32(1),
+    ],
+)
+def test_a_factor_is_a_number_from_0_up(schedule):
+    check_factor(schedule)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (falling, r"^scheduler \(falling\) returned -0.5: it must return a factor"),
+        (partial(worded, "fast"), r"^scheduler \(worded\) returned str: it must return a factor"),
+        (lambda step: None, "returned NoneType"),
+        (lambda step: math.nan, "returned nan"),
+        (lambda step: math.inf, "returned inf"),
+        (lambda step: True, "returned True"),
+        (lambda step: [1.0], "returned list"),
+        (lambda: 1.0, "must be a function of the step, and of settings it is given: .*takes 0"),
+        (3, r"^scheduler \(int\) must be a function of the step"),
+        (torch.optim.lr_scheduler.StepLR, r"\(StepLR\) must be a function of .*'step_size'"),
+    ],
+)
+def test_what_returns_no_factor_is_no_schedule(schedule, message):
+    with pytest.raises(ValueError, match=message):
+        check_factor(schedule)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from packformer.batch import IGNORE_INDEX
 from packformer.data.source import DataSet, DataSplits, Mixture, Sectioned, whole_document
 from packformer.settings import check_whole
 
@@ -83,10 +84,12 @@ def _check_document(name: str, source: Any, vocab_size: int) -> None:
                 f"{name}: {part} of document 0, {array.dtype} {list(array.shape)}, must be whole "
                 f"numbers [{length}], its length"
             )
-        if length and array.max() >= vocab_size:
+        predicted = array if part == "tokens" else array[array != IGNORE_INDEX]
+        outside = predicted[(predicted < 0) | (predicted >= vocab_size)]
+        if outside.size:
             raise ValueError(
-                f"{name}: {part} of document 0 hold {array.max()}, and ids must be below "
-                f"vocab_size ({vocab_size})"
+                f"{name}: {part} of document 0 hold {outside[0]}, and ids must be from 0 up and "
+                f"below vocab_size ({vocab_size})"
             )
 
 

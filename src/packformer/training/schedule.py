@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from packformer.requirements import check_schedule
 from packformer.settings import is_number, name_of
 
@@ -23,6 +25,8 @@ def check_factor(schedule: Callable[..., Any]) -> None:
         raise ValueError(
             f"{named} must be a function of the step, and of settings it is given: {error}"
         ) from error
+    if isinstance(factor, np.floating | np.integer):
+        factor = factor.item()
     if not is_number(factor) or factor < 0:
         shown = factor if isinstance(factor, int | float) else type(factor).__name__
         raise ValueError(
