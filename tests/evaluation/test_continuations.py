@@ -66,6 +66,28 @@ def test_a_long_context_loses_its_beginning():
     assert whole == seen
 
 
+def test_answers_of_one_token_to_a_question_are_read_once(monkeypatch):
+    model, context = gpt(), [3, 1, 4, 1, 5]
+    asked = [Continuation(context, [token]) for token in range(VOCAB)]
+    asked += [Continuation(context[:-1], [5, token]) for token in (0, 7)]  # reads the same
+    asked += [Continuation(context[:-2], [1, 6])]  # another
+    read = []
+    activations = model.activations
+
+    def recorded(tokens, layout):
+        read.append(layout.lengths())
+        return activations(tokens, layout)
+
+    monkeypatch.setattr(model, "activations", recorded)
+    found = log_likelihoods(model, asked, row_length=100)
+    assert [sorted(lengths) for lengths in read] == [[4, 5]]
+    monkeypatch.undo()
+    expected = [alone(model, *one) for one in asked]
+    assert [f.log_likelihood for f in found] == pytest.approx([e[0] for e in expected], rel=1e-9)
+    assert [f.is_greedy for f in found] == [e[1] for e in expected]
+    assert sum(f.is_greedy for f in found[:VOCAB]) == 1
+
+
 def test_nothing_asked_nothing_told():
     assert log_likelihoods(gpt(), [], row_length=8) == []
 

@@ -1,6 +1,7 @@
 """Evaluations are exact sums over documents that were scored alone."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -166,3 +167,32 @@ def test_the_figures_follow_from_the_sums():
     assert found.loss == found.nats / 16
     assert found.perplexity == math.exp(found.loss)
     assert found.bits_per_byte == pytest.approx(found.nats / found.bytes / math.log(2))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("position", [Rotary, ALiBi])
+def test_a_gpu_in_half_precision_has_the_figures_of_a_cpu(position):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    torch.manual_seed(0)
+    model = GPT(
+        VOCAB,
+        TRAINED,
+        num_layers=2,
+        width=64,
+        num_heads=2,
+        attention=partial(SelfAttention, num_kv_heads=1),
+        position=position,
+    )
+    documents = Documents(texts(list(range(1, 200, 3))))
+    arguments = {"row_length": 512, "max_length": 256, "byte_lengths": BYTES}
+    expected = evaluate(model, documents, **arguments)
+    model.to("cuda").select_kernel("cuda", torch.bfloat16)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = evaluate(model, documents, **arguments)
+    assert found.total.loss == pytest.approx(expected.total.loss, rel=5e-3)
+    for name in ("by_length", "by_position"):
+        for ours, theirs in zip(getattr(found, name), getattr(expected, name), strict=True):
+            assert replace(ours, score=theirs.score) == theirs
+            assert replace(ours.score, nats=theirs.score.nats) == theirs.score
+            assert ours.score.loss == pytest.approx(theirs.score.loss, rel=2e-2)

@@ -72,81 +72,107 @@ def log_likelihoods(
             or has a token outside the vocabulary.
     """
     reach = model.max_position
-    source = _Sequences(
+    asked = _Asked(
         continuations, model.vocab_size, reach if max_length is None else min(max_length, reach)
     )
-    found: list[Likelihood | None] = [None] * len(continuations)
-    for numbers in _rows(source, row_length):
-        for number, likelihood in zip(numbers, _score(model, source, numbers), strict=True):
-            found[number] = likelihood
-        report(len(numbers))
-    return [likelihood for likelihood in found if likelihood is not None]
+    found: dict[int, Likelihood] = {}
+    for documents in _rows(asked, row_length):
+        scored = _score(model, asked, documents)
+        found |= scored
+        report(len(scored))
+    return [found[number] for number in range(len(continuations))]
 
 
-class _Sequences:
-    """Context and continuation as one document; a ``DocumentSource``."""
+class _Asked:
+    """Contexts with their continuations; a ``DocumentSource``.
+
+    The model reads a document but for its last token. Continuations that differ in this token
+    alone, as answers of one token to a question, share a document.
+
+    Attributes:
+        sharing: of each document, the numbers of its continuations.
+        targets: of each continuation, its tokens.
+    """
 
     def __init__(
         self, continuations: Sequence[Continuation], vocab_size: int, max_length: int
     ) -> None:
-        self.num_documents = len(continuations)
-        self._tokens = []
-        self.sizes = [len(tokens) for _, tokens in continuations]
-        for number, (context, tokens) in enumerate(continuations):
-            if not len(context) or not len(tokens):
-                raise ValueError(f"continuation {number} must have a context and a token, or more")
-            if len(tokens) > max_length:
-                raise ValueError(
-                    f"continuation {number} has {len(tokens):,} tokens, the model reaches "
-                    f"{max_length:,}: shorten it, or extend the model"
-                )
-            ids = np.array([*context, *tokens][-max_length - 1 :], np.int64)
-            if ids.min() < 0 or ids.max() >= vocab_size:
-                raise ValueError(
-                    f"continuation {number} has a token id outside the model's vocabulary "
-                    f"({vocab_size})"
-                )
-            self._tokens.append(ids)
+        self._documents: list[Tokens] = []
+        self.sharing: list[list[int]] = []
+        self.targets: list[Tokens] = []
+        places: dict[bytes, int] = {}
+        for number, continuation in enumerate(continuations):
+            ids = _checked(number, continuation, vocab_size, max_length)
+            place = places.setdefault(ids[:-1].tobytes(), len(places))
+            if place == len(self._documents):
+                self._documents.append(ids)
+                self.sharing.append([])
+            self.sharing[place].append(number)
+            self.targets.append(ids[-len(continuation.tokens) :])
+
+    @property
+    def num_documents(self) -> int:
+        return len(self._documents)
 
     def length(self, index: int) -> int:
-        return len(self._tokens[index])
+        return len(self._documents[index])
 
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
-        tokens = self._tokens[index][start : start + length]
+        tokens = self._documents[index][start : start + length]
         return tokens, successors(tokens)
 
 
-def _rows(source: _Sequences, row_length: int) -> Iterator[list[int]]:
-    """Numbers of the continuations of each row."""
-    if not source.num_documents:
+def _checked(number: int, continuation: Continuation, vocab_size: int, max_length: int) -> Tokens:
+    """Context and continuation, the context cut to what the model can read."""
+    context, tokens = continuation
+    if not len(context) or not len(tokens):
+        raise ValueError(f"continuation {number} must have a context and a token, or more")
+    if len(tokens) > max_length:
+        raise ValueError(
+            f"continuation {number} has {len(tokens):,} tokens, the model reaches "
+            f"{max_length:,}: shorten it, or extend the model"
+        )
+    ids = np.array([*context, *tokens][-max_length - 1 :], np.int64)
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(
+            f"continuation {number} has a token id outside the model's vocabulary ({vocab_size})"
+        )
+    return ids
+
+
+def _rows(asked: _Asked, row_length: int) -> Iterator[list[int]]:
+    """The documents of each row."""
+    if not asked.num_documents:
         return
-    longest = max(source.length(number) for number in range(source.num_documents))
+    longest = max(asked.length(number) for number in range(asked.num_documents))
     settings = PackingSettings(max(row_length, longest))
-    packer = BestFitPacker(source, settings, max_documents=settings.row_length, seed=None, epochs=1)
+    packer = BestFitPacker(asked, settings, max_documents=settings.row_length, seed=None, epochs=1)
     for pieces in packer.rows(PackerState()):
         yield [piece.document for piece in pieces]
 
 
-def _score(model: GPT, source: _Sequences, numbers: list[int]) -> list[Likelihood]:
+def _score(model: GPT, asked: _Asked, documents: list[int]) -> dict[int, Likelihood]:
+    """Scores the continuations of a row of documents, by their numbers."""
     device = model.embedding.weight.device
-    sequences = [source.piece(number, 0, source.length(number))[0] for number in numbers]
-    sizes = [source.sizes[number] for number in numbers]
-    inputs = [sequence[:-1] for sequence in sequences]
+    inputs = [asked.piece(place, 0, asked.length(place) - 1)[0] for place in documents]
     layout = PackedLayout.from_lengths([len(tokens) for tokens in inputs]).to(device)
-    row_BM = torch.from_numpy(np.concatenate(inputs))[None].to(device)
+    x_MD = model.activations(torch.from_numpy(np.concatenate(inputs))[None].to(device), layout)[0]
     ends = np.cumsum([len(tokens) for tokens in inputs])
-    predicting_N = [np.arange(end - size, end) for end, size in zip(ends, sizes, strict=True)]
-    x_ND = model.activations(row_BM, layout)[0, torch.from_numpy(np.concatenate(predicting_N))]
-    targets_N = torch.from_numpy(
-        np.concatenate([s[-size:] for s, size in zip(sequences, sizes, strict=True)])
-    ).to(device)
-    log_likelihoods_N, is_greedy_N = _of_tokens(model, x_ND, targets_N)
-    return [
-        Likelihood(float(likelihoods.sum()), bool(is_greedy.all()))
-        for likelihoods, is_greedy in zip(
-            log_likelihoods_N.split(sizes), is_greedy_N.split(sizes), strict=True
-        )
-    ]
+    numbers, places = [], []
+    for place, end in zip(documents, ends, strict=True):
+        for number in asked.sharing[place]:
+            numbers.append(number)
+            places.append(np.arange(end - len(asked.targets[number]), end))
+    predicting_N = torch.from_numpy(np.concatenate(places)).to(device)
+    targets_N = torch.from_numpy(np.concatenate([asked.targets[n] for n in numbers])).to(device)
+    sizes = [len(where) for where in places]
+    likelihoods, is_greedy = (
+        values.split(sizes) for values in _of_tokens(model, x_MD[predicting_N], targets_N)
+    )
+    return {
+        number: Likelihood(float(nats.sum()), bool(greedy.all()))
+        for number, nats, greedy in zip(numbers, likelihoods, is_greedy, strict=True)
+    }
 
 
 def _of_tokens(model: GPT, x_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_DTYPES = ("bfloat16", "float16", "float32", "float64")
+DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--dtype",
-        choices=("auto", *_DTYPES),
+        choices=("auto", *DTYPES),
         default="auto",
         help="auto: bfloat16 on a GPU, float32 on CPU",
     )

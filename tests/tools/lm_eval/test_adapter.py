@@ -85,7 +85,7 @@ def requests(kind, *arguments):
     return [Instance(kind, {}, one, number) for number, one in enumerate(arguments)]
 
 
-@pytest.mark.parametrize("row_length", [1, 40, 4096])
+@pytest.mark.parametrize("row_length", [2, 40, 4096])
 def test_likelihoods_are_theirs(adapter, theirs, row_length):
     ours = adapter(row_length=row_length)
     asked = requests(
@@ -182,6 +182,13 @@ def test_what_cannot_be_done_is_named(adapter):
     ):
         with pytest.raises(ValueError, match=message):
             ours.generate_until(requests("generate_until", ("the", options)), disable_tqdm=True)
+    for arguments, message in (
+        ({"row_length": 1}, r"row_length \(1\) must be a whole number from 2"),
+        ({"max_length": "many"}, r"max_length \(many\) must be a whole number from 2"),
+        ({"add_bos_token": "no"}, r"add_bos_token \(no\) must be true or false"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            adapter(**arguments)
     with pytest.raises(ValueError, match="no tokens that begin and end a document"):
         type(ours)(ours.model, Tokenizer.from_str(ours.tokenizer.to_str().replace("|bos|", "x")))
 

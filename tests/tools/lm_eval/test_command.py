@@ -52,8 +52,14 @@ def test_what_cannot_be_run_is_named(tmp_path, monkeypatch, capsys):
     from packformer.tools.lm_eval.adapter import PackformerLM
 
     assert "cannot read a path with , or =" in refused(capsys, ["lm-eval", "a=b", "--tasks", "c"])
-    with pytest.raises(ValueError, match="nowhere does not exist"):
-        PackformerLM.create_from_arg_obj({"path": "nowhere"}, {"device": "cpu"})
+    for arguments, message in (
+        ({"path": "nowhere"}, "nowhere does not exist"),
+        ({}, r"path \(null\) must be a run folder"),
+        ({"path": "a", "dtype": "int8"}, r"dtype \(int8\) must be one of bfloat16, float16"),
+        ({"path": "a", "rowlength": 4}, "there is no setting rowlength: did you mean row_length"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PackformerLM.create_from_arg_obj(arguments, {"device": "cpu"})
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"device \(cuda:0\): .* sees no CUDA GPU"):
             PackformerLM.create_from_arg_obj({"path": "nowhere"}, {"device": "cuda:0"})

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -22,13 +21,14 @@ from packformer.counted import counted
 from packformer.evaluation import Continuation, log_likelihoods
 from packformer.generation import generate
 from packformer.model import GPT
-from packformer.run.load import load
-from packformer.tools.placement import choose_kernels
+from packformer.settings import as_text, check_flag, check_known, check_whole
+from packformer.tools.lm_eval.opening import opened
 
 log = logging.getLogger(__name__)
 
 _ROW_LENGTH = 16_384
 _NEW_TOKENS = 256  # where a task does not say how many
+_ARGUMENTS = ("path", "dtype", "row_length", "max_length", "add_bos_token")
 _SAMPLING = ("temperature", "top_k", "top_p")
 _OPTIONS = ("until", "max_gen_toks", "do_sample", *_SAMPLING)
 _FIRST_TOKENS = 32  # written before a text is first searched for its end
@@ -51,7 +51,8 @@ class PackformerLM(TemplateLM):
         add_bos_token: contexts begin with that first token; else it only stands for no context.
 
     Raises:
-        ValueError: if the tokenizer lacks such tokens, or the model does not reach ``max_length``.
+        ValueError: if an argument is out of range, the tokenizer lacks such tokens, or the model
+            does not reach ``max_length``.
     """
 
     def __init__(
@@ -64,12 +65,15 @@ class PackformerLM(TemplateLM):
         add_bos_token: bool = True,
     ) -> None:
         super().__init__()
+        check_whole("row_length", row_length, at_least=2)
+        check_flag("add_bos_token", add_bos_token)
         marks = document_marks(tokenizer)
         if marks is None:
             raise ValueError(
                 "the tokenizer has no tokens that begin and end a document: give the run's own"
             )
         if max_length is not None:
+            check_whole("max_length", max_length, at_least=2)
             model.extend(max_length)
         self.model = model
         self.tokenizer = tokenizer
@@ -94,15 +98,11 @@ class PackformerLM(TemplateLM):
         Raises:
             ValueError: if the run cannot be opened, or has no tokenizer.
         """
-        options = {"dtype": None, **arg_dict}
-        path, asked = str(options.pop("path")), options.pop("dtype")
-        device = torch.device(_device((additional_config or {}).get("device")))
-        dtype = getattr(torch, asked or ("bfloat16" if device.type == "cuda" else "float32"))
-        model, tokenizer = load(path)
-        if tokenizer is None:
-            raise ValueError(f"{path} has no tokenizer.json: tasks are text")
-        model.to(device=device, dtype=dtype)
-        log.info("attend   %s", choose_kernels(model, device.type, dtype))
+        check_known(arg_dict, _ARGUMENTS)
+        options = {"path": None, "dtype": None, **arg_dict}
+        path = as_text("path", options.pop("path"), "run folder, a checkpoint or an exported one")
+        device = (additional_config or {}).get("device")
+        model, tokenizer = opened(path, device, options.pop("dtype"))
         return cls(model, tokenizer, **options)
 
     @classmethod
@@ -272,13 +272,6 @@ class PackformerLM(TemplateLM):
 
     def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
-
-def _device(asked: str | None) -> str:
-    on_gpu = torch.cuda.is_available()
-    if asked is not None and asked.startswith("cuda") and not on_gpu:
-        raise ValueError(f"device ({asked}): torch {torch.__version__} sees no CUDA GPU")
-    return asked or ("cuda" if on_gpu else "cpu")
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
