@@ -56,7 +56,10 @@ def test_what_cannot_be_run_is_named(tmp_path, monkeypatch, capsys):
         ({"path": "nowhere"}, "nowhere does not exist"),
         ({}, r"path \(null\) must be a run folder"),
         ({"path": "a", "dtype": "int8"}, r"dtype \(int8\) must be one of bfloat16, float16"),
-        ({"path": "a", "rowlength": 4}, "there is no setting rowlength: did you mean row_length"),
+        (
+            {"path": "a", "rowlength": 4},
+            "model argument rowlength is not known: use path",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             PackformerLM.create_from_arg_obj(arguments, {"device": "cpu"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lm_eval import utils
@@ -21,7 +21,7 @@ from packformer.counted import counted
 from packformer.evaluation import Continuation, log_likelihoods
 from packformer.generation import generate
 from packformer.model import GPT
-from packformer.settings import as_text, check_flag, check_known, check_whole
+from packformer.settings import as_text, check_flag, check_whole
 from packformer.tools.lm_eval.opening import opened
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class PackformerLM(TemplateLM):
         Raises:
             ValueError: if the run cannot be opened, or has no tokenizer.
         """
-        check_known(arg_dict, _ARGUMENTS)
+        _check_known("model argument", arg_dict, _ARGUMENTS)
         options = {"path": None, "dtype": None, **arg_dict}
         path = as_text("path", options.pop("path"), "run folder, a checkpoint or an exported one")
         device = (additional_config or {}).get("device")
@@ -216,10 +216,7 @@ class PackformerLM(TemplateLM):
         most = given.pop("max_gen_toks")
         sampling = {name: given.pop(name) for name in _SAMPLING if name in given}
         sampled = given.pop("do_sample", False)
-        if given:
-            raise ValueError(
-                f"generation option {next(iter(given))} is not known: use {', '.join(_OPTIONS)}"
-            )
+        _check_known("generation option", given, _OPTIONS)
         if most >= self.max_length:
             raise ValueError(
                 f"max_gen_toks ({most}) leaves no room for a context in {self.max_length} tokens: "
@@ -272,6 +269,12 @@ class PackformerLM(TemplateLM):
 
     def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def _check_known(kind: str, given: Collection[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{kind} {name} is not known: use {', '.join(known)}")
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
