@@ -159,7 +159,7 @@ class _Session:
             if token is not None and token not in self._stop:
                 sys.stdout.write(written.add(token))
                 sys.stdout.flush()
-        print(written.end())
+        print(written.end(), flush=True)
         self._report.add(generation.report)
 
     def continue_many(
