@@ -13,7 +13,17 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # What each part may import of packformer, beside itself.
 BELOW = {
     # All but "lazy" for types.
-    "__init__": {"attention", "batch", "data", "generation", "lazy", "model", "nn", "run"},
+    "__init__": {
+        "attention",
+        "batch",
+        "data",
+        "evaluation",
+        "generation",
+        "lazy",
+        "model",
+        "nn",
+        "run",
+    },
     "cache": set(),
     "lazy": set(),
     "settings": set(),

@@ -9,6 +9,7 @@ What a script needs, each name imported when it is first used::
     Position                              what a scheme of your own derives from
     load                                  a run or exported folder to model and tokenizer
     generate, encode_prompt               what a model writes after a prompt
+    evaluate, Documents                   how well a model predicts documents
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from packformer.lazy import lazily
 if TYPE_CHECKING:
     from packformer.attention import PackedLayout, packed_attention
     from packformer.batch import PackedBatch
-    from packformer.data import pack
+    from packformer.data import Documents, pack
+    from packformer.evaluation import evaluate
     from packformer.generation import encode_prompt, generate
     from packformer.model import GPT, SelfAttention
     from packformer.nn import ALiBi, Learned, NoPosition, Position, Rotary
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GPT",
     "ALiBi",
+    "Documents",
     "Learned",
     "NoPosition",
     "PackedBatch",
@@ -37,6 +40,7 @@ __all__ = [
     "Rotary",
     "SelfAttention",
     "encode_prompt",
+    "evaluate",
     "generate",
     "load",
     "pack",
@@ -48,7 +52,8 @@ __getattr__ = lazily(
     {
         "packformer.attention": ("PackedLayout", "packed_attention"),
         "packformer.batch": ("PackedBatch",),
-        "packformer.data": ("pack",),
+        "packformer.data": ("Documents", "pack"),
+        "packformer.evaluation": ("evaluate",),
         "packformer.generation": ("encode_prompt", "generate"),
         "packformer.model": ("GPT", "SelfAttention"),
         "packformer.nn": ("ALiBi", "Learned", "NoPosition", "Position", "Rotary"),

@@ -127,6 +127,14 @@ def test_the_tail_of_a_single_document_is_held_out(folder, caplog, fraction):
     assert whole_document(splits.validation, 0)[0][-1] == tokenizer.token_to_id(EOS)
 
 
+def test_nothing_is_held_out_where_none_is_asked_for(folder, caplog):
+    write(folder, one="".join(f"line {n}: {n * n}\n" for n in range(100)))
+    splits = prepare(folder / "one.txt", validation_fraction=None)
+    assert decoded(splits.train, splits) == [(folder / "one.txt").read_text()]
+    assert splits.validation.num_documents == 0
+    assert "held out" not in caplog.text + splits.description
+
+
 def test_more_documents_move_none_to_the_other_side(folder):
     for n in range(100):
         write(folder, **{f"f{n}": f"file {n} " * 3})
