@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +16,7 @@ from packformer.evaluation import Evaluation, Score, Span
 _RUNS = ("#1b4f72", "#e67e22", "#1e8449", "#8e44ad", "#7f8c8d", "#b7950b")
 _TRAINED = "#c0392b"
 _SHARE = "0.88"
+_NAME_WIDTH = 80  # characters of a line
 
 
 def draw_evaluations(found: Mapping[str, Evaluation], file: Path) -> None:
@@ -33,7 +35,9 @@ def draw_evaluations(found: Mapping[str, Evaluation], file: Path) -> None:
     _draw(by_length, {name: one.by_length for name, one in found.items()}, value)
     by_position.set_xlabel("position of the token in its document")
     by_length.set_xlabel("tokens of the document")
-    by_position.legend(frameon=False, fontsize=8)
+    lines, names = by_position.get_legend_handles_labels()
+    wrapped = ["\n".join(wrap(name, _NAME_WIDTH)) for name in names]
+    figure.legend(lines, wrapped, loc="outside upper left", frameon=False, fontsize=8)
     for place in (by_position, by_length):
         place.set_ylabel("loss (nats per token)" if value is _loss else "bits per byte")
         for length in sorted({one.trained_length for one in found.values()}):
