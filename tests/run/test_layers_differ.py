@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from packformer.model import GPT
 from packformer.run.build import layer_factories, make
+from packformer.run.checks import check_configuration
 from packformer.run.composition import compose
+from packformer.run.rehearsal import rehearse
 
 MIXED = ("+experiment=local_global", "model.num_layers=3")
 
@@ -60,12 +64,33 @@ def test_a_mixed_run_goes_on_with_its_own_layers_only(
     assert "layers.pattern was SSSL there and is None here" in " ".join(other.err.split())
 
 
-@pytest.mark.parametrize("position", ["rotary", "alibi", "learned", "none"])
-@pytest.mark.parametrize("attention", ["gqa", "mha", "mqa"])
-def test_every_combination_is_a_model(attention: str, position: str) -> None:
-    config = compose(["layers=local_global", f"position={position}", f"attention={attention}"])
-    model = make(config.model)(vocab_size=9, max_position=16, **layer_factories(config))
+ARCHITECTURES = ("mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window", "local_global")
+PARTS = [
+    [f"position={position}", f"attention={attention}"]
+    for position in ("rotary", "alibi", "learned", "none")
+    for attention in ("gqa", "mha", "mqa")
+]
+
+
+def _built(overrides: list[str]) -> GPT:
+    config = compose(overrides)
+    model: GPT = make(config.model)(vocab_size=9, max_position=16, **layer_factories(config))
+    return model
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=" ".join)
+def test_layers_that_differ_are_a_model_with_any_other_part(parts: list[str]) -> None:
+    model = _built(["layers=local_global", *parts])
     assert {layer.window for layer in model.layers} == {128, None}
+
+
+@pytest.mark.parametrize("experiment", ARCHITECTURES)
+def test_every_part_fits_every_experiment(experiment: str) -> None:
+    for parts in PARTS:
+        chosen = [f"+experiment={experiment}", *parts]
+        config = compose(chosen)
+        check_configuration(OmegaConf.to_container(config, resolve=True))
+        rehearse(config, OmegaConf.to_container(config, resolve=True), "cpu", "32-true")
 
 
 def test_layers_that_differ_need_no_num_kv_heads_of_the_attention(
