@@ -141,6 +141,7 @@ def test_weights_of_several_types_take_the_widest(folder: Callable) -> None:
 
 CONFIGS = {
     "gemma": ({"model_type": "gemma2"}, r"model_type \(gemma2\) must be one of llama, mistral, qw"),
+    "a list as type": ({"model_type": ["llama"]}, r"model_type \(\['llama'\]\) must be one of"),
     "no type": ({"model_type": None}, r"model_type \(None\) must be one of"),
     "bias": ({"attention_bias": True}, r"attention_bias \(true\) must be false"),
     "mlp bias": ({"mlp_bias": True}, r"mlp_bias \(true\) must be false"),
@@ -191,6 +192,13 @@ def test_what_is_not_computed_is_refused_in_one_line(name: str, folder: Callable
         read(made)
     assert "\n" not in str(refused.value)
     assert str(made) in str(refused.value)
+
+
+def test_dropout_that_is_not_applied_is_told(
+    folder: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    read(folder(attention_dropout=0.1))
+    assert "config.json: attention_dropout (0.1) is not applied: there is none here" in caplog.text
 
 
 def test_qwen3_layers_that_differ_are_refused(folder: Callable) -> None:

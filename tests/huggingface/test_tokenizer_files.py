@@ -94,3 +94,11 @@ def test_special_tokens_keep_their_names_from_import_to_export(
     assert (theirs.bos_token, theirs.eos_token) == ("<b>", "<e>")
     assert theirs("hi").input_ids[0] == 256
     assert json.loads((tmp_path / "again" / "config.json").read_text())["eos_token_id"] == 257
+
+
+@pytest.mark.parametrize("odd", [3, True, ["<e>"], {"content": 3}, {}])
+def test_names_that_are_no_text_name_nothing(odd: Any, tmp_path: Path) -> None:
+    folder = write(foreign("<b>", "<e>"), tmp_path, eos_token=odd)
+    tokenizer = tokenizer_of(folder, {"eos_token_id": 257}, 300)
+    assert tokenizer is not None
+    assert document_marks(tokenizer) == (257, 257)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from packformer.huggingface.form import Form
 from packformer.requirements import ROTARY_SCALING
 from packformer.settings import is_number
+
+log = logging.getLogger(__name__)
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -69,7 +72,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Form:
         ValueError: if it describes what ``packformer.model.GPT`` does not compute, or lacks a size.
     """
     kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(
             f"{name}: model_type ({kind}) must be one of {', '.join(ARCHITECTURES)}: other "
             "architectures cannot be imported"
@@ -102,6 +105,8 @@ def _refuse_what_is_not_computed(config: Mapping[str, Any], name: str) -> None:
             raise ValueError(f"{name}: {bias} (true) must be false: the layers here have no biases")
     if (activation := config.get("hidden_act", "silu")) != "silu":
         raise ValueError(f"{name}: hidden_act ({activation}) must be silu")
+    if dropout := config.get("attention_dropout"):
+        log.warning("%s: attention_dropout (%s) is not applied: there is none here", name, dropout)
     if config.get("quantization_config"):
         raise ValueError(
             f"{name}: quantization_config is set: give a folder whose weights are not quantized"

@@ -98,7 +98,7 @@ def _named_tokens(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
     found = {}
     for name, token in named.items():
         text = token.get("content") if isinstance(token, dict) else token
-        id = None if text is None else tokenizer.token_to_id(text)
+        id = tokenizer.token_to_id(text) if isinstance(text, str) else None
         if id is not None:
             found[f"{name}_id"] = id
     return found
