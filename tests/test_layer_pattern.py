@@ -2,7 +2,7 @@
 
 import pytest
 
-from packformer.layer_pattern import kinds_of_layers, letters_of_layers
+from packformer.layer_pattern import kinds_of_layers, letters_of_layers, naming_letter
 
 COMMON = {
     "attention": {"_target_": "a.Attention", "window": 9, "qk_norm": True},
@@ -52,6 +52,25 @@ def test_layers_are_alike_without_a_pattern(layers):
         ({"pattern": ""}, r"layers.pattern \(\) must be letters"),
         ({"pattern": "SX", "S": {}}, r"layers.pattern \(SX\) has a letter X, there are S: add"),
         ({"pattern": "S", "S": {"window": 3}}, r"layers.S .* must hold settings of attention or"),
+        (
+            {"pattern": "SL"},
+            r"has letters S, L, there are none: write layers=local_global layers.p",
+        ),
+        ({"pattern": "sl"}, r"has letters s, l, .*: write layers=local_global layers.pattern=SL"),
+        ({"pattern": "ssl", "S": {}, "L": {}}, r"has letters s, l, .*: did you mean SSL\?"),
+        ({"pattern": "sx", "S": {}}, r"has letters s, x, there are S: add \+layers.s.attention"),
+        ({"pattern": "AB"}, r"none: add \+layers.A.attention.window=... \+layers.B.attention.wind"),
+        ({"pattern": "S", "S": {}, "Z": 3}, r"layers.Z \(3\) must hold settings of"),
+        (
+            {"pattern": "L", "L": {"position": "none"}},
+            r"layers.L.position \(none\) must hold settings: write "
+            r"\+layers.L.position._target_=packformer.nn.NoPosition",
+        ),
+        (
+            {"pattern": "L", "L": {"attention": "mqa"}},
+            r"layers.L.attention \(mqa\) must .*: write \+layers.L.attention.num_kv_heads=1",
+        ),
+        ({"pattern": "L", "L": {"position": 7}}, r"write \+layers.L.position.NAME=VALUE"),
         ({"pattern": "S", "S": 3}, r"layers.S \(3\) must hold settings of attention or position"),
         ({"pattern": "S", "S": {}, "local": {}}, r"there is no setting layers.local"),
         ("SSSL", r"layers \(SSSL\) must have a pattern"),
@@ -60,3 +79,22 @@ def test_layers_are_alike_without_a_pattern(layers):
 def test_what_is_no_pattern_is_told(layers, message):
     with pytest.raises(ValueError, match=message):
         kinds_of_layers({**COMMON, "layers": layers})
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("window (0) must be", "layers.S.attention.window (0) must be"),
+        (
+            "num_heads (6) by num_kv_heads (4)",
+            "num_heads (6) by layers.S.attention.num_kv_heads (4)",
+        ),
+        ("position.base (x) no", "layers.S.position.base (x) no"),
+        ("qk_norm (7) must be", "qk_norm (7) must be"),
+        ("a window as such", "a window as such"),
+    ],
+)
+def test_a_message_names_the_letter_whose_own_the_setting_is(message, told):
+    own = {"attention": {"window": 0, "num_kv_heads": 4}, "position": {"base": "x"}}
+    assert naming_letter(message, "S", {"layers": {"S": own}}) == told
+    assert naming_letter(message, "L", {"layers": {"S": own, "L": None}}) == message

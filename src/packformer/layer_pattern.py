@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _OF_A_KIND = ("attention", "position")
+_OF_LOCAL_GLOBAL = "SL"
+_INSTEAD = {  # choices of a group, which a letter cannot make, as settings
+    "attention": {"mha": "num_kv_heads=null", "gqa": "num_kv_heads=2", "mqa": "num_kv_heads=1"},
+    "position": {
+        "rotary": "_target_=packformer.nn.Rotary",
+        "alibi": "_target_=packformer.nn.ALiBi",
+        "learned": "_target_=packformer.nn.Learned",
+        "none": "_target_=packformer.nn.NoPosition",
+    },
+}
 
 
 def letters_of_layers(pattern: str, num_layers: int) -> str:
@@ -57,28 +68,55 @@ def kinds_of_layers(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, 
     for name in layers:
         if name != "pattern" and not (isinstance(name, str) and len(name) == 1):
             raise ValueError(f"there is no setting layers.{name}: layers takes pattern and letters")
-    return {letter: _kind(letter, layers, config) for letter in dict.fromkeys(letters)}
+    known = {name: _changes(name, layers[name]) for name in layers if name != "pattern"}
+    _check_letters(letters, list(known))
+    return {
+        letter: {group: _changed(config[group], known[letter].get(group)) for group in _OF_A_KIND}
+        for letter in dict.fromkeys(letters)
+    }
 
 
-def _kind(
-    letter: str, layers: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    if letter not in layers:
-        known = ", ".join(name for name in layers if name != "pattern") or "none"
-        raise ValueError(
-            f"layers.pattern ({layers['pattern']}) has a letter {letter}, there are {known}: add "
-            f"+layers.{letter}.attention.window=..."
-        )
-    changes = layers[letter] or {}
-    if not isinstance(changes, Mapping) or any(
-        group not in _OF_A_KIND or not (change is None or isinstance(change, Mapping))
-        for group, change in changes.items()
-    ):
+def _check_letters(pattern: str, known: Sequence[str]) -> None:
+    """Refuses letters that have no settings, all at once."""
+    missing = [letter for letter in dict.fromkeys(pattern) if letter not in known]
+    if not missing:
+        return
+    meant = "".join(letter if letter in known else letter.swapcase() for letter in pattern)
+    if set(meant) <= set(known):
+        advice = f"did you mean {meant}?"
+    elif not known and set(pattern.upper()) <= set(_OF_LOCAL_GLOBAL):
+        advice = f"write layers=local_global layers.pattern={pattern.upper()}"
+    else:
+        advice = f"add {' '.join(f'+layers.{letter}.attention.window=...' for letter in missing)}"
+    has = f"has {'a letter' if len(missing) == 1 else 'letters'} {', '.join(missing)}"
+    there_are = f"there are {', '.join(known) or 'none'}"
+    raise ValueError(f"layers.pattern ({pattern}) {has}, {there_are}: {advice}")
+
+
+def _changes(letter: str, changes: Any) -> Mapping[str, Mapping[str, Any] | None]:
+    """What a letter has of its own, by group."""
+    changes = {} if changes is None else changes
+    if not isinstance(changes, Mapping) or not set(changes) <= set(_OF_A_KIND):
         raise ValueError(f"layers.{letter} ({changes}) must hold settings of attention or position")
-    return {group: _changed(config[group], changes.get(group)) for group in _OF_A_KIND}
+    for group, change in changes.items():
+        if not (change is None or isinstance(change, Mapping)):
+            name = f"layers.{letter}.{group}"
+            setting = _INSTEAD[group].get(str(change))
+            advice = f"write +{name}.{setting}" if setting else f"write +{name}.NAME=VALUE"
+            raise ValueError(f"{name} ({change}) must hold settings: {advice}")
+    return changes
 
 
 def _changed(common: Mapping[str, Any], change: Mapping[str, Any] | None) -> dict[str, Any]:
     # A null of what the group does not have at all says nothing.
     change = {k: v for k, v in (change or {}).items() if v is not None or k in common}
     return {"_partial_": True, **change} if "_target_" in change else {**common, **change}
+
+
+def naming_letter(message: str, letter: str, config: Mapping[str, Any]) -> str:
+    """``message`` with ``layers.S.attention.window (0)`` for ``window (0)``, if S has its own."""
+    for group, change in (config["layers"].get(letter) or {}).items():
+        for name in map(re.escape, change or {}):
+            own = rf"(?<![\w.])(?:{group}\.{name}\b|{name}(?= \())"
+            message = re.sub(own, f"layers.{letter}.{group}.{name}", message)
+    return message

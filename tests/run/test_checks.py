@@ -87,6 +87,8 @@ WRONG = {
     "optimizer.learning_rate=x": "optimizer.learning_rate (x) must be a number above 0",
     "optimizer.beta2=1": "optimizer.beta2 (1) must be below 1",
     "scheduler.warmup_steps=-1": "scheduler.warmup_steps (-1) must be a whole number from 0 up",
+    "layers.pattern=SL": "has letters S, L, there are none: write layers=local_global layers.pa",
+    "+layers.S.attention.window=3": "layers.S changes no layer, as layers.pattern is null: choose",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
 }
 

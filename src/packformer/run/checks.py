@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from packformer.layer_pattern import kinds_of_layers
 from packformer.run.early import check_parts
 from packformer.run.hints import no_setting
 from packformer.run.naming import check_name
@@ -74,6 +75,8 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     check_trainer_settings(settings["trainer"])
     for key, choices in CHOICES.items():
         _check_choice(key, settings, choices)
+    for letter, kind in kinds_of_layers(settings).items():
+        _check_choice("attention.kernel", kind, CHOICES["attention.kernel"], f"layers.{letter}.")
     as_text("output_dir", settings["output_dir"], "path")
     if settings["init_from"] is not None:
         _check_exists("init_from", as_text("init_from", settings["init_from"], "path"))
@@ -94,7 +97,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
 
 
 def _check_choice(
-    key: str, settings: Mapping[str, Any], choices: tuple[str | bool | None, ...]
+    key: str, settings: Mapping[str, Any], choices: tuple[str | bool | None, ...], of: str = ""
 ) -> None:
     *path, last = key.split(".")
     node: Any = settings
@@ -114,7 +117,7 @@ def _check_choice(
     shown = [_shown(choice) for choice in choices]
     near = nearest(str(value), shown)
     meant = f": did you mean {near}?" if near else ""
-    raise ValueError(f"{key} ({_shown(value)}) must be one of {', '.join(shown)}{meant}")
+    raise ValueError(f"{of}{key} ({_shown(value)}) must be one of {', '.join(shown)}{meant}")
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.run.errors import USER_ERRORS, one_line
+from packformer.run.ignored_layers import refuse_ignored
 from packformer.run.start import with_settings_of_start
 
 
@@ -19,7 +20,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """
     try:
         with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
-            config = with_settings_of_start(hydra.compose("config", list(overrides)), overrides)
+            config = hydra.compose("config", list(overrides))
+            refuse_ignored(config, overrides)
+            config = with_settings_of_start(config, overrides)
         OmegaConf.resolve(config)
     except USER_ERRORS as error:
         raise ValueError(one_line(error)) from error

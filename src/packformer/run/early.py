@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from packformer.layer_pattern import kinds_of_layers
+from packformer.layer_pattern import kinds_of_layers, naming_letter
 from packformer.requirements import (
     check_adamw,
     check_attention,
@@ -38,8 +38,14 @@ def check_parts(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    for kind in kinds_of_layers(config).values() or ({},):
-        _check_model({**config, **kind})
+    kinds = kinds_of_layers(config)
+    for letter, kind in kinds.items():
+        try:
+            _check_model({**config, **kind})
+        except ValueError as error:
+            raise ValueError(naming_letter(str(error), letter, config)) from error
+    if not kinds:
+        _check_model(config)
     for group in ("optimizer", "scheduler"):
         node = config.get(group)
         target = node.get("_target_") if isinstance(node, Mapping) else None

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from packformer import completion
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
+from packformer.run.ignored_layers import refuse_ignored
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.secrets import refuse_secrets
@@ -39,6 +40,7 @@ def _job(config: DictConfig) -> float:
     sys.argv = _command.copy()
     try:
         _check_given(config)
+        refuse_ignored(config, HydraConfig.get().overrides.task)
         config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
         from packformer.run.train import train  # slow to import: not before the configuration fits

@@ -92,3 +92,18 @@ def test_a_wrong_kernel_is_named(monkeypatch):
     } - {"gqa score function"}
     assert found.auto["gqa"] == "none"
     assert "wrong: sdpa on gqa errs by out 1.0e-03" in shown(found)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_how_each_kernel_of_the_device_was_loaded_is_told(monkeypatch, device):
+    for kernel in KERNELS.values():
+        monkeypatch.setitem(KERNELS, kernel.name, replace(kernel, lacks=lambda: "lacks all"))
+    another = replace(KERNELS["sdpa"], name="another", devices=("cuda",), lacks=lambda: None)
+    monkeypatch.setitem(KERNELS, "another", another)
+    told = examination._loaded(device)
+    assert set(told) == {k.name for k in KERNELS.values() if device in k.devices} - {"reference"}
+    if device == "cuda":
+        assert told["another"] == "loaded"
+        assert told["flash4"] == "lacks all"
+    else:
+        assert told["sdpa"].startswith("torch's own kernels, ")

@@ -149,11 +149,24 @@ def examine(
     )
 
 
+_HOW_LOADED: dict[tuple[str, str], Callable[[], str]] = {
+    ("sdpa", "cpu"): lambda: f"torch's own kernels, {counted(torch.get_num_threads(), 'thread')}",
+    ("xformers", "cuda"): how_xformers_was_loaded,
+}
+"""More than that a kernel is there, by its name and device."""
+
+
 def _loaded(device_type: str) -> dict[str, str]:
-    if device_type == "cpu":
-        return {"sdpa": f"torch's own kernels, {counted(torch.get_num_threads(), 'thread')}"}
-    loaded = {name: KERNELS[name].lacks() or "loaded" for name in ("flash4", "flex")}
-    return loaded | {"xformers": how_xformers_was_loaded()}
+    return {
+        kernel.name: _how_loaded(kernel, device_type)
+        for kernel in KERNELS.values()
+        if device_type in kernel.devices and kernel.name != "reference"
+    }
+
+
+def _how_loaded(kernel: Kernel, device_type: str) -> str:
+    how = _HOW_LOADED.get((kernel.name, device_type))
+    return how() if how else kernel.lacks() or "loaded"
 
 
 _Cell = tuple[Variant, Kernel]

@@ -1,0 +1,73 @@
+"""Refuses settings of the command line that no layer would have, where layers differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+_OF_A_LETTER = re.compile(r"layers\.([^.=]+)\..*|layers\.([^\W\d_])$")
+_OF_ALL = re.compile(r"(attention|position)(?:\.([^.]+).*)?$")
+
+
+def refuse_ignored(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuses settings of letters that the pattern lacks, and those that all letters replace.
+
+    What ``init_from`` contradicts is refused elsewhere.
+
+    Args:
+        config: as it was composed, not resolved: an interpolation follows the setting of the group.
+        overrides: of the command line.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    layers = config.get("layers")
+    if not isinstance(layers, DictConfig) or config.get("init_from") is not None:
+        return
+    pattern = layers.get("pattern")
+    for override in overrides:
+        name, _, value = override.lstrip("+").partition("=")
+        if found := _OF_A_LETTER.match(name):
+            _check_letter(found[1] or found[2], pattern)
+        elif isinstance(pattern, str) and (found := _OF_ALL.match(name)):
+            _check_common(name, value, found[1], found[2], pattern, layers)
+
+
+def _check_letter(letter: str, pattern: object) -> None:
+    if len(letter) != 1 or (pattern is not None and not isinstance(pattern, str)):
+        return  # told as no letter, or no pattern
+    if pattern is None:
+        raise ValueError(
+            f"layers.{letter} changes no layer, as layers.pattern is null: choose "
+            "layers=local_global, or write layers.pattern=..."
+        )
+    if letter not in pattern:
+        meant = f"did you mean layers.{letter.swapcase()}?"
+        advice = meant if letter.swapcase() in pattern else "leave it out, or change the pattern"
+        raise ValueError(
+            f"layers.{letter} changes no layer, as layers.pattern ({pattern}) has no "
+            f"{letter}: {advice}"
+        )
+
+
+def _check_common(
+    name: str, value: str, group: str, setting: str | None, pattern: str, layers: DictConfig
+) -> None:
+    letters = list(dict.fromkeys(pattern))
+    if all(_replaces(layers.get(letter), group, setting) for letter in letters):
+        owners = " and ".join(f"layers.{letter}" for letter in letters)
+        have = "have their own" if len(letters) > 1 else "has its own"
+        places = " and ".join(f"layers.{letter}.{name}" for letter in letters)
+        raise ValueError(f"{name} ({value}) changes no layer, as {owners} {have}: set {places}")
+
+
+def _replaces(kind: object, group: str, setting: str | None) -> bool:
+    """Whether a letter leaves nothing to the setting, or to the choice, of the group."""
+    own = kind.get(group) if isinstance(kind, DictConfig) else None
+    if not isinstance(own, DictConfig):
+        return False
+    if "_target_" in own:
+        return True
+    return setting in own and not OmegaConf.is_interpolation(own, setting)

@@ -1,0 +1,107 @@
+"""A setting of the command line that no layer would have is refused, not ignored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from packformer.run.composition import compose
+
+MIXED = "layers=local_global"
+NO_POSITION = "position._target_=packformer.nn.NoPosition"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["attention.window=64"],
+            "attention.window (64) changes no layer, as layers.S and layers.L have their own: set "
+            "layers.S.attention.window and layers.L.attention.window",
+        ),
+        (["attention.window=null"], "attention.window (null) changes no layer"),
+        (["++attention.window=64"], "attention.window (64) changes no layer"),
+        (["layers.pattern=S", "attention.window=64"], "as layers.S has its own: set layers.S.att"),
+        (
+            ["+layers.S.position.base=3", "+layers.L.position.base=4", "position.base=5"],
+            "position.base (5) changes no layer",
+        ),
+        (
+            [f"+layers.S.{NO_POSITION}", f"+layers.L.{NO_POSITION}", "position=alibi"],
+            "position (alibi) changes no layer",
+        ),
+        (
+            ["+layers.Z.attention.window=3"],
+            "layers.Z changes no layer, as layers.pattern (SSSL) has no Z: leave it out, or",
+        ),
+        (["+layers.Z=nonsense"], "layers.Z changes no layer"),
+        (["+layers.s.attention.window=x"], "(SSSL) has no s: did you mean layers.S?"),
+        (["layers.pattern=S", "layers.L.attention.window=9"], "layers.L changes no layer"),
+        (["layers.pattern=null", "layers.L.attention.window=9"], "as layers.pattern is null: "),
+    ],
+)
+def test_what_changes_no_layer_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        compose([MIXED, *overrides])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["attention.num_kv_heads=3"],
+        ["attention=mqa", "position=alibi", "attention.qk_norm=true"],
+        ["~layers.S.attention.window", "attention.window=64"],
+        ["+layers.S.position.base=3", "position.base=5"],
+        ["layers.pattern=L", "layers.L.attention.window=9"],
+        ["layers.pattern=S"],
+        ["layers.pattern=null", "attention.window=64"],
+    ],
+)
+def test_what_changes_a_layer_is_taken(overrides: list[str]) -> None:
+    compose([MIXED, *overrides])
+
+
+def test_the_command_line_refuses_in_one_line(train: Callable, small: list[str]) -> None:
+    done = train(*small, MIXED, "attention.window=64")
+    assert done.code == 1
+    assert done.err.startswith("error: attention.window (64) changes no layer")
+    assert not list(Path().glob("runs/*"))
+
+
+WRONG = {
+    "layers.S.attention.kernel=flash5": "layers.S.attention.kernel (flash5) must be one of auto",
+    "layers.S.attention.window=0": "layers.S.attention.window (0) must be a whole number",
+    "layers.L.attention.num_kv_heads=4": "num_heads (6) must be divisible by "
+    "layers.L.attention.num_kv_heads (4)",
+    "+layers.L.position.base=-1": "layers.L.position.base (-1) must be a number above 0",
+    "+layers.L.position=none": "write +layers.L.position._target_=packformer.nn.NoPosition",
+    "layers.pattern=sl": "did you mean SL?",
+}
+
+
+def test_settings_of_a_letter_are_told_with_the_letter_before_torch_is_imported(
+    tmp_path: Path,
+) -> None:
+    script = """if True:
+        import contextlib, io, sys
+        sys.modules["torch"] = sys.modules["lightning"] = None
+        from packformer.run.main import main
+        for override in sys.argv[1:]:
+            err = io.StringIO()
+            with contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+                main(["layers=local_global", "+" * ("kernel" in override) + override])
+            print(err.getvalue().replace("\\n", " "))
+    """
+    command = [sys.executable, "-c", script, *WRONG]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert len(told) == len(WRONG)
+    for line, message in zip(told, WRONG.values(), strict=True):
+        assert message in line
