@@ -115,8 +115,14 @@ def test_layers_that_differ_need_no_num_kv_heads_of_the_attention(
     [
         ("layers.pattern=SXL", "layers.pattern (SXL) has a letter X, there are S, L"),
         ("layers.pattern=7", "layers.pattern (7) must be letters"),
-        ("layers.S.attention.window=0", "window (0) must be a whole number from 1 up"),
-        ("layers.L.attention.num_kv_heads=3", "must be divisible by num_kv_heads (3)"),
+        (
+            "layers.S.attention.window=0",
+            "layers.S.attention.window (0) must be a whole number from 1 up",
+        ),
+        (
+            "layers.L.attention.num_kv_heads=3",
+            "must be divisible by layers.L.attention.num_kv_heads (3)",
+        ),
         ("+layers.S.attention.windw=3", "there is no setting layers.S.attention.windw"),
     ],
 )
