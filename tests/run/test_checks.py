@@ -60,6 +60,9 @@ WRONG = {
     "loss_chunk=x": "loss_chunk (auto, or tokens) (x) must be a whole number from 1 up",
     "max_grad_norm=0": "max_grad_norm (0) must be a number above 0",
     "resume=null": "resume (null): give auto, never",
+    "resume=": "resume (empty): give auto, never",
+    "loader=3": "loader (3) must hold settings: write loader.SETTING=VALUE",
+    "callbacks=[1,2]": "callbacks=[1,2] must name choices: 1 is none, there are default",
     "resume=atuo": "there is no checkpoint atuo; did you mean resume=auto? Else give auto",
     "resume=folder": "cannot go on with other settings: model.num_layers: 6 in the run, 4 now; "
     "packing.lookahead: 8 in the run, 256 now; position.base: 1.0 in the run, 10000.0 now: repeat",

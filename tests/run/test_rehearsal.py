@@ -6,6 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
+
+from packformer.run.build import build_data
+
+NOTHING = """
+def nothing(*args, **settings):
+    return None
+"""
 
 
 @pytest.fixture
@@ -78,3 +86,52 @@ def test_a_class_that_takes_anything_is_not_asked_for_names(
     monkeypatch.syspath_prepend(tmp_path)
     done = without_data("attention._target_=mine.attention", "+attention.extra=1")
     assert "empty holds no file" in done.err
+
+
+@pytest.mark.parametrize("override", ["model", "attention", "position", "optimizer"])
+def test_a_function_needs_no_partial(without_data: Callable, override: str) -> None:
+    done = without_data(f"++{override}._partial_=false")
+    assert "empty holds no file" in done.err
+
+
+def test_a_loader_needs_no_partial() -> None:
+    with initialize_config_module("packformer.conf", version_base="1.3"):
+        config = compose("config", ["data=copying", "++loader._partial_=false"])
+    assert build_data(config).row_length == 1024
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("model", "model._target_ made NoneType: it must make a GPT"),
+        ("packing", "packing._target_ made NoneType: it must make a PackingSettings"),
+        ("attention", "attention (nothing) returned NoneType: it must return a SelfAttention"),
+        ("position", "position (nothing) returned NoneType: it must return a Position"),
+        ("optimizer", "optimizer (nothing) returned NoneType: it must return a torch optimizer"),
+        ("scheduler", "scheduler (nothing) returned NoneType: it must return a factor"),
+    ],
+)
+def test_what_makes_nothing_is_named(
+    without_data: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    group: str,
+    message: str,
+) -> None:
+    (tmp_path / "makes_nothing.py").write_text(NOTHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = without_data(f"{group}._target_=makes_nothing.nothing")
+    assert done.err.startswith(f"error: {message}")
+    assert len(done.err.splitlines()) == 1
+    assert done.code == 1
+
+
+def test_a_loader_that_makes_nothing_is_named() -> None:
+    with initialize_config_module("packformer.conf", version_base="1.3"):
+        config = compose("config", ["data=copying", f"loader._target_={__name__}.no_loader"])
+    with pytest.raises(ValueError, match=r"loader._target_ made NoneType: it must make a Packed"):
+        build_data(config)
+
+
+def no_loader(*args: object, **settings: object) -> None:
+    """Makes no loader."""

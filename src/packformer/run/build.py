@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -16,7 +16,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from packformer.data import PackedDataModule
+from packformer.data import PackedDataModule, PackingSettings
 from packformer.layer_pattern import kinds_of_layers, letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.run.callbacks import build_callbacks, is_on_terminal
@@ -34,13 +34,27 @@ from packformer.training import (
 
 log = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
+
 _VOCABULARY_MULTIPLE = 128
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
-def make(node: DictConfig | dict[str, Any]) -> Any:
+def make(node: DictConfig | dict[str, Any] | None) -> Any:
     """What ``node`` describes, from plain types: no class of packformer sees OmegaConf."""
     return instantiate(node, _convert_="all")
+
+
+def checked(group: str, made: Any, kind: type[Made]) -> Made:
+    """What was made of ``group``.
+
+    Raises:
+        ValueError: if a class or function of the user's made something else.
+    """
+    if not isinstance(made, kind):
+        name = type(made).__name__
+        raise ValueError(f"{group}._target_ made {name}: it must make a {kind.__name__}")
+    return made
 
 
 def make_factory(node: DictConfig | dict[str, Any]) -> Any:
@@ -60,8 +74,24 @@ def settings_of(group: str) -> Iterator[None]:
 def build_data(config: DictConfig) -> PackedDataModule:
     """The packed data; prepared, so that sizes are known."""
     with settings_of("data, packing or loader"):
-        data: PackedDataModule = make(config.loader)(make(config.data), make(config.packing))
-    return data
+        packing = make_packing(config)
+        data = make_factory(config.loader)(make(config.data), packing)
+    return checked("loader", data, PackedDataModule)
+
+
+def make_packing(config: DictConfig) -> PackingSettings:
+    """How documents are packed."""
+    with settings_of("packing"):
+        packing = make(config.packing)
+    return checked("packing", packing, PackingSettings)
+
+
+def make_model(config: DictConfig, vocab_size: int, max_position: int) -> GPT:
+    """The model, with its attention and positions."""
+    model = make_factory(config.model)(
+        vocab_size=vocab_size, max_position=max_position, **layer_factories(config)
+    )
+    return checked("model", model, GPT)
 
 
 def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
@@ -82,12 +112,7 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
             f"({vocab_size}) must be at least that of the data ({data.splits.vocab_size})"
         )
     with settings_of("model, attention or position"):
-        model: GPT = make(config.model)(
-            vocab_size=vocab_size,
-            max_position=data.max_seqlen,
-            **layer_factories(config),
-        )
-    return model
+        return make_model(config, vocab_size, data.max_seqlen)
 
 
 def layer_factories(config: DictConfig) -> dict[str, Any]:
@@ -189,7 +214,7 @@ def build_trainer(
         # rows do not suffice for all ranks.
         options["strategy"] = DDPStrategy(broadcast_buffers=False)
     with settings_of("callbacks"):
-        callbacks = build_callbacks(make(config.callbacks) or {}, folder)
+        callbacks = build_callbacks(make(config.get("callbacks")) or {}, folder)
     with settings_of("trainer"):
         return L.Trainer(
             **options,

@@ -10,6 +10,7 @@ from typing import Any
 
 from packformer.layer_pattern import kinds_of_layers
 from packformer.run.early import check_parts
+from packformer.run.groups import check_groups
 from packformer.run.hints import no_setting
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
@@ -72,6 +73,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name not in SETTINGS:
             raise ValueError(no_setting(name, str(value)))
+    check_groups(settings)
     check_trainer_settings(settings["trainer"])
     for key, choices in CHOICES.items():
         _check_choice(key, settings, choices)
@@ -80,8 +82,9 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     as_text("output_dir", settings["output_dir"], "path")
     if settings["init_from"] is not None:
         _check_exists("init_from", as_text("init_from", settings["init_from"], "path"))
-    if settings["resume"] is None:
-        raise ValueError("resume (null): give auto, never, a run folder or a .ckpt file")
+    if settings["resume"] in (None, ""):
+        shown = "null" if settings["resume"] is None else "empty"
+        raise ValueError(f"resume ({shown}): give auto, never, a run folder or a .ckpt file")
     if settings["resume"] != "auto":
         checkpoint = find_checkpoint(str(settings["resume"]), Path(), {})
         if checkpoint is not None:
@@ -92,7 +95,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     if settings["max_grad_norm"] is not None:
         check_number("max_grad_norm", settings["max_grad_norm"], above=0)
     check_parts(settings)
-    _check_monitors(settings["callbacks"] or {})
+    _check_monitors(settings.get("callbacks") or {})
     _check_files(settings["data"])
 
 

@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 
 from hydra._internal.utils import get_args_parser
 
@@ -74,8 +75,28 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
             continue
         if parse(override) is None:
             raise ValueError(f"{override} cannot be read: write {_shown(name, value)}")
+        _refuse_no_choices(name.lstrip("+"), value)
         if name.lstrip("+") in _TEXT:
             _refuse_altered(name, value)
+
+
+def _refuse_no_choices(group: str, value: str) -> None:
+    """Refuses what is no word in a list of choices, which Hydra does not expect."""
+    place = files("packformer.conf") / group
+    read = read_value(value)
+    if not isinstance(read, list) or not group.isidentifier() or not place.is_dir():
+        return
+    for choice in read:
+        if not isinstance(choice, str):
+            known = sorted(
+                file.name.removesuffix(".yaml")
+                for file in place.iterdir()
+                if file.name.endswith(".yaml")
+            )
+            shown = "null" if choice is None else choice
+            raise ValueError(
+                f"{group}={value} must name choices: {shown} is none, there are {', '.join(known)}"
+            )
 
 
 def _refuse_altered(name: str, value: str) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from packformer.attention import select_kernel
 from packformer.layer_pattern import kinds_of_layers
 from packformer.model import GPT
-from packformer.run.build import layer_factories, make, make_factory, settings_of
+from packformer.run.build import make_factory, make_model, make_packing, settings_of
 from packformer.run.nearest import nearest
 from packformer.training import build_optimizer, check_factor
 from packformer.training.module import DTYPES
@@ -37,9 +37,7 @@ def rehearse(
     """
     for place, node in (*_targets(settings, ""), *_kinds(settings)):
         _check_names(place, node)
-    with settings_of("packing"):
-        packing = make(config.packing)
-    if (model := _without_memory(config, packing.max_seqlen)) is not None:
+    if (model := _without_memory(config, make_packing(config).max_seqlen)) is not None:
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
             select_kernel(*asked)
         with settings_of("optimizer"):
@@ -52,16 +50,11 @@ def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
     """The model; None if a user's class needs real memory, so that it is built with the data."""
     try:
         with torch.device("meta"):
-            model: GPT = make(config.model)(
-                vocab_size=config.model.vocab_size or 1,
-                max_position=max_position,
-                **layer_factories(config),
-            )
+            return make_model(config, config.model.vocab_size or 1, max_position)
     except TypeError as error:
         raise ValueError(f"model, attention or position: {error}") from error
     except RuntimeError:
         return None
-    return model
 
 
 def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,48 @@
+"""Every part of the configuration is there, and is what it must be: settings of a class, or one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+OF_CLASSES = (
+    *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
+)
+"""Settings of a class or function, which ``_target_`` names."""
+
+_OF_NAMES = ("layers", "logger", "callbacks")  # what they hold has names; may be left out
+_VALUES = (
+    *("name", "seed", "resume", "init_from", "output_dir", "compile"),
+    *("loss_chunk", "max_grad_norm", "objective"),
+)
+
+
+def check_groups(settings: Mapping[str, Any]) -> None:
+    """Refuses a configuration that lacks a part, or has one value in place of a group.
+
+    Args:
+        settings: the resolved configuration, plain types only.
+
+    Raises:
+        ValueError: naming the part.
+    """
+    for name in (*OF_CLASSES, "trainer", *_VALUES):
+        if name not in settings:
+            raise ValueError(f"{name} is missing: every run needs it")
+    for name in (*OF_CLASSES, "trainer"):
+        _check_holds_settings(name, settings[name])
+    for name in OF_CLASSES:
+        target = settings[name].get("_target_")
+        if not isinstance(target, str) or not target:
+            raise ValueError(
+                f"{name} must have a _target_, the class or function that is made of it"
+            )
+    for name in _OF_NAMES:
+        if settings.get(name) is not None:
+            _check_holds_settings(name, settings[name])
+
+
+def _check_holds_settings(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        shown = "null" if value is None else value
+        raise ValueError(f"{name} ({shown}) must hold settings: write {name}.SETTING=VALUE")
