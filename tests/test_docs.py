@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,11 +51,26 @@ def test_the_commands_on_data_run(train: Callable, number: int) -> None:
         if arguments[:3] == ["python", "-m", "train"]:
             done = train(*arguments[3:], "+debug=fast")
             assert done.code == 0, done.err
+            (summary,) = Path().glob("runs/*/summary.json")
+            assert math.isfinite(json.loads(summary.read_text())["val/loss"])
+            shutil.rmtree("runs")
             continue
         assert arguments[0] == "packformer"
         if "--tokenizer" in arguments or "--skip-invalid" in arguments:  # another corpus each
             arguments[arguments.index("corpus")] = f"corpus{place}"
         main(arguments[1:])
+        if arguments[1] == "prepare":
+            _assert_prepared(Path(arguments[arguments.index("--output") + 1]))
+
+
+def _assert_prepared(folder: Path) -> None:
+    """All documents of the inputs above are in the shards."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    splits = [*manifest["train"], *manifest["validation"]]
+    assert all((folder / shard["file"]).is_file() for shard in splits)
+    # Texts and a folder; texts; a folder, of whose last document a part is held out.
+    assert sum(shard["documents"] for shard in splits) in (122, 120, 3)
+    assert manifest["validation"], "some are held out"
 
 
 def test_all_commands_are_tried() -> None:

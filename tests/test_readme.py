@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import re
 import shlex
 import subprocess
@@ -29,6 +32,10 @@ def test_the_commands_of_the_readme_are_known() -> None:
     assert len(TRAINING) >= 8
     known = ("python -m train", "packformer ", "make ", "pip install", "git clone", "cd ", "wandb ")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
+
+
+def _folders(place: Path) -> set[Path]:
+    return set(place.glob("runs/*"))
 
 
 @pytest.mark.parametrize("command", TRAINING)
@@ -62,8 +69,25 @@ def test_a_training_command_of_the_readme_runs(
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs [optuna]")
     elif _NEEDS_GPU.search(command):
         shorten = ["--cfg", "job", "--resolve"]  # composed, not run
+    before = _folders(tmp_path)
     done = train(*arguments, *(s for s in shorten if s not in arguments))
     assert done.code == 0, done.err
+    if {"--cfg", "--help"} & {*arguments, *shorten}:
+        assert "packing" in done.out
+        assert _folders(tmp_path) == before, "nothing is written"
+        return
+    summaries = [json.loads(f.read_text()) for f in tmp_path.glob("runs/**/summary.json")]
+    assert summaries
+    for summary in summaries:
+        assert 0 < summary["val/loss"] < 2 * math.log(summary["parameters"])
+        assert summary["steps"] in (4, 6)
+    if "-m" in arguments:
+        (table,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+        with table.open(newline="") as file:
+            jobs = list(csv.DictReader(file))
+        assert len(jobs) == len(summaries) >= 2
+    elif "resume=" in command:
+        assert len(summaries) == 1, "the run went on in its folder"
 
 
 TOOLS = [command for command in COMMANDS if command.startswith("packformer ")]
@@ -81,7 +105,9 @@ def test_a_tool_of_the_readme_uses_a_run(
 
 
 @pytest.mark.parametrize("command", [c for c in TOOLS if "RUN_FOLDER" not in c])
-def test_a_tool_of_the_readme_runs(tmp_path: Path, corpus: Path, command: str) -> None:
+def test_a_tool_of_the_readme_runs(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     small = {
         "packformer plan": ["--vocab-size", "300", "--row-length", "256"],
         "packformer prepare": ["--vocab-size", "300"],
@@ -98,6 +124,9 @@ def test_a_tool_of_the_readme_runs(tmp_path: Path, corpus: Path, command: str) -
         command += f" --output {tmp_path}"
     (more,) = (more for start, more in small.items() if command.startswith(start))
     main([*shlex.split(command)[1:], *more])
+    if "doctor" not in command:
+        assert [file for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_size]
+    assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])

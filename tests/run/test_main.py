@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import subprocess
 import sys
@@ -127,6 +129,12 @@ def test_a_size_of_the_model_goes_with_any_data(
     rows = ["packing.row_length=256", "loader.validation_rows=1"]
     done = train("+experiment=gpt_124m", data, *path, *tiny, *rows, "logger=csv")
     assert done.code == 0, done.err
+    (file,) = tmp_path.glob("runs/*/summary.json")
+    summary = json.loads(file.read_text())
+    assert summary["steps"] == 1
+    assert math.isfinite(summary["val/loss"])
+    assert 0 < summary["tokens_seen"] <= 256 * 16
+    assert sorted(f.name for f in file.parent.glob("checkpoints/*")) == ["best.ckpt", "last.ckpt"]
 
 
 def test_text_is_tokenized_with_the_vocabulary_of_the_models_size(train: Callable) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import signal
@@ -435,6 +436,10 @@ def test_a_damaged_configuration_does_not_stop_auto(
     (damaged / "config.yaml").write_bytes(content)
     done = train(*small, "resume=auto")
     assert done.code == 0, done.err
+    (new,) = (folder for folder in (tmp_path / "runs").iterdir() if folder != damaged)
+    assert json.loads((new / "summary.json").read_text())["steps"] == 4
+    assert (damaged / "config.yaml").read_bytes() == content
+    assert sorted(file.name for file in damaged.iterdir()) == ["checkpoints", "config.yaml"]
 
 
 def _as_older_packformer_left_it(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,23 @@ EXPERIMENTS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
 )
 _GPU_SIZED = {"gpt_124m", "gpt_350m", "gpt_1b", "recall_gpu"}
+_POSITIONS = {
+    "rotary": ".Rotary",
+    "alibi": ".ALiBi",
+    "learned": ".Learned",
+    "none": ".NoPosition",
+}
 _ON_TEXT = {"mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window", "local_global"}
+
+
+def _summaries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in folder.glob("runs/*/summary.json")]
+
+
+def _assert_finite(summary: dict[str, Any]) -> None:
+    """After a few steps the loss lies near that of guessing."""
+    assert 0 < summary["val/loss"] < 2 * math.log(300)
+    assert summary["tokens_seen"] > 0
 
 
 def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_path: Path) -> None:
@@ -69,17 +86,23 @@ def test_every_experiment_composes(train: Callable, experiment: str) -> None:
 
 @pytest.mark.parametrize("experiment", sorted(set(EXPERIMENTS) - _GPU_SIZED))
 def test_every_experiment_of_laptop_size_trains(
-    train: Callable, small: list[str], experiment: str
+    train: Callable, small: list[str], tmp_path: Path, experiment: str
 ) -> None:
     settings = small if experiment in _ON_TEXT else ["+debug=fast"]
     done = train(f"+experiment={experiment}", *settings)
     assert done.code == 0, done.err
+    (summary,) = _summaries(tmp_path)
+    assert (summary["name"].split()[0], summary["steps"]) == (experiment, 4)
+    _assert_finite(summary)
+    (folder,) = (tmp_path / "runs").iterdir()
+    for name in ("best", "last"):
+        assert (folder / "checkpoints" / f"{name}.ckpt").is_file()
 
 
 @pytest.mark.parametrize("position", ["rotary", "alibi", "learned", "none"])
 @pytest.mark.parametrize("attention", ["mha", "gqa", "mqa"])
 def test_groups_are_independent(
-    train: Callable, small: list[str], attention: str, position: str
+    train: Callable, small: list[str], tmp_path: Path, attention: str, position: str
 ) -> None:
     done = train(
         *small,
@@ -91,6 +114,13 @@ def test_groups_are_independent(
         "trainer.max_steps=2",
     )
     assert done.code == 0, done.err
+    (summary,) = _summaries(tmp_path)
+    assert summary["steps"] == 2
+    _assert_finite(summary)
+    (file,) = tmp_path.glob("runs/*/config.yaml")
+    made = yaml.safe_load(file.read_text())
+    assert made["attention"].get("num_kv_heads") == {"mha": None, "gqa": 2, "mqa": 1}[attention]
+    assert made["position"]["_target_"].endswith(_POSITIONS[position])
 
 
 def test_accumulated_rows_weigh_every_token_the_same(
