@@ -65,6 +65,43 @@ def test_positions_of_a_scheme_restart_in_every_document():
 
 
 @pytest.mark.usefixtures("_parts")
+def test_a_score_term_is_trained_and_documents_stay_apart():
+    from my_parts import Forgetful
+
+    from packformer import GPT, PackedLayout, SelfAttention
+
+    def attention(width, num_heads):
+        return SelfAttention(width, num_heads, kernel="reference")
+
+    torch.manual_seed(0)
+    model = GPT(
+        9, 8, num_layers=1, width=16, num_heads=2, attention=attention, position=Forgetful
+    ).double()
+    tokens = torch.tensor([[1, 2, 3, 4, 1, 2, 3, 4]])
+    logits = model(tokens, PackedLayout.from_lengths([4, 4]))
+    assert torch.allclose(logits[0, :4], logits[0, 4:], rtol=1e-12)
+    logits.square().sum().backward()
+    assert model.position.rate.grad.isfinite().all()
+    assert (model.position.rate.grad != 0).all()
+    with torch.no_grad():
+        model.position.rate.fill_(3)
+    assert not torch.allclose(model(tokens, PackedLayout.from_lengths([4, 4])), logits)
+
+
+@pytest.mark.usefixtures("_parts")
+def test_a_score_term_that_is_not_finite_for_hidden_pairs_is_told(train, small, tmp_path):
+    file, right = tmp_path / "my_parts.py", ".clamp(min=0)"
+    text = file.read_text()
+    assert right in text
+    file.write_text(text.replace(right, ""))
+    command = ["--config-dir", "my_conf", "position=forgetful", "attention.kernel=reference"]
+    done = train(*small, *command)
+    assert done.code == 1
+    assert "is nan at step" in done.err
+    assert "or mend Forgetful.score_mod: values and gradients must be finite for" in done.err
+
+
+@pytest.mark.usefixtures("_parts")
 @pytest.mark.parametrize(("factor", "status"), [("", "ok"), (" * 1.1", "wrong")])
 def test_a_kernel_of_ones_own_is_proved(train, small, tmp_path, capsys, caplog, factor, status):
     file, right = tmp_path / "my_parts.py", "layout, scoring).to(q.dtype)"

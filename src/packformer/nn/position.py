@@ -107,6 +107,16 @@ class Position(nn.Module):
         """
         return None
 
+    @property
+    def own_scores(self) -> list[str]:
+        """Which of ``bias`` and ``score_mod`` the scheme overrides, with the name of its class."""
+        own = type(self)
+        hooks = {
+            "bias": own.bias is not Position.bias,
+            "score_mod": own.score_mod is not Position.score_mod,
+        }
+        return [f"{own.__name__}.{hook}" for hook, is_own in hooks.items() if is_own]
+
     def scores(self, position_ids: Tensor) -> Scores:
         """All that the scheme does to the scores of a row of ``position_ids`` ``[M]``."""
         scores: Scores = {}

@@ -11,7 +11,7 @@ import torch
 from packformer.training.module import TrainingModule
 from packformer.training.records import is_record_due
 
-_ADVICE = "lower optimizer.learning_rate; what was saved, if anything, is from before"
+_SAVED = "what was saved, if anything, is from before"
 
 
 class FiniteGuard(L.Callback):
@@ -38,27 +38,43 @@ class FiniteGuard(L.Callback):
             return
         loss = pl_module.train_loss.compute()["loss"]
         pl_module.train_loss.reset()
-        _check("training loss", loss, trainer.global_step)
+        _check("training loss", loss, trainer.global_step, pl_module)
         # A gradient scaler leaves out the steps whose float16 gradients overflow.
         if pl_module.grad_norm is not None and trainer.precision != "16-mixed":
-            _check("norm of the gradient", float(pl_module.grad_norm), trainer.global_step)
+            norm = float(pl_module.grad_norm)
+            _check("norm of the gradient", norm, trainer.global_step, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
         if not trainer.sanity_checking:
             loss = float(trainer.callback_metrics["val/loss"])
-            _check("validation loss", loss, trainer.global_step)
+            _check("validation loss", loss, trainer.global_step, pl_module)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        assert isinstance(pl_module, TrainingModule)
         finite = [torch.isfinite(p).all() for p in pl_module.parameters()]
         if not torch.stack(finite).all():
             raise ValueError(
-                f"the weights at step {trainer.global_step} are not finite: lower "
-                "optimizer.learning_rate; they are not saved"
+                f"the weights at step {trainer.global_step} are not finite: {_advice(pl_module)}; "
+                "they are not saved"
             )
 
 
-def _check(what: str, value: float, step: int) -> None:
+def _check(what: str, value: float, step: int, module: TrainingModule) -> None:
     if not math.isfinite(value):
-        raise ValueError(f"the {what} is {value} at step {step}: {_ADVICE}")
+        raise ValueError(f"the {what} is {value} at step {step}: {_advice(module)}; {_SAVED}")
+
+
+def _advice(module: TrainingModule) -> str:
+    """What to try; a score function of the model may be the cause."""
+    lower = "lower optimizer.learning_rate"
+    hooks = [hook for scheme in module.model.positions for hook in scheme.own_scores]
+    if not hooks:
+        return lower
+    of = " and ".join(dict.fromkeys(hooks))
+    return (
+        f"{lower}, or mend {of}: values and gradients must be finite for hidden pairs too "
+        "(keys in the future, other documents)"
+    )
