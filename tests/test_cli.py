@@ -46,6 +46,17 @@ def test_bad_input_is_one_line(command, message, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("instpect", "inspect"), ("trian", "train"), ("lmeval", "lm-eval")]
+)
+def test_a_mistyped_command_is_told_with_the_nearest(given, meant, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([given, "x"])
+    assert end.value.code == 1
+    error = f"error: there is no command {given}: did you mean {meant}?\n"
+    assert capsys.readouterr().err == error
+
+
 @pytest.mark.parametrize("command", ["", "bench", "unknown"])
 def test_what_is_missing_is_said_with_the_usage(command, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 from packformer.completion import complete, script
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("packformer").setLevel(logging.INFO)
     complete(_parser, _train_parser)
     asked = given[:1]
+    if near := _meant(asked):
+        print(f"error: there is no command {asked[0]}: did you mean {near}?", file=sys.stderr)
+        sys.exit(1)
     parser = _parser(asked if asked and asked[0] in _COMMANDS else _COMMANDS)
     options, rest = parser.parse_known_args(given)
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
@@ -51,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _meant(asked: Sequence[str]) -> str | None:
+    """The command that a mistyped word is nearest to."""
+    known = ["train", *_COMMANDS]
+    if not asked or asked[0] in known:
+        return None
+    return next(iter(get_close_matches(asked[0], known, n=1)), None)
 
 
 def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:

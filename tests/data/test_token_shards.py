@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -385,3 +386,12 @@ def test_the_share_of_tokens_held_out_is_told(corpus):
     )
     told = TokenShards(str(corpus)).prepare().description
     assert f"held out ({held_out / (train + held_out):.2%} of the tokens)" in told
+
+
+def test_a_small_corpus_is_checked_in_kib(tmp_path, caplog):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "some words of a text"}\n' * 40)
+    prepare(Preparation(Input((str(texts),)), tmp_path / "c", vocab_size=300))
+    with caplog.at_level("INFO", "packformer"):
+        TokenShards(str(tmp_path / "c")).prepare()
+    assert re.search(r"checking 2 shards \(\d+ KiB\) in ", caplog.text)

@@ -109,7 +109,10 @@ def load_manifest(text: str, place: str) -> Manifest:
         if manifest.dtype not in ("uint16", "uint32"):
             raise ValueError(f"its dtype is {manifest.dtype}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{place} is no manifest of token shards: {error}") from error
+        raise ValueError(
+            f"{place} is no manifest of token shards ({error}): copy it again, or prepare the "
+            "corpus anew"
+        ) from error
     return manifest
 
 

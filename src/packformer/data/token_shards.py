@@ -253,7 +253,8 @@ class _Corpus:
             verify_shard(file, shard, m.dtype, m.vocab_size)
 
         size = sum(size for size, _ in stats)
-        log.info("checking %s of shards in %s, once", f"{size / 2**20:,.0f} MiB", self.path)
+        shown = f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{-(-size // 2**10)} KiB"
+        log.info("checking %s (%s) in %s, once", counted(len(files), "shard"), shown, self.path)
         with ThreadPoolExecutor(_THREADS) as pool:
             # The first failure cancels what has not begun.
             list(pool.map(check, files))

@@ -24,3 +24,9 @@ def test_one_is_singular(corpus, capsys, arguments):
     assert "1 document, " in out
     assert "1 shard" in out or "1 target" in out
     assert not re.search(r"\b1 [a-z]+s\b", out)
+
+
+def test_a_row_that_is_not_there_is_told_with_how_many_there_are(corpus, capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", corpus, "--row", "1", "--row-length", "64"])
+    assert "row 1 does not exist: one pass over train has 1 row, num" in capsys.readouterr().err

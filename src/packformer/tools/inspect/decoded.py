@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -76,9 +75,16 @@ def inspect_row(
     console = Console()
     splits, source = _open(path, split)
     packer = BestFitPacker(source, settings, max_documents=settings.row_length, seed=seed, epochs=1)
-    pieces = next(islice(packer.rows(PackerState()), number, None), None)
+    count, pieces = 0, None
+    for count, row in enumerate(packer.rows(PackerState()), 1):
+        if count > number:
+            pieces = row
+            break
     if pieces is None:
-        raise ValueError(f"row {number} does not exist: one pass over {split} has fewer")
+        raise ValueError(
+            f"row {number} does not exist: one pass over {split} has {counted(count, 'row')}, "
+            "numbered from 0"
+        )
     batch = collate_row(
         source,
         pieces,
