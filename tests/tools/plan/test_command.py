@@ -35,6 +35,7 @@ def test_a_corpus_shorter_than_a_row_is_told(tmp_path, monkeypatch, capsys):
     main(["plan", str(tmp_path / "a.txt"), *sizes, "--output", str(tmp_path / "plan")])
     out = capsys.readouterr().out
     assert "all documents together are shorter than a row of 4,096 tokens" in out
+    assert "packing made 1 row: the last, partly full, lowers the fill" in out
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from packformer.tools.plan.picture import draw_plan
 
 _BINS = 16
 _BAR = 40  # characters
+_FEW_ROWS = 20  # so few that the last counts
 _COLUMNS = (
     *("kept", "full", "padding", "documents cut", "tokens dropped"),
     *("attention flops", "speed"),
@@ -74,6 +75,13 @@ def run_plan(
         console.print(
             f"  all documents together are shorter than a row of {settings.row_length:,} tokens: "
             "concatenation drops what does not fill one",
+            highlight=False,
+        )
+    num_rows = -(-found[-1].computed // settings.row_length)
+    if num_rows < _FEW_ROWS and found[-1].fill < 1:
+        console.print(
+            f"  packing made {counted(num_rows, 'row')}: the last, partly full, lowers the fill "
+            "of so few; in training it is filled from the next epoch",
             highlight=False,
         )
     if any(cost.estimated for cost in found):
