@@ -76,3 +76,17 @@ def test_what_is_no_run_is_told(tmp_path):
         packformer.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="holds no checkpoint: give a run folder"):
         packformer.load(tmp_path)
+
+
+def test_a_tokenizer_of_another_run_is_refused(train, small, tmp_path):
+    done = train("+experiment=gqa", *small)
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    tokenizer = packformer.load(folder).tokenizer
+    tokenizer.add_tokens([f"<{n}>" for n in range(500)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"tokenizer.json has 8\d\d ids, more than the model's"):
+        packformer.load(folder)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer.json is damaged"):
+        packformer.load(folder)

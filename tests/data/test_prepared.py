@@ -72,7 +72,6 @@ def test_what_fits_is_handed_on() -> None:
         {"train": Source(found=([0, 1, 2], [1, 2, -100]), tokens=np.int64(3))},
         {"byte_lengths": np.ones(97, np.int64), "tokenizer": Path("tokenizer.json")},
     ],
-    ids=str,
 )
 def test_the_ends_of_what_fits(changes: dict[str, Any]) -> None:
     prepared(Mine(replace(SPLITS, **changes)))

@@ -22,15 +22,18 @@ def samples_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def test_the_same_prompts_are_continued_after_every_validation(train, small, tmp_path) -> None:
+def test_the_same_prompts_are_continued_after_every_validation(
+    train, small, tmp_path, corpus
+) -> None:
     done = train("+experiment=gqa", *small)
     assert done.code == 0, done.err
     samples = samples_of(run_of(tmp_path))
     assert [s["step"] for s in samples] == [2, 2, 4, 4]
     first, second = samples[0]["prompt"], samples[1]["prompt"]
     assert [s["prompt"] for s in samples] == [first, second] * 2
-    assert first
     assert first != second
+    texts = [file.read_text() for file in corpus.iterdir()]
+    assert all(any(text.startswith(p) for text in texts) for p in (first, second))
 
 
 def test_training_is_the_same_without(train, small, tmp_path) -> None:

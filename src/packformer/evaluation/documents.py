@@ -96,7 +96,7 @@ def _extend(model: GPT, longest: int) -> None:
     except ValueError as error:
         raise ValueError(
             f"documents of {longest:,} tokens are longer than in training ({trained_length:,}), "
-            f"and {error}: with a maximum length of {trained_length} they are scored in pieces"
+            f"and {error}: a max_length of {trained_length} scores them in pieces"
         ) from error
 
 

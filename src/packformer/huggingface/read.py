@@ -84,8 +84,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG_FILE
     if not file.is_file():
-        what = f"holds no {CONFIG_FILE}" if folder.is_dir() else "does not exist"
-        raise ValueError(f"{folder} {what}: give a folder of transformers")
+        what = "does not exist"
+        if folder.exists():
+            what = f"holds no {CONFIG_FILE}" if folder.is_dir() else "is no folder"
+        raise ValueError(
+            f"{folder} {what}: give a folder of transformers (load and init_from take runs as well)"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

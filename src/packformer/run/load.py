@@ -12,6 +12,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from packformer import huggingface
+from packformer.corpus.tokenizer import num_ids
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
@@ -53,7 +54,10 @@ def load(path: str | Path) -> Loaded:
     checkpoint = checkpoint_of(path)
     folder = run_folder(checkpoint)
     if folder is None:
-        raise ValueError(f"{checkpoint} lies in no run folder: there is no {CONFIG_FILE} above it")
+        raise ValueError(
+            f"{checkpoint} lies in no run folder, there is no {CONFIG_FILE} above it: give a run "
+            "folder, a checkpoint of one, or a folder of transformers"
+        )
     weights = read_weights(checkpoint)
     model = _model(folder / CONFIG_FILE, weights)
     try:
@@ -63,10 +67,22 @@ def load(path: str | Path) -> Loaded:
             f"{checkpoint} and {folder / CONFIG_FILE} do not belong together: "
             f"{' '.join(str(error).split())}"
         ) from error
-    tokenizer = folder / TOKENIZER_FILE
-    return Loaded(
-        model.eval(), Tokenizer.from_file(str(tokenizer)) if tokenizer.is_file() else None
-    )
+    return Loaded(model.eval(), _tokenizer(folder / TOKENIZER_FILE, model.vocab_size))
+
+
+def _tokenizer(file: Path, vocab_size: int) -> Tokenizer | None:
+    if not file.is_file():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # of a type of its own
+        raise ValueError(f"{file} is damaged ({error}): copy it from the run again") from error
+    if (ids := num_ids(tokenizer)) > vocab_size:
+        raise ValueError(
+            f"{file} has {ids:,} ids, more than the model's vocabulary of {vocab_size:,}: it is of "
+            "another run, put the right one there"
+        )
+    return tokenizer
 
 
 def is_exported(path: Path) -> bool:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from tokenizers import Tokenizer
 
 from packformer.batch import PackedBatch
+from packformer.corpus.tokenizer import document_marks
 from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
 from packformer.generation.text import end_of_text
@@ -98,10 +99,12 @@ class Samples(L.Callback):
         if self._tokenizer is None or self._texts is not None or self._validations or not missing:
             return
         ends = batch.layout.cu_seqlens.tolist()
+        marks = document_marks(self._tokenizer)
         documents = [
             batch.tokens[0, start : min(end, start + _OPENING_TOKENS)].tolist()
             for start, end in zip(ends, ends[1:], strict=False)
-            if end - start > 1
+            # A later piece of a split document does not begin with the first token of documents.
+            if end - start > 1 and (marks is None or batch.tokens[0, start] == marks[0])
         ]
         self._prompts += documents[:missing]
 

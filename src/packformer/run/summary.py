@@ -124,8 +124,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def _cache_shown(summary: dict[str, Any]) -> str:
     shown = (
-        f"{summary['kv_cache_bytes_per_token']:,} bytes per token, {summary['kv_cache_bytes']:,} "
-        f"for {counted(summary['kv_cache_context'], 'token')}"
+        f"{summary['kv_cache_bytes_per_token']:,} bytes per token in bfloat16, "
+        f"{summary['kv_cache_bytes']:,} for {counted(summary['kv_cache_context'], 'token')}"
     )
     bound = summary["kv_cache_bytes_of_windows"]
     return shown if bound is None else f"{shown}; layers with a window keep at most {bound:,}"

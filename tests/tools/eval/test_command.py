@@ -53,6 +53,10 @@ def test_documents_beyond_training_are_scored_whole_where_positions_reach(runs, 
     _, rows = figures(tmp_path / "eval")
     assert any(row["part"] == "position" and int(row["first"]) > 64 for row in rows)
     with pytest.raises(SystemExit):
+        main(["eval", str(runs[0]), str(tmp_path / "long.txt"), *more])
+    assert "has an eval.csv: name another folder" in " ".join(capsys.readouterr().err.split())
+    more[-1] = str(tmp_path / "learned")
+    with pytest.raises(SystemExit):
         main(["eval", str(runs[1]), str(tmp_path / "long.txt"), *more])
     error = capsys.readouterr().err
     assert "longer than in training (64), and Learned knows no positions beyond" in error

@@ -24,9 +24,9 @@ def test_every_command_and_the_script_run(runs, texts, tmp_path, monkeypatch, ca
     (tmp_path / "my_texts.jsonl").write_text('{"text": "word1 word2"}\n')
     (commands,) = blocks("sh")
     assert len(commands.splitlines()) == 3
-    for command in commands.splitlines():
+    for command, folder in zip(commands.splitlines(), ("eval", "eval-2", "compared"), strict=True):
         main(shlex.split(command)[1:])
-        assert (tmp_path / "eval" / "eval.csv").is_file()
+        assert (tmp_path / folder / "eval.csv").is_file()
     (script,) = blocks("python")
     names: dict = {}
     exec(compile(script, "docs/use.md", "exec"), names)

@@ -38,7 +38,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--row-length", type=int, default=16_384, help="tokens per row")
     add_device(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("eval"), help="folder for the CSV and the picture"
+        "--output",
+        type=Path,
+        help="folder for the CSV and the picture (default: eval, or eval-2, ... if that is there)",
     )
     parser.set_defaults(run=_run)
 
@@ -51,8 +53,9 @@ def _run(options: argparse.Namespace) -> None:
     check_whole("--row-length", options.row_length, at_least=2)
     if options.max_length is not None:
         check_whole("--max-length", options.max_length, at_least=2)
-    if options.output.exists() and not options.output.is_dir():
-        raise ValueError(f"--output ({options.output}) must be a folder")
+    output = options.output or _new_folder()
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output ({output}) must be a folder")
     given = Given(
         options.data,
         options.split,
@@ -66,5 +69,14 @@ def _run(options: argparse.Namespace) -> None:
         options.runs,
         given,
         Request(options.row_length, options.max_length, device, dtype),
-        options.output,
+        output,
     )
+
+
+def _new_folder() -> Path:
+    """``eval``, or the first of ``eval-2``, ``eval-3``, ... that is not there."""
+    folder, number = Path("eval"), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f"eval-{number}")
+    return folder

@@ -64,6 +64,8 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
 def _kept_if_used(folder: Path) -> Iterator[None]:
     """Makes a folder before there is anything to lose; removes it if nothing came into it."""
     is_new = not folder.exists()
+    if (folder / "eval.csv").exists():
+        raise ValueError(f"--output ({folder}) has an eval.csv: name another folder, or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield

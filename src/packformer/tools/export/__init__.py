@@ -15,7 +15,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "(norms of queries and keys): safetensors, configuration, tokenizer and model card. The "
         "folder is checked with transformers, if that is installed.",
     )
-    parser.add_argument("model", metavar="RUN", help="folder of a run, or a checkpoint of one")
+    parser.add_argument("model", metavar="RUN", help="run folder, checkpoint or exported folder")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="to make")
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare its logits with transformers'"

@@ -16,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "input as one. With none, at a terminal, asks for one after another.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", metavar="RUN", help="folder of a run, or a checkpoint of one")
+    parser.add_argument("model", metavar="RUN", help="run folder, checkpoint or exported folder")
     parser.add_argument("prompt", nargs="*", help="text to continue")
     parser.add_argument(
         "--prompts", metavar="FILE", help=".jsonl file with a prompt per line; - for standard input"

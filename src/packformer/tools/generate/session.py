@@ -40,7 +40,10 @@ def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
         raise ValueError(f"--output ({output}) lies in no folder: make {output.parent} first")
     model, tokenizer = load(options.model)
     if tokenizer is None:
-        raise ValueError(f"{options.model} has no tokenizer: it was trained on no text")
+        raise ValueError(
+            f"{options.model} has no tokenizer.json: put that of its text there, if it was trained "
+            "on text"
+        )
     session = _Session(
         model.to(device=device, dtype=dtype), tokenizer, sampling, _stop(options.stop, tokenizer),
         options.max_new_tokens, options.compile,

@@ -24,11 +24,13 @@ def run(folder: Path, *, verified: bool) -> None:
     form = huggingface.form_of_model(read.model)
     console = Console(highlight=False)
     console.print(_table(folder, form, read))
+    tokenizer = "and its tokenizer" if read.tokenizer is not None else "and a tokenizer of your own"
+    more = "" if read.tokenizer is not None else " data.tokenizer=TOKENIZER.json"
     del read
     tell_verification(folder, verified=verified)
     console.print(
-        "train from its weights, with its settings and its tokenizer:\n"
-        f"  packformer train init_from={folder} data=text data.path=my_texts",
+        f"train from its weights, with its settings {tokenizer}:\n"
+        f"  packformer train init_from={folder} data=text data.path=my_texts{more}",
         soft_wrap=True,
         markup=False,
     )
