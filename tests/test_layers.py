@@ -81,7 +81,7 @@ ONLY_IN = {
     "safetensors": {"huggingface/shards.py"},
     "tokenizers": {
         *("corpus", "data", "generation", "huggingface", "tools"),
-        *("run/load.py", "run/samples.py", "run/source.py"),
+        *("run/load.py", "run/samples.py", "run/read_source.py"),
     },
     "transformers": {
         "huggingface/verify.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.run.added_settings import with_added_settings
 from packformer.run.resume import ABSENT, flat, is_part, shown
+from packformer.run.source import GROUPS, Source
 from packformer.settings import as_text
 
-GROUPS = ("model", "attention", "position", "layers")
-"""What the weights are made for."""
 _FREE = (
     *("attention.kernel", "model.activation_checkpointing", "model.fp32_residual"),
     *("model.init_std", "attention._partial_", "position._partial_"),
 )
 _TOLD = 4  # contradictions, at most
-
-
-@dataclass(frozen=True)
-class Source:
-    """What weights lie with.
-
-    Attributes:
-        path: run folder, checkpoint or folder of ``transformers``.
-        settings: of ``GROUPS``, plain types only.
-        tokenizer: its ``tokenizer.json``; None if there is none.
-    """
-
-    path: Path
-    settings: dict[str, Any]
-    tokenizer: Path | None
 
 
 def with_settings_of_start(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -55,7 +38,7 @@ def with_settings_of_start(config: DictConfig, overrides: Sequence[str]) -> Dict
     """
     if config.get("init_from") is None:
         return config
-    from packformer.run.source import read_source  # imports torch
+    from packformer.run.read_source import read_source  # imports torch
 
     source = read_source(Path(as_text("init_from", config.init_from, "path")).expanduser())
     composed = _plain(config)

@@ -43,6 +43,7 @@ from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
+from packformer.run.read_source import take_weights
 from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
     CONFIG_FILE,
@@ -57,7 +58,6 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
-from packformer.run.source import take_weights
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import OtherTraining, check_checkpoint
