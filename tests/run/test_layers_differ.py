@@ -86,7 +86,9 @@ def test_layers_that_differ_are_a_model_with_any_other_part(parts: list[str]) ->
 
 @pytest.mark.parametrize("experiment", ARCHITECTURES)
 def test_every_part_fits_every_experiment(experiment: str) -> None:
-    for parts in PARTS:
+    # All of them where layers differ; shared out over the other experiments.
+    place = ARCHITECTURES.index(experiment)
+    for parts in PARTS if experiment == "local_global" else PARTS[place :: len(ARCHITECTURES)]:
         chosen = [f"+experiment={experiment}", *parts]
         config = compose(chosen)
         check_configuration(OmegaConf.to_container(config, resolve=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,11 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trainer.max_steps=8 trainer.validate_every_n_steps=8 trainer.accelerator=cpu "
         f"output_dir={folder}/runs"
     )
-    code = "from packformer.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command.split()], capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    main(command.split())
     (made,) = (folder / "runs").iterdir()
     return made
 
