@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from packformer.attention import PackedLayout
+from packformer.data.in_memory import Documents
 from packformer.data.packing import BestFitPacker, PackerState
 from packformer.data.settings import PackingSettings
-from packformer.data.source import Tokens, successors
+from packformer.data.source import Tokens
 from packformer.evaluation.logits import logits_in_parts
 from packformer.model import GPT
 
@@ -83,8 +84,8 @@ def log_likelihoods(
     return [found[number] for number in range(len(continuations))]
 
 
-class _Asked:
-    """Contexts with their continuations; a ``DocumentSource``.
+class _Asked(Documents):
+    """Contexts with their continuations, as documents.
 
     The model reads a document but for its last token. Continuations that differ in this token
     alone, as answers of one token to a question, share a document.
@@ -97,29 +98,19 @@ class _Asked:
     def __init__(
         self, continuations: Sequence[Continuation], vocab_size: int, max_length: int
     ) -> None:
-        self._documents: list[Tokens] = []
+        documents: list[Tokens] = []
         self.sharing: list[list[int]] = []
         self.targets: list[Tokens] = []
         places: dict[bytes, int] = {}
         for number, continuation in enumerate(continuations):
             ids = _checked(number, continuation, vocab_size, max_length)
             place = places.setdefault(ids[:-1].tobytes(), len(places))
-            if place == len(self._documents):
-                self._documents.append(ids)
+            if place == len(documents):
+                documents.append(ids)
                 self.sharing.append([])
             self.sharing[place].append(number)
             self.targets.append(ids[-len(continuation.tokens) :])
-
-    @property
-    def num_documents(self) -> int:
-        return len(self._documents)
-
-    def length(self, index: int) -> int:
-        return len(self._documents[index])
-
-    def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
-        tokens = self._documents[index][start : start + length]
-        return tokens, successors(tokens)
+        super().__init__(documents)
 
 
 def _checked(number: int, continuation: Continuation, vocab_size: int, max_length: int) -> Tokens:

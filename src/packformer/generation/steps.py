@@ -102,7 +102,7 @@ class Generation:
         self._decoder = Decoder(model, capacities, compiled=compiled)
         device, shape = self._decoder.device, (max_new_tokens, len(prompts))
         randoms = self._sampling.randoms(numbers or range(len(prompts)), max_new_tokens)
-        # CUDA's alone are read by steps that a graph replays, wherever the step stands.
+        # On the device, as the step's number: a replayed step reads nothing of the host.
         self._randoms = randoms.to(device)
         self._new = torch.zeros(shape, dtype=torch.int64, device=device)
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
