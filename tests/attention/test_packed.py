@@ -34,7 +34,7 @@ def hopper(monkeypatch):
 def test_cuda_runs_alibi_through_flex(more, hopper):
     kernel, why = select_kernel(Variant("cuda", torch.bfloat16, 64, frozenset({"alibi"} | more)))
     assert kernel.name == "flex"
-    assert why.startswith("flash4 is not installed: pip install 'packformer[hopper]'; xformers has")
+    assert why.startswith("flash4 is not installed: pip install '.[hopper]'; xformers has")
     assert "no linear biases" in why
 
 

@@ -172,6 +172,24 @@ def test_every_variant_is_selected_once_and_masks_are_made_once_per_window():
     assert built == [3, 5, None]
 
 
+def test_kernels_of_the_same_name_have_masks_of_their_own():
+    model = mixed([LOCAL, LOCAL], Rotary)
+    seen = []
+
+    def kernel_with(mask):
+        def run(q, k, v, layout, scoring, block_mask=None):
+            seen.append(block_mask)
+            return q
+
+        made = {**vars(KERNELS["sdpa"]), "run": run, "block_mask": lambda layout, window: mask}
+        return type(KERNELS["sdpa"])(**made)
+
+    for layer, mask in zip(model.layers, ("one", "other"), strict=True):
+        layer.kernel = kernel_with(mask)
+    model(*row()[::2])
+    assert seen == ["one", "other"]
+
+
 def test_alike_layers_share_one_choice_told_without_numbers():
     model = mixed([LOCAL] * 3, Rotary)
     assert model.select_kernel("cpu", torch.float32).startswith("sdpa (exact")

@@ -119,7 +119,7 @@ def test_tensorboard_that_is_not_installed_is_one_line(
     done = train(*small, "logger=tensorboard")
     assert done.code == 1
     assert "logger.tensorboard lacks a package" in done.err
-    assert "pip install 'packformer[tensorboard]'" in done.err
+    assert "pip install '.[tensorboard]'" in done.err
     assert len(done.err.splitlines()) == 1
     assert not list(tmp_path.glob("runs/*"))
 

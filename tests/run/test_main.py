@@ -200,7 +200,7 @@ def test_a_sweeper_that_is_not_installed_is_one_line(
     monkeypatch.delitem(sweepers, "optuna.yaml", raising=False)
     done = train("+sweep=optuna")
     assert done.code == 1
-    assert "pip install 'packformer[optuna]'" in done.err
+    assert "pip install '.[optuna]'" in done.err
     assert len(done.err.splitlines()) == 1
 
 

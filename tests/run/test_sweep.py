@@ -97,7 +97,7 @@ def test_a_failed_job_says_which_it_was(train: Callable, small: list[str], tmp_p
 def test_optuna_minimises_the_returned_metric(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs packformer[optuna]")
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs the extra optuna")
     done = train("-m", "+sweep=optuna", "hydra.sweeper.n_trials=3", *small)
     assert done.code == 0, done.err
     (file,) = tmp_path.glob("runs/sweeps/*/optimization_results.yaml")

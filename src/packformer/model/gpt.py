@@ -183,10 +183,7 @@ class GPT(nn.Module):
         x_BMD = self.embed(tokens, layout.position_ids)
         located = [scheme.locate(layout.position_ids) for scheme in self.positions]
         masks = self._masks(layout)
-        for block, attention, number in zip(
-            self.blocks, self.layers, self.scheme_of_layer, strict=True
-        ):
-            mask = masks.get(_mask_of(attention))
+        for block, mask, number in zip(self.blocks, masks, self.scheme_of_layer, strict=True):
             x_BMD = block(x_BMD, layout, self.positions[number], located[number], mask)
         return self.norm(x_BMD)
 
@@ -215,13 +212,10 @@ class GPT(nn.Module):
                 scheme.extend(max_position)
             self.max_position = max_position
 
-    def _masks(self, layout: PackedLayout) -> dict[tuple[str, int | None], Any]:
-        """The kernels' block masks of a row: one for all layers of one kernel and window."""
-        masks: dict[tuple[str, int | None], Any] = {}
-        for layer in self.layers:
-            if isinstance(layer.kernel, Kernel) and _mask_of(layer) not in masks:
-                masks[_mask_of(layer)] = layer.kernel.block_mask(layout, layer.window)
-        return masks
+    def _masks(self, layout: PackedLayout) -> list[Any]:
+        """The block mask of each layer, made once for all layers of one kernel and window."""
+        made: list[tuple[Kernel, int | None, Any]] = []
+        return [_mask_of(layer, layout, made) for layer in self.layers]
 
     def select_kernel(
         self,
@@ -276,10 +270,21 @@ class GPT(nn.Module):
         return sum(layer.kv_cache_bytes(num_tokens, bytes_per_value) for layer in self.layers)
 
 
-def _mask_of(layer: SelfAttention) -> tuple[str, int | None]:
-    """What a mask depends on, beside the row."""
-    kernel = layer.kernel
-    return kernel.name if isinstance(kernel, Kernel) else kernel, layer.window
+def _mask_of(
+    layer: SelfAttention, layout: PackedLayout, made: list[tuple[Kernel, int | None, Any]]
+) -> Any:
+    """The mask of ``made`` for the layer's kernel and window, added if there is none.
+
+    Kernels of the user's may share a name: they are compared by identity.
+    """
+    if not isinstance(layer.kernel, Kernel):
+        return None
+    for kernel, window, mask in made:
+        if kernel is layer.kernel and window == layer.window:
+            return mask
+    mask = layer.kernel.block_mask(layout, layer.window)
+    made.append((layer.kernel, layer.window, mask))
+    return mask
 
 
 def _named(numbers: Sequence[int]) -> str:

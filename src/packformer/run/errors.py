@@ -44,7 +44,7 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
         )
     message = _of_loader_process(str(error)).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:
-        return "the Optuna sweeper is not installed: pip install 'packformer[optuna]'"
+        return "the Optuna sweeper is not installed: pip install '.[optuna]'"
     if isinstance(error, HydraException | ValueError) and (hint := explain(message, overrides)):
         return hint
     if isinstance(error, OmegaConfBaseException) and (hint := explain_reference(error, overrides)):

@@ -19,7 +19,7 @@ from packformer.run import wandb
 from packformer.run.folder import csv_logger
 from packformer.run.naming import run_name
 
-_EXTRAS = {"TensorBoardLogger": "packformer[tensorboard]"}
+_EXTRAS = {"TensorBoardLogger": ".[tensorboard]"}
 
 
 class Loggers:

@@ -68,4 +68,4 @@ def test_what_cannot_be_run_is_named(tmp_path, monkeypatch, capsys):
             PackformerLM.create_from_arg_obj({"path": "nowhere"}, {"device": "cuda:0"})
     monkeypatch.setattr("packformer.tools.lm_eval.find_spec", lambda name: None)
     error = refused(capsys, ["lm-eval", "a", "--tasks", "b"])
-    assert error == "error: lm-eval is not installed: pip install 'packformer[lm-eval]'"
+    assert error == "error: lm-eval is not installed: pip install '.[lm-eval]'"

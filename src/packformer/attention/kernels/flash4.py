@@ -24,7 +24,7 @@ from packformer.attention.layout import PackedLayout
 from packformer.cache import cache_folder
 
 _MIN_CAPABILITY = (9, 0)
-_INSTALL = "pip install 'packformer[hopper]'"
+_INSTALL = "pip install '.[hopper]'"
 
 
 @cache

@@ -25,7 +25,7 @@ def _rows(source: str) -> Iterator[dict[str, object]]:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError(f"{source} needs datasets: pip install 'packformer[hf]'") from error
+        raise ValueError(f"{source} needs datasets: pip install '.[hf]'") from error
     name, _, split = source.removeprefix(HUGGING_FACE).partition(":")
     name, _, config = name.partition("@")
     count = 0

@@ -24,7 +24,7 @@ def read_parquet(shown: str, file: Path, field: str) -> Iterator[Raw]:
         from pyarrow import parquet
         from pyarrow.lib import ArrowException
     except ImportError as error:
-        raise ValueError(f"{shown} needs pyarrow: pip install 'packformer[parquet]'") from error
+        raise ValueError(f"{shown} needs pyarrow: pip install '.[parquet]'") from error
     try:
         # Through a small buffer, a group of rows is not taken into memory whole.
         with parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:

@@ -10,7 +10,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command; what follows the run is read by lm-evaluation-harness."""
     parser = commands.add_parser(
         "lm-eval",
-        help="tasks of lm-evaluation-harness (pip install 'packformer[lm-eval]')",
+        help="tasks of lm-evaluation-harness (pip install '.[lm-eval]')",
         description="Runs tasks of lm-evaluation-harness on a run. After RUN come the options of "
         "its own command: --tasks, --num_fewshot, --include_path, --output_path, ...",
     )
@@ -23,7 +23,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     if find_spec("lm_eval") is None:
-        raise ValueError("lm-eval is not installed: pip install 'packformer[lm-eval]'")
+        raise ValueError("lm-eval is not installed: pip install '.[lm-eval]'")
     from packformer.tools.lm_eval.command import run_lm_eval
 
     run_lm_eval(options.model, options.options)
