@@ -26,7 +26,8 @@ class PackedBatch:
         num_tokens: tokens of documents, padding left out.
         num_targets: tokens that count in the loss.
         lengths: tokens of each document, or piece of a split one, padding left out.
-        packer_state: of the packer after this row, for the checkpoint; plain types only.
+        packer_state: of the packer after the last whole optimizer step, this row included, for the
+            checkpoint; plain types only. None before the first step is whole.
         corpus: number of the corpus that a row of validation is of.
     """
 
@@ -39,7 +40,7 @@ class PackedBatch:
         num_tokens: int,
         num_targets: int,
         lengths: tuple[int, ...],
-        packer_state: dict[str, Any],
+        packer_state: dict[str, Any] | None,
         corpus: int = 0,
     ) -> None:
         self.tokens = tokens

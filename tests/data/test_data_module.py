@@ -72,7 +72,10 @@ def test_every_rank_sees_its_own_rows():
         module = make_module()
         root_device = torch.device("cpu")
         module.trainer = SimpleNamespace(
-            global_rank=rank, world_size=2, strategy=SimpleNamespace(root_device=root_device)
+            global_rank=rank,
+            world_size=2,
+            accumulate_grad_batches=1,
+            strategy=SimpleNamespace(root_device=root_device),
         )
         mine = list(islice(module.train_dataloader(), 4))
         assert all(

@@ -1,8 +1,10 @@
 """From pieces to batches: targets, padding, constant shapes, ranks and workers."""
 
 import json
+import random
 from dataclasses import dataclass
 from itertools import islice
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from packformer.batch import IGNORE_INDEX
 from packformer.data.packing import Piece
-from packformer.data.rows import PackedRows, collate_row
+from packformer.data.rows import PackedRows, collate_row, deal
 from packformer.data.settings import PackingSettings
 from packformer.data.tasks import Copying
 
@@ -177,11 +179,67 @@ def test_a_position_serves_any_number_of_ranks():
     assert all(map(same, following, alone[6::3]))
 
 
+def of_ranks(world_size, count, **options):
+    """``count`` rows a step of 6, of each rank."""
+    return [
+        rows(count * 6 // world_size, rank=r, world_size=world_size, rows_per_step=6, **options)
+        for r in range(world_size)
+    ]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_a_step_has_the_same_rows_on_any_number_of_ranks(world_size):
+    alone, ranks = rows(5 * 6), of_ranks(world_size, 5)
+    each = 6 // world_size
+    for step in range(5):
+        found = [batch for own in ranks for batch in own[step * each : (step + 1) * each]]
+        wanted = [batch.tokens.tolist() for batch in alone[step * 6 : (step + 1) * 6]]
+        assert sorted(batch.tokens.tolist() for batch in found) == sorted(wanted)
+        after = alone[step * 6 + 5].packer_state
+        assert all(own[(step + 1) * each - 1].packer_state == after for own in ranks)
+
+
+@pytest.mark.parametrize("before", [1, 2, 3, 6])
+@pytest.mark.parametrize("after", [1, 2, 3, 6])
+def test_other_ranks_go_on_with_the_next_step_wherever_the_former_stopped(before, after):
+    for used in (0, 1, 6 // before, 6 // before + 1):  # rows of each rank, within steps as well
+        whole = used * before // 6
+        position = rows(9, world_size=before, rows_per_step=6)[used - 1].packer_state
+        start = json.loads(json.dumps(position)) if used else None
+        found = of_ranks(after, 2, start=start)
+        wanted = rows(6 * (whole + 2))[6 * whole :]
+        assert sorted(b.tokens.tolist() for own in found for b in own) == sorted(
+            batch.tokens.tolist() for batch in wanted
+        )
+
+
+def test_ranks_get_about_the_same_to_compute():
+    rng = random.Random(0)
+    in_turn, balanced = [], []
+    for _ in range(50):
+        costs = [rng.lognormvariate(0, 0.5) for _ in range(16)]
+        dealt = deal(costs, 4)
+        assert sorted(number for own in dealt for number in own) == list(range(16))
+        assert {len(own) for own in dealt} == {4}
+        balanced.append(max(sum(costs[n] for n in own) for own in dealt) * 4 / sum(costs))
+        in_turn.append(max(sum(costs[rank::4]) for rank in range(4)) * 4 / sum(costs))
+    assert fmean(balanced) - 1 < (fmean(in_turn) - 1) / 4
+    assert deal([3, 9, 5], 1) == [[0, 1, 2]]
+    assert deal([3, 9, 5], 3) == [[0], [1], [2]]
+
+
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2)])
 def test_loader_workers_change_nothing(rank, world_size):
     source = Copying(max_symbols=12).prepare().train
     stream = PackedRows(
-        source, SETTINGS, max_documents=8, seed=0, limit=14, rank=rank, world_size=world_size
+        source,
+        SETTINGS,
+        max_documents=8,
+        seed=0,
+        limit=14,
+        rank=rank,
+        world_size=world_size,
+        rows_per_step=6,
     )
     alone = list(stream)
     assert len(alone) == 14 // world_size

@@ -30,6 +30,7 @@ SETTINGS = (
     "trainer.accelerator=cpu",
     f"trainer.max_steps={STEPS}",
     "trainer.validate_every_n_steps=3",
+    "trainer.rows_per_step=2",
     "packing.row_length=128",
 )
 # Times and memory, and what rank 0 tells of its own rows.
@@ -140,7 +141,7 @@ def test_two_ranks_train_as_one_on_the_same_rows(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         keep(patch, "one")
-        done = train(*small, *SETTINGS, "trainer.accumulate_grad_batches=2", "hydra.run.dir=one")
+        done = train(*small, *SETTINGS, "hydra.run.dir=one")
     assert done.code == 0, done.err
     one = torch.load(tmp_path / "one-0.pt")
     zeroth, first = (torch.load(ranks / f"whole-{rank}.pt") for rank in (0, 1))

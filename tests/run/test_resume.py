@@ -347,7 +347,7 @@ def test_a_save_waits_for_the_end_of_an_accumulation(
 ) -> None:
     settings = [
         *small,
-        "trainer.accumulate_grad_batches=3",
+        "trainer.rows_per_step=3",
         "trainer.max_steps=7",
         "trainer.validate_every_n_steps=5",
     ]

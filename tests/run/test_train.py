@@ -154,7 +154,7 @@ def test_accumulated_rows_weigh_every_token_the_same(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingModule, "on_before_optimizer_step", keep)
         patch.setattr(TrainingModule, "training_step", remember)
-        done = train(*small, "trainer.accumulate_grad_batches=3", "max_grad_norm=null")
+        done = train(*small, "trainer.rows_per_step=3", "max_grad_norm=null")
     assert done.code == 0, done.err
     assert len(seen) == 4
     for found, wanted in seen:

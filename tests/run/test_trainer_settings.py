@@ -15,7 +15,7 @@ from packformer.run.trainer_settings import INSTEAD, OWN, PASSED_ON, check_train
 
 STEPS = {
     "max_steps": 4,
-    "accumulate_grad_batches": 1,
+    "rows_per_step": 1,
     "validate_every_n_steps": 2,
     "log_every_n_steps": 1,
 }

@@ -28,7 +28,8 @@ class PackedDataModule(L.LightningDataModule):
     """Packs a data set's documents into rows of one constant shape.
 
     Lightning's checkpoints hold the packer's state in training. It is the one carried by the
-    last batch that the model was given, however far the loader has read ahead.
+    last batch that the model was given, however far the loader has read ahead: the state after the
+    last whole optimizer step, of all ranks.
 
     Args:
         data_set: where documents come from.
@@ -45,7 +46,7 @@ class PackedDataModule(L.LightningDataModule):
         max_documents: document slots of a row, beside those for padding.
         token_budget: counted tokens per row that losses are divided by, the mean of the first rows:
             a constant, so that every counted token weighs the same in every step.
-        packer_state: after the last row that was trained on; None before the first step.
+        packer_state: after the last optimizer step; None before the end of the first.
 
     Raises:
         ValueError: if an argument is out of range or the data unusable.
@@ -116,12 +117,18 @@ class PackedDataModule(L.LightningDataModule):
             seed=self._seed,
             start=self.packer_state,
             **self._ranks(),
+            rows_per_step=self._rows_per_step(),
         )
 
     def _ranks(self) -> dict[str, Any]:
         if self.trainer is None:
             return {}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def _rows_per_step(self) -> int:
+        if self.trainer is None:
+            return 1
+        return self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def _loader(self, rows: PackedRows | ValidationRows) -> DataLoader[PackedBatch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

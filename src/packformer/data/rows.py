@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ def collate_row(
     row_length: int,
     max_seqlen: int,
     max_documents: int,
-    packer_state: dict[str, Any],
+    packer_state: dict[str, Any] | None,
     corpus: int = 0,
 ) -> PackedBatch:
     """Lays the tokens and targets of ``pieces`` one after another and pads to ``row_length``.
@@ -64,21 +64,61 @@ def collate_row(
 
 def own_turns(rows: Iterator[_Row], rank: int, world_size: int) -> Iterator[_Row]:
     """The rows of this process: of rank r of W rows r, r + W, ..., in turns of its workers."""
+    is_own_turn = _turns()
+    while rank < len(group := list(islice(rows, world_size))):
+        if next(is_own_turn):
+            yield group[rank]
+
+
+def _turns() -> Iterator[bool]:
+    """Of each row of a rank, whether it is made in this process: the loader's take turns."""
     worker = get_worker_info()
     worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
     for turn in count():
-        group = list(islice(rows, world_size))
-        if rank >= len(group):
-            return
-        if turn % num_workers == worker_id:
-            yield group[rank]
+        yield turn % num_workers == worker_id
+
+
+def deal(costs: Sequence[float], world_size: int) -> list[list[int]]:
+    """Shares the rows of one step out so that ranks have about the same to compute.
+
+    Ranks wait for one another at the end of a step. So the sums of their costs matter: of the W
+    most expensive rows that are left each rank gets one, the rank with the least so far the most
+    expensive. Rows that ranks compute at the same time are thus similar, too.
+
+    Args:
+        costs: of each row.
+        world_size: W, ranks.
+
+    Returns:
+        The numbers of the rows of each rank, in the order in which it computes them: that of the
+        stream if a rank has all rows or only one.
+    """
+    numbers = list(range(len(costs)))
+    if world_size == 1 or len(costs) <= world_size:
+        return [numbers[rank::world_size] for rank in range(world_size)]
+    numbers.sort(key=lambda number: costs[number], reverse=True)
+    dealt: list[list[int]] = [[] for _ in range(world_size)]
+    spent = [0.0] * world_size
+    for first in range(0, len(numbers), world_size):
+        least_first = sorted(range(world_size), key=lambda rank: spent[rank])
+        for number, rank in zip(numbers[first : first + world_size], least_first, strict=False):
+            dealt[rank].append(number)
+            spent[rank] += costs[number]
+    return dealt
+
+
+def attention_cost(lengths: Iterable[int]) -> int:
+    """What attention costs in a row, up to a factor: the squared lengths of its documents."""
+    return sum(length * length for length in lengths)
 
 
 class PackedRows(IterableDataset[PackedBatch]):
     """A stream of packed rows that can start anywhere.
 
-    Every process packs the same global stream and keeps its own rows (``own_turns``): the stream,
-    and so the saved state, depends neither on the number of workers nor of ranks.
+    Every process packs the same global stream and keeps its own rows (``deal``): the stream, the
+    rows of each optimizer step, and so the saved state depend neither on the number of workers nor
+    of ranks. The last row of a step that a rank gets carries the packer's state after that step,
+    those before it the state before: a checkpoint within a step repeats the whole step.
 
     Args:
         source: the documents.
@@ -90,6 +130,7 @@ class PackedRows(IterableDataset[PackedBatch]):
         start: packer state of a ``PackedBatch`` to continue after; None for the beginning.
         rank: of this process.
         world_size: W.
+        rows_per_step: of all ranks together; None for one of each.
     """
 
     def __init__(
@@ -104,6 +145,7 @@ class PackedRows(IterableDataset[PackedBatch]):
         start: dict[str, Any] | None = None,
         rank: int = 0,
         world_size: int = 1,
+        rows_per_step: int | None = None,
     ) -> None:
         self._source = source
         self._settings = settings
@@ -114,6 +156,7 @@ class PackedRows(IterableDataset[PackedBatch]):
         self._start = start
         self._rank = rank
         self._world_size = world_size
+        self._rows_per_step = rows_per_step or world_size
 
     def __iter__(self) -> Iterator[PackedBatch]:
         state = PackerState() if self._start is None else PackerState.from_dict(self._start)
@@ -125,12 +168,21 @@ class PackedRows(IterableDataset[PackedBatch]):
             epochs=self._epochs,
         )
         rows = islice(packer.rows(state), self._limit)
-        for row in own_turns(rows, self._rank, self._world_size):
-            yield collate_row(
-                self._source,
-                row,
-                row_length=self._settings.row_length,
-                max_seqlen=self._settings.max_seqlen,
-                max_documents=self._max_documents,
-                packer_state=state.to_dict(),
-            )
+        is_own_turn = _turns()
+        before = self._start
+        while step := list(islice(rows, self._rows_per_step)):
+            after = state.to_dict()
+            costs = [attention_cost(piece.length for piece in row) for row in step]
+            own = deal(costs, self._world_size)[self._rank]
+            for place, number in enumerate(own, start=1):
+                if not next(is_own_turn):
+                    continue
+                yield collate_row(
+                    self._source,
+                    step[number],
+                    row_length=self._settings.row_length,
+                    max_seqlen=self._settings.max_seqlen,
+                    max_documents=self._max_documents,
+                    packer_state=after if place == len(own) else before,
+                )
+            before = after

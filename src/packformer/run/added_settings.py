@@ -18,13 +18,17 @@ _SAME_WITHOUT_QK_NORM = 1e-5
 def with_added_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` as a run of today would have it: equal settings stand there as equal values.
 
-    What a run of before lacks is added. ``model.norm_eps`` 1e-5 and null mean the same, unless
+    What a run of before lacks is added. Rows per device and step become those of all devices.
+    ``model.norm_eps`` 1e-5 and null mean the same, unless
     queries and keys are normalised, and become null.
 
     Args:
         config: resolved, plain types only.
     """
     completed = {"init_from": None, **{group: _completed(n) for group, n in config.items()}}
+    trainer = completed.get("trainer")
+    if isinstance(trainer, dict) and "rows_per_step" not in trainer:
+        completed["trainer"] = {**trainer, **_rows_of_step(trainer)}
     model = completed.get("model")
     if isinstance(model, dict) and model.get("norm_eps") == _SAME_WITHOUT_QK_NORM:
         kinds = kinds_of_layers(config).values() or ({"attention": config.get("attention")},)
@@ -37,6 +41,15 @@ def _completed(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node
     return {**_ADDED.get(str(node.get("_target_")), {}), **node}
+
+
+def _rows_of_step(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run of before counted on each device; left as it is if their number is not known."""
+    devices, accumulated = trainer.get("devices"), trainer.get("accumulate_grad_batches")
+    if not isinstance(devices, int) or not isinstance(accumulated, int):
+        return {"rows_per_step": None}
+    total = devices * trainer.get("num_nodes", 1) * accumulated
+    return {"rows_per_step": total, "accumulate_grad_batches": None}
 
 
 def _has_qk_norm(attention: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from packformer.layer_pattern import kinds_of_layers, letters_of_layers, pattern
 from packformer.model import GPT
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import memory_bytes, num_devices
+from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
 from packformer.training import (
@@ -203,11 +204,13 @@ def build_trainer(
     options: dict[str, Any] = make(config.trainer)
     check_steps(options)
     options |= {"accelerator": accelerator, "precision": precision}
-    validate_every = options.pop("validate_every_n_steps")
+    rows = rows_of_step(options, accelerator)
+    del options["rows_per_step"]
+    options["accumulate_grad_batches"] = rows.accumulated
     # Lightning counts micro-batches here.
-    options["val_check_interval"] = validate_every * options["accumulate_grad_batches"]
+    options["val_check_interval"] = options.pop("validate_every_n_steps") * rows.accumulated
     options["profiler"] = _profiler(options.get("profiler"), folder)
-    several = num_devices(options["devices"], accelerator) * options.get("num_nodes", 1) > 1
+    several = rows.num_devices > 1
     strategy = options.get("strategy", "auto")
     if strategy == "ddp" or (several and strategy == "auto"):
         # Buffers are constants. Sent before every forward they would also halt a validation whose
@@ -230,6 +233,16 @@ def build_trainer(
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
+
+
+def rows_of_step(trainer: Mapping[str, Any], accelerator: str) -> StepRows:
+    """The rows of an optimizer step, and how this run's devices share them.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    devices = num_devices(trainer["devices"], accelerator)
+    return share_rows(trainer, devices * trainer.get("num_nodes", 1))
 
 
 def _profiler(asked: Any, folder: Path) -> Any:

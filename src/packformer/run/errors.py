@@ -39,7 +39,7 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if type(error).__name__ == _OUT_OF_MEMORY:
         return (
             "the GPU's memory is full: set model.activation_checkpointing=selective (or full), or "
-            "lower packing.row_length and raise trainer.accumulate_grad_batches instead "
+            "lower packing.row_length and raise trainer.rows_per_step instead "
             f"({_first_line(error)})"
         )
     message = _of_loader_process(str(error)).partition("Config search path:")[0]

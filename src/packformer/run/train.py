@@ -29,6 +29,7 @@ from packformer.run.build import (
     build_module,
     build_trainer,
     quiet_lightning,
+    rows_of_step,
 )
 from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.curve import draw_loss_curve
@@ -58,6 +59,7 @@ from packformer.run.resume import (
 )
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
+from packformer.run.step_rows import StepRows
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import OtherTraining, check_checkpoint
@@ -101,6 +103,7 @@ def train(config: DictConfig) -> float:
         config.trainer.get("num_nodes", 1),
         in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN,
     )
+    rows = rows_of_step(plain["trainer"], accelerator)
     check_strategy(config.trainer.get("strategy"))
     check_loggers(config.get("logger"))
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
@@ -142,7 +145,7 @@ def train(config: DictConfig) -> float:
             write_records(folder, plain, data.splits.tokenizer)
             if loggers is not None:
                 trainer.loggers = loggers.start(config, plain, checkpoint)
-        _announce(config, trainer, module, data, folder, resumed_step, changes)
+        _announce(config, trainer, module, data, rows, folder, resumed_step, changes)
         for told in started or ():
             log.info("start    %s", told)
         if finished:
@@ -246,6 +249,7 @@ def _announce(
     trainer: L.Trainer,
     module: TrainingModule,
     data: PackedDataModule,
+    rows: StepRows,
     folder: Path,
     resumed_step: int | None,
     changes: list[str],
@@ -254,6 +258,7 @@ def _announce(
     log.info("data     %s", data.splits.description)
     most = counted(data.max_documents, "document")
     log.info("rows     %s in up to %s", counted(data.row_length, "token"), most)
+    log.info("batch    %s (%s)", rows, counted(rows.total * data.row_length, "token"))
     log.info("model    %s", counted(module.model.num_parameters(), "parameter"))
     if pattern := pattern_of(config):
         log.info("layers   %s", letters_of_layers(pattern, config.model.num_layers))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from packformer.run.nearest import nearest
+from packformer.run.step_rows import check_rows, share_rows
 from packformer.settings import check_whole
 
 PASSED_ON = {
@@ -17,7 +18,7 @@ PASSED_ON = {
 }
 """What is handed to the Trainer, and acts."""
 
-OWN = ("validate_every_n_steps",)
+OWN = ("rows_per_step", "validate_every_n_steps")
 """What packformer adds."""
 
 _STEPS = "the data have no end and no epochs: trainer.max_steps ends a run"
@@ -61,7 +62,6 @@ INSTEAD = {
 _VARIABLE = "PL_TRAINER_"
 _STEP_COUNTS = (
     "max_steps",
-    "accumulate_grad_batches",
     "validate_every_n_steps",
     "log_every_n_steps",
 )
@@ -81,9 +81,10 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer.{name} ({value}) cannot be set: {INSTEAD[name]}")
         if name not in PASSED_ON and name not in OWN:
             raise ValueError(f"there is no setting trainer.{name}{_meant(name)}")
-    _check_devices(trainer.get("devices", 1))
+    devices, num_nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    _check_devices(devices)
     _check_max_time(trainer.get("max_time"))
-    check_whole("trainer.num_nodes", trainer.get("num_nodes", 1), at_least=1)
+    check_whole("trainer.num_nodes", num_nodes, at_least=1)
     _check_one_of("detect_anomaly", trainer, (True, False))
     _check_one_of("deterministic", trainer, (True, False, "warn"))
     for variable in os.environ:
@@ -92,6 +93,9 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
             name = variable.removeprefix(_VARIABLE).lower()
             raise ValueError(f"{variable} would change the run unrecorded: use trainer.{name}")
     check_steps(trainer)
+    check_rows(trainer.get("rows_per_step"), trainer.get("accumulate_grad_batches"))
+    if (number := _known_number(devices)) is not None:
+        share_rows(trainer, number * num_nodes)
 
 
 def check_steps(trainer: Mapping[str, Any]) -> None:
@@ -120,6 +124,17 @@ def _check_devices(devices: Any) -> None:
             f"trainer.devices ({devices}) must be a number from 1 up, auto, -1 (all GPUs) or a "
             "list of GPUs, [0,1]"
         )
+
+
+def _known_number(devices: Any) -> int | None:
+    """Of devices of a node; None if it depends on the machine."""
+    if isinstance(devices, list):
+        return len(devices)
+    if isinstance(devices, int):
+        return devices if devices > 0 else None
+    if devices in ("auto", "-1"):
+        return None
+    return len(devices.split(",")) if "," in devices else int(devices)
 
 
 def _check_max_time(value: Any) -> None:

@@ -145,7 +145,9 @@ class StepRecords(L.Callback):
         self._rates.append(rate)
         self._waits.append((module.data_wait.seconds - self._waited) / seconds)
         self._waited = module.data_wait.seconds
-        counts = batch.packer_state["counts"]
+        state = batch.packer_state
+        assert state is not None, "a record ends a whole step"
+        counts = state["counts"]
         self.latest = {
             "train/loss": loss,
             "train/tokens_per_second": rate,
@@ -153,7 +155,7 @@ class StepRecords(L.Callback):
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
             "data/wait": self._waits[-1],
-            "data/epoch": max(cursor["epoch"] for cursor in batch.packer_state["cursors"]),
+            "data/epoch": max(cursor["epoch"] for cursor in state["cursors"]),
             **{f"data/{name}": value for name, value in counts.items()},
         }
         if module.grad_norm is not None:

@@ -225,7 +225,7 @@ class _Ours:
         config = self._config.copy()
         OmegaConf.set_struct(config, False)
         config.trainer.max_steps = bench.warmup + bench.steps + 1
-        config.trainer.accumulate_grad_batches = 1
+        config.trainer.rows_per_step, config.trainer.accumulate_grad_batches = None, 1
         config.trainer.limit_val_batches = 0
         for name in [n for n in config.callbacks if n != "records"]:
             del config.callbacks[name]
