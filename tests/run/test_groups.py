@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from packformer.run.groups import OF_CLASSES, check_groups
+from packformer.run.groups import OF_CLASSES, check_groups, refuse_removed
 from packformer.run.overrides import refuse_altered_text
 
 
@@ -46,6 +47,21 @@ def test_what_every_run_needs_is_missed(settings: dict[str, Any], name: str) -> 
     rest = {key: value for key, value in settings.items() if key != name}
     with pytest.raises(ValueError, match=rf"^{name} is missing: every run needs it"):
         check_groups(rest)
+
+
+@pytest.mark.parametrize(
+    "name", ["seed", "trainer", "name", "trainer.devices", "data", "init_from"]
+)
+def test_what_every_run_needs_stays(train: Callable, name: str) -> None:
+    done = train(f"~{name}")
+    assert done.code == 1
+    assert (
+        done.err == f"error: ~{name} takes {name} away, and every run needs it: leave ~{name} out\n"
+    )
+
+
+def test_what_a_run_does_without_may_go() -> None:
+    refuse_removed(["~logger", "~callbacks.records", "~layers", "seed=1", "~trainer.max_time"])
 
 
 @pytest.mark.parametrize("node", [{}, {"_target_": None}, {"_target_": ""}, {"_target_": 3}])

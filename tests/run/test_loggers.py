@@ -130,6 +130,14 @@ def test_tensorboard_that_is_not_installed_is_one_line(
         ("mine: 5", "logger.mine (5) must have a _target_"),
         ("mine: {project: x}", "must have a _target_"),
         ("mine:\n  _target_: torch.nn.Identity", "logger.mine (Identity) must be a logger"),
+        (
+            "mine:\n  _target_: torch.nn.Identity\n  _partial_: true",
+            "logger.mine (Identity) must be a logger",
+        ),
+        (
+            f"mine:\n  _target_: {_HERE}.Remembering\n  _partial_: true",
+            "logger.mine (Remembering) with _partial_: true must take folder, name, group, config",
+        ),
         (f"mine:\n  _target_: {_HERE}.Remembering\n  color: blue", "no setting logger.mine.color"),
         ("mine:\n  _target_: lightning.pytorch.loggers.TensorBordLogger", "logger.mine._target_"),
         (

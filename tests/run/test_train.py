@@ -51,6 +51,7 @@ def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_p
         "waiting for data",
         "peak memory",
         "run folder",
+        *("summary.json ", "samples.jsonl ", "tokenizer.json ", "environment.json "),
     ):
         assert words in done.out
     (folder,) = (tmp_path / "runs").iterdir()

@@ -75,10 +75,20 @@ def test_a_profile_lies_in_the_run_folder(
     assert "training_step" in file.read_text()
 
 
-def test_an_unknown_profiler_is_refused(train: Callable, small: list[str]) -> None:
-    done = train(*small, "+trainer.profiler=simpel")
+@pytest.mark.parametrize(
+    ("profiler", "message"),
+    [
+        ("=simpel", "trainer.profiler (simpel) must be one of"),
+        ("._target_=torch.nn.Identity", "trainer.profiler (Identity) must be a profiler of Li"),
+    ],
+)
+def test_what_is_no_profiler_is_refused(
+    train: Callable, small: list[str], profiler: str, message: str
+) -> None:
+    done = train(*small, f"+trainer.profiler{profiler}")
     assert done.code == 1
-    assert "trainer.profiler (simpel) must be one of" in done.err
+    assert message in done.err
+    assert done.err.splitlines()[-1].startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def verify(folder: str | Path) -> Verified:
     if not difference <= TOLERANCE:
         raise ValueError(
             f"{folder}: logits differ by {difference:.1e} from those of transformers, more than "
-            f"{TOLERANCE:g}: do not use this folder"
+            f"{TOLERANCE:g}"
         )
     return Verified(difference, own_angles, tuple(lengths))
 
@@ -95,8 +95,7 @@ def _take_angles(model: GPT, frequencies: Tensor, longest: int, folder: Path) ->
     error = (frequencies.double() / rotary.frequencies - 1).abs().max().item()
     if not error <= _FREQUENCY_TOLERANCE:
         raise ValueError(
-            f"{folder}: rotary frequencies differ by {error:.1e} from those of transformers: do "
-            "not use this export"
+            f"{folder}: rotary frequencies differ by {error:.1e} from those of transformers"
         )
     angles = torch.arange(longest).float()[:, None] * frequencies
     rotary.cos, rotary.sin = angles.cos(), angles.sin()
@@ -110,8 +109,7 @@ def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     found = theirs(_TEXT, add_special_tokens=False).input_ids
     if found != ours:
         raise ValueError(
-            f"{folder}: transformers makes the ids {found} of {_TEXT!r}, and packformer {ours}: do "
-            "not use its tokenizer"
+            f"{folder}: transformers makes the ids {found} of {_TEXT!r}, and packformer {ours}"
         )
 
 

@@ -12,7 +12,12 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
+)
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
@@ -247,8 +252,14 @@ def rows_of_step(trainer: Mapping[str, Any], accelerator: str) -> StepRows:
 
 def _profiler(asked: Any, folder: Path) -> Any:
     """Lightning's profiler, with its report in the run's folder and nothing in the log."""
-    kind = PROFILERS.get(asked) if isinstance(asked, str) else None
-    return asked if kind is None else kind(dirpath=folder, filename="profile")
+    if isinstance(asked, str) and asked in PROFILERS:
+        return PROFILERS[asked](dirpath=folder, filename="profile")
+    if asked is not None and not isinstance(asked, Profiler):
+        raise ValueError(
+            f"trainer.profiler ({type(asked).__name__}) must be a profiler of Lightning's, one of "
+            f"{', '.join(PROFILERS)}, or null"
+        )
+    return asked
 
 
 def quiet_lightning() -> None:

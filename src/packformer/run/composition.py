@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.run.errors import USER_ERRORS, one_line
+from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
 from packformer.run.start import with_settings_of_start
 
@@ -18,6 +19,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: if there is none; says why.
     """
+    refuse_removed(overrides)
     try:
         with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
             config = hydra.compose("config", list(overrides))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 OF_CLASSES = (
@@ -15,6 +15,31 @@ _VALUES = (
     *("name", "seed", "resume", "init_from", "output_dir", "compile"),
     *("loss_chunk", "max_grad_norm", "objective"),
 )
+_OF_TRAINER = (
+    *("accelerator", "devices", "precision", "max_steps", "accumulate_grad_batches"),
+    *("validate_every_n_steps", "log_every_n_steps"),
+)
+_NEEDED = (
+    *(*OF_CLASSES, "trainer", *_VALUES, "bpe_vocab_size", "hydra"),
+    *(f"trainer.{name}" for name in _OF_TRAINER),
+)
+
+
+def refuse_removed(overrides: Iterable[str]) -> None:
+    """Refuses ``~seed``: what every run needs cannot be taken out of the configuration.
+
+    Args:
+        overrides: of the command line.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for override in overrides:
+        name = override.removeprefix("~").partition("=")[0]
+        if override.startswith("~") and name in _NEEDED:
+            raise ValueError(
+                f"~{name} takes {name} away, and every run needs it: leave ~{name} out"
+            )
 
 
 def check_groups(settings: Mapping[str, Any]) -> None:

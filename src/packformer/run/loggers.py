@@ -18,7 +18,10 @@ from omegaconf import DictConfig
 from packformer.run import wandb
 from packformer.run.folder import csv_logger
 from packformer.run.naming import run_name
+from packformer.settings import name_of
 
+_NO_LOGGER = "logger.{} ({}) must be a logger of Lightning's, or null"
+_OF_RUN = ("folder", "name", "group", "config")  # what `Loggers.start` hands on
 _EXTRAS = {"TensorBoardLogger": ".[tensorboard]"}
 
 
@@ -100,7 +103,7 @@ def _make(name: str, node: DictConfig, folder: Path) -> Any:
     try:
         make = instantiate(node, _convert_="all", _partial_=True)
         if node.get("_partial_"):
-            return make
+            return _checked_start(name, make)
         takes = inspect.signature(make.func).parameters
         if "save_dir" in takes and make.keywords.get("save_dir") is None:
             make = partial(make, save_dir=str(folder))
@@ -116,9 +119,22 @@ def _make(name: str, node: DictConfig, folder: Path) -> Any:
 
 def _checked(name: str, made: Any) -> Logger:
     if not isinstance(made, Logger):
-        kind = type(made).__name__
-        raise ValueError(f"logger.{name} ({kind}) must be a logger of Lightning's, or null")
+        raise ValueError(_NO_LOGGER.format(name, type(made).__name__))
     return made
+
+
+def _checked_start(name: str, start: Any) -> Any:
+    """A function that starts a logger, if it can be called as ``Loggers.start`` does."""
+    if inspect.isclass(start.func) and not issubclass(start.func, Logger):
+        raise ValueError(_NO_LOGGER.format(name, start.func.__name__))
+    try:
+        inspect.signature(start).bind(**dict.fromkeys(_OF_RUN))
+    except TypeError as error:
+        raise ValueError(
+            f"logger.{name} ({name_of(start)}) with _partial_: true must take "
+            f"{', '.join(_OF_RUN)} of the run ({error}): leave _partial_ out"
+        ) from error
+    return start
 
 
 def _sweep() -> str | None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from packformer import completion
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
+from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
@@ -96,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
         refuse_altered_text(given)
+        refuse_removed(given)
         if asked := completion.script(given):
             print(asked)
             return

@@ -15,7 +15,9 @@ from rich.text import Text
 from packformer.counted import counted
 from packformer.generation import KVCache
 from packformer.model import GPT
-from packformer.run.resume import SUMMARY_FILE
+from packformer.run.folder import ENVIRONMENT_FILE, TOKENIZER_FILE
+from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE
+from packformer.run.samples import SAMPLES_FILE
 from packformer.training import StepRecords, TrainingModule
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 
@@ -85,9 +87,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Prints the summary as a table."""
-    table = Table(
-        title=Text(f"{summary['name']}: finished"), show_header=False, title_justify="left"
-    )
+    table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for label, key, form in (
@@ -114,10 +114,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     table.add_row("attention", summary["kernel"])
     table.add_row("time in all", "{}:{:02d}".format(*divmod(round(summary["seconds"]), 60)))
     console = Console(highlight=False)
+    # A table's title is broken at the table's width, within a word if need be.
+    console.print(Text(f"{summary['name']}: finished", style="italic"), soft_wrap=True)
     console.print(table)
     console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
     for file, what in _files(folder):
-        console.print(f"  {file:<12} {what}", soft_wrap=True, markup=False)
+        console.print(f"  {file:<16} {what}", soft_wrap=True, markup=False)
     if not (folder / "metrics.csv").exists():
         console.print("  no metrics.csv, no loss.png: nothing was recorded (callbacks.records)")
 
@@ -135,9 +137,13 @@ def _files(folder: Path) -> list[tuple[str, str]]:
     """The files of a finished run, with what each is."""
     checkpoints = sorted(file.name for file in folder.glob("checkpoints/*.ckpt"))
     listed = (
+        (SUMMARY_FILE, "these figures"),
         ("loss.png", "loss curve"),
         ("metrics.csv", "metrics"),
+        (SAMPLES_FILE, "what the model wrote"),
         ("checkpoints", " and ".join(checkpoints)),
-        ("config.yaml", "resolved configuration"),
+        (TOKENIZER_FILE, "of its text"),
+        (CONFIG_FILE, "resolved configuration"),
+        (ENVIRONMENT_FILE, "versions, command, git revision"),
     )
     return [(file, what) for file, what in listed if (folder / file).exists()]

@@ -6,6 +6,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 from packformer import huggingface
+from packformer.model import GPT
+
+
+def check_finite(model: GPT, place: str) -> None:
+    """Refuses weights that are NaN or infinite.
+
+    Args:
+        model: any.
+        place: where it was read, for the message.
+
+    Raises:
+        ValueError: naming the first such tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{place} is of no use: {name} holds NaN or infinite values; take an earlier "
+                "checkpoint, or fetch the folder again"
+            )
 
 
 def tell_verification(folder: Path, *, verified: bool) -> None:

@@ -86,17 +86,31 @@ def test_a_folder_that_differs_is_removed(
     huggingface.export(model, None, run)
 
     def differs(folder: Path) -> None:
-        raise ValueError("logits differ")
+        raise ValueError(f"{folder}: logits differ")
 
     monkeypatch.setattr(huggingface, "can_verify", lambda: True)
     monkeypatch.setattr(huggingface, "verify", differs)
-    assert "logits differ" in failure("export", str(run), str(tmp_path / "new"), capsys=capsys)
+    told = failure("export", str(run), str(tmp_path / "new"), capsys=capsys)
+    assert told == "error: the export failed its check and was removed: logits differ"
     assert not (tmp_path / "new").exists()
     main(["export", str(run), str(tmp_path / "new"), "--no-verify"])
     assert "not checked: --no-verify" in capsys.readouterr().out
     monkeypatch.setattr(huggingface, "can_verify", lambda: False)
     main(["export", str(run), str(tmp_path / "newer")])
     assert "not checked: transformers is not installed (pip install" in capsys.readouterr().out
+
+
+def test_weights_that_are_not_finite_are_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, new = tmp_path / "source", tmp_path / "new"
+    model = packformer.GPT(300, 64, num_layers=1, width=48, num_heads=2, position=packformer.Rotary)
+    torch.nn.init.constant_(model.norm.weight, torch.nan)
+    huggingface.export(model, None, source)
+    for command in (["export", str(source), str(new)], ["import", str(source), "--no-verify"]):
+        told = failure(*command, capsys=capsys)
+        assert f"{source} is of no use: norm.weight holds NaN or infinite values; take" in told
+    assert not new.exists()
 
 
 def test_what_cannot_be_exported_is_told_in_one_line(

@@ -10,7 +10,7 @@ from packformer import huggingface
 from packformer.run.load import checkpoint_of, is_exported, load
 from packformer.run.resume import CONFIG_FILE, read_configuration, run_folder
 from packformer.run.summary import read_summary
-from packformer.tools.verification import tell_verification
+from packformer.tools.verification import check_finite, tell_verification
 
 
 def run(model: str, folder: Path, *, verified: bool) -> None:
@@ -31,6 +31,10 @@ def run(model: str, folder: Path, *, verified: bool) -> None:
     _write(model, folder)
     try:
         tell_verification(folder, verified=verified)
+    except ValueError as error:
+        shutil.rmtree(folder)
+        why = str(error).removeprefix(f"{folder}: ")
+        raise ValueError(f"the export failed its check and was removed: {why}") from error
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -38,6 +42,7 @@ def run(model: str, folder: Path, *, verified: bool) -> None:
 
 def _write(model: str, folder: Path) -> None:
     loaded = load(model)
+    check_finite(loaded.model, model)
     form = huggingface.form_of_model(loaded.model)
     settings, figures = _of_run(Path(model).expanduser())
     parameters = loaded.model.num_parameters()

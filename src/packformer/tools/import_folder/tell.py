@@ -10,7 +10,7 @@ from rich.table import Table
 from packformer import huggingface
 from packformer.corpus.tokenizer import document_marks, num_ids
 from packformer.huggingface import Form, Read
-from packformer.tools.verification import tell_verification
+from packformer.tools.verification import check_finite, tell_verification
 
 
 def run(folder: Path, *, verified: bool) -> None:
@@ -21,13 +21,17 @@ def run(folder: Path, *, verified: bool) -> None:
     """
     folder = folder.expanduser()
     read = huggingface.read(folder)
+    check_finite(read.model, str(folder))
     form = huggingface.form_of_model(read.model)
     console = Console(highlight=False)
     console.print(_table(folder, form, read))
     tokenizer = "and its tokenizer" if read.tokenizer is not None else "and a tokenizer of your own"
     more = "" if read.tokenizer is not None else " data.tokenizer=TOKENIZER.json"
     del read
-    tell_verification(folder, verified=verified)
+    try:
+        tell_verification(folder, verified=verified)
+    except ValueError as error:
+        raise ValueError(f"{error}: do not use this folder") from error
     console.print(
         f"train from its weights, with its settings {tokenizer}:\n"
         f"  packformer train init_from={folder} data=text data.path=my_texts{more}",
