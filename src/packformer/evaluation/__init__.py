@@ -1,7 +1,7 @@
 """What a model knows of documents: losses of whole corpora, and of single continuations."""
 
 from packformer.evaluation.continuations import Continuation, Likelihood, log_likelihoods
-from packformer.evaluation.documents import evaluate
+from packformer.evaluation.documents import check_documents, evaluate
 from packformer.evaluation.score import Evaluation, Score, Span
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Likelihood",
     "Score",
     "Span",
+    "check_documents",
     "evaluate",
     "log_likelihoods",
 ]

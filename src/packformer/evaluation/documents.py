@@ -79,6 +79,20 @@ def evaluate(
     return tally.evaluation()
 
 
+def check_documents(
+    model: GPT, documents: DocumentSource, *, max_length: int | None = None
+) -> None:
+    """Refuses, before anything is scored, what ``evaluate`` would refuse of these arguments.
+
+    The model's positions reach as far as the documents afterwards.
+
+    Raises:
+        ValueError: as ``evaluate``, but for tokens outside the vocabulary.
+    """
+    longest = model.max_position if max_length is None else max_length
+    _extend(model, _windows(documents, longest).longest)
+
+
 def _windows(documents: DocumentSource, max_length: int) -> Windows:
     check_whole("max_length", max_length, at_least=2)
     if documents.num_documents is None:

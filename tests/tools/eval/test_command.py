@@ -61,6 +61,12 @@ def test_documents_beyond_training_are_scored_whole_where_positions_reach(runs, 
     error = capsys.readouterr().err
     assert "longer than in training (64), and Learned knows no positions beyond" in error
     assert error.count("\n") == 1
+    more[-1] = str(tmp_path / "both")
+    with pytest.raises(SystemExit):
+        main(["eval", *map(str, runs), str(tmp_path / "long.txt"), *more])
+    out, error = capsys.readouterr()
+    assert f"{runs[1]}: documents of " in error
+    assert "tokens/s" not in out, "the first was scored before the second was refused"
 
 
 def test_a_corpus_of_the_runs_tokenizer_is_scored(runs, texts, tmp_path, capsys):
@@ -127,8 +133,7 @@ def test_what_is_missing_is_named(runs, texts, tmp_path, monkeypatch, capsys):
     message(capsys, ["eval", run, run, text], "a run is given twice")
     message(capsys, ["eval", run, text, "--output", "/dev/null/eval"], "/dev/null/eval")
     message(capsys, ["eval", run, "nowhere", text, "--output", "first"], "nowhere does not exist")
-    (found,), _ = figures(tmp_path / "first")
-    assert found["run"] == "rotary", "what was scored before is lost"
+    assert not (tmp_path / "first").exists()
     (tmp_path / "file").touch()
     message(capsys, ["eval", run, text, "--output", "file"], "--output (file) must be a folder")
     message(capsys, ["eval", run, "file"], "holds no document")

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from PIL import Image, ImageColor
 
 from packformer.evaluation import Evaluation, Score, Span
 from packformer.tools.eval import picture
@@ -25,6 +26,16 @@ GAP = evaluation([(2, 2, 30.0, 20), (5, 8, 20.0, 20), (9, 16, 10.0, 0), (17, 32,
 def test_any_evaluation_is_drawn(found, tmp_path):
     picture.draw_evaluations(found, tmp_path / "eval.png")
     assert (tmp_path / "eval.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_lines_that_lie_on_each_other_are_all_seen(count, tmp_path):
+    picture.draw_evaluations({f"run {n}": GAP for n in range(count)}, tmp_path / "eval.png")
+    with Image.open(tmp_path / "eval.png") as drawn:
+        axes = drawn.convert("RGB").crop((0, drawn.height // 3, *drawn.size))  # no legend
+        seen = {color: number for number, color in axes.getcolors(1 << 20)}
+    for color in picture._RUNS[:count]:
+        assert seen.get(ImageColor.getrgb(color), 0) > 300, color
 
 
 def test_a_span_without_tokens_is_a_gap():

@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from packformer.counted import counted
 from packformer.data.corpus_names import corpus_names
-from packformer.evaluation import Evaluation, evaluate
+from packformer.evaluation import Evaluation, check_documents, evaluate
 from packformer.run.load import load
 from packformer.tools.eval.picture import draw_evaluations
 from packformer.tools.eval.table import print_evaluation, print_totals, write_csv
@@ -44,12 +44,14 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
     """Prints a table of each run, and writes ``eval.csv`` and ``eval.png``, as each is scored.
 
     Raises:
-        ValueError: if a run or the data cannot be used.
+        ValueError: if a run or the data cannot be used; of several runs, before one is scored.
     """
     console = Console(width=110)
     names = _names(runs)
     found: dict[str, Evaluation] = {}
     with _kept_if_used(folder):
+        for run in runs if len(runs) > 1 else ():
+            _check(run, given, request)
         for name, run in zip(names, runs, strict=True):
             found[name] = _score(run, given, request, console)
             print_evaluation(name, found[name], console)
@@ -72,6 +74,16 @@ def _kept_if_used(folder: Path) -> Iterator[None]:
     finally:
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _check(run: str, given: Given, request: Request) -> None:
+    """Refuses a run that cannot be scored. It is read once more later: one at a time fits."""
+    model, tokenizer = load(run)
+    documents = encoded(given, tokenizer, run).documents
+    try:
+        check_documents(model, documents, max_length=request.max_length)
+    except ValueError as error:
+        raise ValueError(f"{run}: {error}") from error
 
 
 def _score(run: str, given: Given, request: Request, console: Console) -> Evaluation:

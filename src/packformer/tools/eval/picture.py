@@ -15,6 +15,8 @@ from packformer.evaluation import Evaluation, Score, Span
 
 _RUNS = ("#1b4f72", "#e67e22", "#1e8449", "#8e44ad", "#7f8c8d", "#b7950b")
 _TRAINED = "#c0392b"
+_DASHES = ("solid", (0, (3, 1.5)))
+_NARROWEST, _STEP, _WIDEST = 1.4, 1.2, 5.0  # of lines, in points
 _SHARE = "0.88"
 _NAME_WIDTH = 80  # characters of a line
 
@@ -64,12 +66,26 @@ def _draw(
     shares.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
     shares.spines[["top"]].set_visible(False)
     for number, (name, spans) in enumerate(spans_of.items()):
-        _stairs(place, spans, value, color=_RUNS[number % len(_RUNS)], label=name, linewidth=1.8)
+        _stairs(place, spans, value, label=name, **_style(number, len(spans_of)))
     place.set_zorder(shares.get_zorder() + 1)  # the lines lie before the bars
     place.patch.set_visible(False)
     place.set_xscale("log", base=2)
     place.xaxis.set_major_formatter("{x:,.0f}")
     place.spines[["top"]].set_visible(False)
+
+
+def _style(number: int, count: int) -> dict[str, Any]:
+    """Of a line: each is narrower than those below it, and every other one has gaps.
+
+    So lines that lie on each other are all seen.
+    """
+    step = min(_STEP, (_WIDEST - _NARROWEST) / max(1, count - 1))
+    turn = number // len(_RUNS)
+    return {
+        "color": _RUNS[number % len(_RUNS)],
+        "linewidth": _NARROWEST + step * (count - 1 - number),
+        "linestyle": _DASHES[(number + turn) % len(_DASHES)],
+    }
 
 
 def _stairs(
