@@ -16,7 +16,7 @@ from packformer.evaluation import Evaluation, Score, Span
 _RUNS = ("#1b4f72", "#e67e22", "#1e8449", "#8e44ad", "#7f8c8d", "#b7950b")
 _TRAINED = "#c0392b"
 _DASHES = ("solid", (0, (3, 1.5)))
-_NARROWEST, _STEP, _WIDEST = 1.4, 1.2, 5.0  # of lines, in points
+_NARROWEST, _STEP, _WIDEST = 1.4, 1.4, 6.4  # of lines, in points
 _SHARE = "0.88"
 _NAME_WIDTH = 80  # characters of a line
 
