@@ -22,7 +22,7 @@ from packformer.run.naming import folder_suffix
         (["data.path=/home/me/data/wiki/"], "_path-home-me-data-wiki-HASH"),
         (
             ["data.path=/a/very/long/way/to/the/folder/of/texts"],
-            "_path-long-way-to-the-folder-of-texts-HASH",
+            "_path-...-long-way-to-the-folder-of-texts-HASH",
         ),
         (["data.path=[a b,c]"], "_path-a_b-c-HASH"),
         (["data.path=東京"], "_path-東京"),
@@ -55,6 +55,18 @@ def test_different_values_have_different_names() -> None:
     names = {folder_suffix([f"data.path={value}"], "RunMode.RUN") for value in values}
     assert len(names) == len(values)
     assert "_path-a-b" in names, "what needs no replacement has no hash"
+
+
+def test_a_cut_is_seen_and_never_lies_within_a_number() -> None:
+    """``max_document_length=12`` for 1234567 would be another setting."""
+    for width in range(1, 25):
+        overrides = [f"{'x' * 30}=1", f"{'y' * width}=1", "length=1234567", "seed=123456789"]
+        suffix = folder_suffix(overrides, "RunMode.RUN")
+        assert len(suffix) <= 64
+        assert re.search(r"\.\.\.-[0-9a-f]{6}$", suffix)
+        numbers = re.findall(r"-(\d+)(?=_|\.\.\.)", suffix)
+        assert set(numbers) <= {"1", "1234567", "123456789"}, suffix
+    assert folder_suffix([f"data.field={'0.' + '1' * 40}"], "RunMode.RUN")[:10] == "_field-..."
 
 
 def test_in_a_sweep_it_tells_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +117,9 @@ def test_the_shown_name_is_bounded(
         assert train(*small, "trainer.max_steps=1", *fractions).code == 0
     (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("run  ")]
     name = told.removeprefix("run      ")
-    assert len(name) == 128
-    assert re.fullmatch(r"default debug=fast data=text data\.path=.* max_gr.*-[0-9a-f]{6}", name)
+    assert len(name) <= 128
+    cut = r"default debug=fast data=text data\.path=.* max_gr.*\.\.\.-[0-9a-f]{6}"
+    assert re.fullmatch(cut, name)
 
 
 def test_of_a_setting_given_twice_the_last_value_is_told():

@@ -25,6 +25,8 @@ _NOT_IN_NAME = (
 _FOLDER_NAME = re.compile(r"\w[\w .+=-]*")
 # Characters, at most: W&B takes 128; file systems 255 bytes, with the time and the experiment.
 _IN_NAME, _IN_FOLDER, _OF_VALUE = 128, 64, 32
+_CUT = "..."  # stands for what was cut off, also where a letter outside ASCII cannot be shown
+_NUMBER = re.compile(r"[-+]?\d[\d.,_]*(?:e[-+]?\d+)?", re.IGNORECASE)
 _DIGITS = 6  # of a hash that stands for what was cut off
 
 
@@ -80,11 +82,15 @@ def _plain(value: str) -> str:
 
 
 def _short(value: str) -> str:
-    """The end of ``value``, of a path as many of its last parts as fit."""
+    """``value``, or ``...`` and its end: of a path as many of its last parts as fit."""
     plain = re.sub(r"\s+", "_", _plain(value.strip("[]{}'\" ")))
-    while len(plain) > _OF_VALUE and "/" in plain:
-        plain = plain.partition("/")[2]
-    return plain[-_OF_VALUE:]
+    if len(plain) <= _OF_VALUE:
+        return plain
+    start = len(plain) - _OF_VALUE
+    if (part := plain.find("/", start - 1)) >= 0:
+        return _CUT + plain[part:]
+    inside = next((n for n in _NUMBER.finditer(plain) if n.start() < start < n.end()), None)
+    return _CUT + plain[start if inside is None else inside.end() :]
 
 
 def _cut(text: str, length: int, source: str, *, lost: bool) -> str:
@@ -92,7 +98,16 @@ def _cut(text: str, length: int, source: str, *, lost: bool) -> str:
     if len(text) <= length and not lost:
         return text
     digest = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:_DIGITS]
-    return f"{text[: length - _DIGITS - 1]}-{digest}"
+    return f"{_within(text, length - _DIGITS - 1)}-{digest}"
+
+
+def _within(text: str, length: int) -> str:
+    """``text``, or its beginning, which ends before a number rather than within it, and ``...``."""
+    if len(text) <= length:
+        return text
+    end = length - len(_CUT)
+    inside = next((n for n in _NUMBER.finditer(text) if n.start() < end < n.end()), None)
+    return text[: end if inside is None else inside.start()] + _CUT
 
 
 def check_name(name: object) -> None:
