@@ -96,5 +96,7 @@ def test_what_is_no_pattern_is_told(layers, message):
 )
 def test_a_message_names_the_letter_whose_own_the_setting_is(message, told):
     own = {"attention": {"window": 0, "num_kv_heads": 4}, "position": {"base": "x"}}
-    assert naming_letter(message, "S", {"layers": {"S": own}}) == told
-    assert naming_letter(message, "L", {"layers": {"S": own, "L": None}}) == message
+    config = {"layers": {"S": own, "L": None}}
+    assert naming_letter(message, "S", config, alone=False) == told
+    assert naming_letter(message, "L", config, alone=False) == message
+    assert naming_letter(message, "L", config, alone=True) == f"layers.L: {message}"

@@ -113,10 +113,19 @@ def _changed(common: Mapping[str, Any], change: Mapping[str, Any] | None) -> dic
     return {"_partial_": True, **change} if "_target_" in change else {**common, **change}
 
 
-def naming_letter(message: str, letter: str, config: Mapping[str, Any]) -> str:
-    """``message`` with ``layers.S.attention.window (0)`` for ``window (0)``, if S has its own."""
+def naming_letter(message: str, letter: str, config: Mapping[str, Any], *, alone: bool) -> str:
+    """``message`` with ``layers.S.attention.window (0)`` for ``window (0)``, if S has its own.
+
+    Args:
+        message: that refuses the layers of ``letter``.
+        letter: of the pattern.
+        config: as of ``kinds_of_layers``.
+        alone: whether other letters are not refused so; then ``layers.S: `` stands before a message
+            that names no setting of its own.
+    """
+    told = message
     for group, change in (config["layers"].get(letter) or {}).items():
         for name in map(re.escape, change or {}):
             own = rf"(?<![\w.])(?:{group}\.{name}\b|{name}(?= \())"
-            message = re.sub(own, f"layers.{letter}.{group}.{name}", message)
-    return message
+            told = re.sub(own, f"layers.{letter}.{group}.{name}", told)
+    return f"layers.{letter}: {message}" if alone and told == message else told

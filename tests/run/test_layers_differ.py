@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from packformer.model import GPT
-from packformer.run.build import layer_factories, make
+from packformer.model import GPT, SelfAttention
+from packformer.run.build import layer_factories, make, make_model
 from packformer.run.checks import check_configuration
 from packformer.run.composition import compose
 from packformer.run.rehearsal import rehearse
@@ -110,6 +110,31 @@ def test_layers_that_differ_need_no_num_kv_heads_of_the_attention(
     chosen = ("--config-dir", str(tmp_path / "own"), "attention=halved", "layers=local_global")
     done = train(*chosen, *small, "trainer.max_steps=1")
     assert done.code == 0, done.err
+
+
+class Narrow(SelfAttention):
+    """Attention of the user's that refuses what it cannot do."""
+
+    def __init__(self, width: int, num_heads: int, bands: int = 1) -> None:
+        if bands != 1:
+            raise ValueError(f"bands ({bands}) must be 1")
+        super().__init__(width, num_heads)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        ({"L": 2}, r"^layers\.L\.attention\.bands \(2\) must be 1"),
+        ({"S": 2, "L": 2}, r"^bands \(2\) must be 1"),
+    ],
+)
+def test_what_a_constructor_refuses_names_the_letter(bands: dict[str, int], message: str) -> None:
+    config = compose([*MIXED, "data=copying", "position=none"])
+    for letter, value in bands.items():
+        own = {"_target_": f"{__name__}.Narrow", "bands": value}
+        OmegaConf.update(config, f"layers.{letter}.attention", own, merge=False, force_add=True)
+    with pytest.raises(ValueError, match=message):
+        make_model(config, 64, 32)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.data import PackedDataModule, PackingSettings
-from packformer.layer_pattern import kinds_of_layers, letters_of_layers, pattern_of
+from packformer.layer_pattern import (
+    kinds_of_layers,
+    letters_of_layers,
+    naming_letter,
+    pattern_of,
+)
 from packformer.model import GPT
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import memory_bytes, num_devices
@@ -93,11 +99,33 @@ def make_packing(config: DictConfig) -> PackingSettings:
 
 
 def make_model(config: DictConfig, vocab_size: int, max_position: int) -> GPT:
-    """The model, with its attention and positions."""
-    model = make_factory(config.model)(
-        vocab_size=vocab_size, max_position=max_position, **layer_factories(config)
-    )
-    return checked("model", model, GPT)
+    """The model, with its attention and positions.
+
+    Raises:
+        ValueError: of a constructor; names the letter where layers of one kind alone are refused.
+        TypeError: of a constructor that does not take its settings.
+    """
+    make = partial(make_factory(config.model), vocab_size=vocab_size, max_position=max_position)
+    try:
+        return checked("model", make(**layer_factories(config)), GPT)
+    except ValueError as error:
+        raise ValueError(_naming_letter(str(error), config, make)) from error
+
+
+def _naming_letter(message: str, config: DictConfig, make: Callable[..., Any]) -> str:
+    """``message`` of a constructor, with the letter unless layers of all kinds are refused so."""
+    groups = [name for name in ("attention", "position", "layers") if name in config]
+    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, groups), resolve=True)
+    letters, refused = list(kinds_of_layers(plain)), []
+    for letter in letters:
+        alike = OmegaConf.merge(config, {"layers": {"pattern": letter}})
+        try:
+            with torch.device("meta"):
+                make(**layer_factories(alike))  # type: ignore[arg-type]
+        except (ValueError, TypeError, RuntimeError) as error:
+            refused += [letter] if str(error) == message else []
+    alone = 0 < len(refused) < len(letters)
+    return naming_letter(message, refused[0], plain, alone=True) if alone else message
 
 
 def build_model(config: DictConfig, data: PackedDataModule) -> GPT:

@@ -39,11 +39,16 @@ def check_parts(config: Mapping[str, Any]) -> None:
         ValueError: naming the setting.
     """
     kinds = kinds_of_layers(config)
+    refused: dict[str, ValueError] = {}
     for letter, kind in kinds.items():
         try:
             _check_model({**config, **kind})
         except ValueError as error:
-            raise ValueError(naming_letter(str(error), letter, config)) from error
+            refused[letter] = error
+    if refused:
+        letter, first = next(iter(refused.items()))
+        alone = [str(error) for error in refused.values()].count(str(first)) < len(kinds)
+        raise ValueError(naming_letter(str(first), letter, config, alone=alone)) from first
     if not kinds:
         _check_model(config)
     for group in ("optimizer", "scheduler"):
