@@ -366,6 +366,34 @@ def test_a_save_waits_for_the_end_of_an_accumulation(
         assert torch.equal(value, stopped[name]), name
 
 
+def test_a_checkpoint_within_a_step_repeats_the_step(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a callback of the user's may save it; then with other rows of a step, step by step."""
+    from packformer.training import LastCheckpoint
+
+    def save_within(self, trainer, module, outputs, batch, batch_idx):  # type: ignore[no-untyped-def]
+        if batch_idx == 3 * 2 + 1:
+            self._save(trainer)
+            raise KeyboardInterrupt
+
+    settings = [*small, "trainer.rows_per_step=3", "trainer.max_steps=6"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", save_within)
+        assert train(*settings, "output_dir=stopped").code == 130
+    assert train(*settings, "output_dir=stopped", "resume=auto").code == 0
+    assert train(*settings, "output_dir=whole").code == 0
+    stopped, whole = _weights(tmp_path / "stopped"), _weights(tmp_path / "whole")
+    for name, value in whole.items():
+        assert torch.equal(value, stopped[name]), name
+    (folder,) = (tmp_path / "whole").iterdir()
+    more = ("trainer.rows_per_step=2", "trainer.max_steps=10", f"resume={folder}")
+    assert train(*small, *more).code == 0
+    steps = [(int(row["step"]), bool(row["val/loss"])) for row in _rows(tmp_path / "whole")]
+    assert [step for step, validated in steps if not validated] == list(range(1, 11))
+    assert [step for step, validated in steps if validated] == [2, 4, 6, 8, 10]
+
+
 def test_weights_that_are_not_finite_are_never_saved(
     train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,11 +59,17 @@ def _summary(folder: Path) -> dict:
     return json.loads(file.read_text())
 
 
-def test_a_time_limit_ends_the_run(train: Callable, small: list[str], tmp_path: Path) -> None:
-    done = train(*small, "trainer.max_steps=100000", "+trainer.max_time={seconds: 2}")
+def test_a_time_limit_ends_the_run_after_a_whole_step(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    endless = ("trainer.max_steps=100000", "trainer.rows_per_step=50")
+    done = train(*small, *endless, "+trainer.max_time={seconds: 2}")
     assert done.code == 0, done.err
     assert 0 < _summary(tmp_path)["steps"] < 100000
     assert _summary(tmp_path)["val/loss"] > 0
+    (file,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
+    batches = torch.load(file, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert batches["total"]["processed"] == 50 * _summary(tmp_path)["steps"]
 
 
 @pytest.mark.parametrize("name", ["simple", "advanced"])

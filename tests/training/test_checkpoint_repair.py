@@ -11,7 +11,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from packformer.training.checkpoint_repair import follow_moved_folder, with_own_fused
+from packformer.training.checkpoint_repair import (
+    follow_moved_folder,
+    recount_batches,
+    with_own_fused,
+)
 
 SCORES = {"b.ckpt": 2.0, "a.ckpt": 1.0, "deeper/c.ckpt": 3.0}
 
@@ -157,3 +161,24 @@ def test_groups_that_do_not_fit_are_left_to_torch() -> None:
     optimizer = torch.optim.AdamW(weights)
     state = torch.optim.AdamW([{"params": weights[:1]}, {"params": weights[1:]}]).state_dict()
     assert with_own_fused(optimizer, state) is None
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    ("ready", "completed"),
+    [(12, 12), (12, 11), (14, 13)],
+    ids=["after validation", "at the end of a step", "within a step"],
+)
+def test_batches_are_counted_anew_for_another_number_of_ranks(
+    ready: int, completed: int, accumulated: int
+) -> None:
+    counts = {"ready": ready, "started": ready, "processed": ready, "completed": completed}
+    progress = {"total": {**counts}, "current": {**counts}, "is_last_batch": False}
+    loop = {
+        "epoch_loop.batch_progress": progress,
+        "epoch_loop.state_dict": {"_batches_that_stepped": 1},
+    }
+    recount_batches({"global_step": 2, "loops": {"fit_loop": loop}}, accumulated)
+    done = 2 * accumulated
+    wanted = {name: done for name in counts} | {"completed": done - (ready - completed)}
+    assert progress == {"total": wanted, "current": wanted, "is_last_batch": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def summarize(
         "tokens_per_second": records.tokens_per_second if records else None,
         "fill": records.fill if records else None,
         "data_wait": records.data_wait if records else None,
+        **(_of_ranks(records, trainer.world_size) if records and trainer.world_size > 1 else {}),
         "parameters": module.model.num_parameters(),
         **_cache(module.model),
         "peak_memory_bytes": peak_gpu_bytes(device) or peak_process_bytes(),
@@ -51,6 +53,15 @@ def summarize(
         "seconds": seconds,
         "folder": str(folder),
     }
+
+
+def _of_ranks(records: StepRecords, world_size: int) -> dict[str, float | None]:
+    found = {
+        "tokens_per_second_per_device": records.tokens_per_second / world_size,
+        "rank_wait": records.rank_wait,
+        "imbalance": records.imbalance,
+    }
+    return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
 def _cache(model: GPT) -> dict[str, int | None]:
@@ -99,8 +110,11 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         ("optimizer steps", "steps", "{:,}"),
         ("tokens seen", "tokens_seen", "{:,}"),
         ("tokens/s", "tokens_per_second", "{:,.0f}"),
+        ("tokens/s a device", "tokens_per_second_per_device", "{:,.0f}"),
         ("fill ratio", "fill", "{:.2%}"),
         ("waiting for data", "data_wait", "{:.2%} of the time"),
+        ("waiting for ranks", "rank_wait", "{:.2%} of the time"),
+        ("attention imbalance", "imbalance", "{:.3f}"),
         ("parameters", "parameters", "{:,}"),
     ):
         if summary.get(key) is not None:

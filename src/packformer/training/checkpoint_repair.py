@@ -1,4 +1,4 @@
-"""What a checkpoint says of its folder and its device, made to fit those that it is loaded on."""
+"""What a checkpoint says of its folder and its devices, made to fit those it is loaded on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,29 @@ def follow_moved_folder(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoi
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
             states[callback.state_key] = _in_folder_of(callback, states[callback.state_key])
+
+
+def recount_batches(checkpoint: dict[str, Any], accumulated: int) -> None:
+    """Counts a rank's batches anew, from the optimizer steps: these do not depend on ranks.
+
+    Lightning counts batches of a rank. Whether a step is complete and a validation due follows
+    from that, so on another number of ranks both would come at other rows. What was computed of an
+    unfinished step is forgotten: its rows come again.
+
+    Args:
+        checkpoint: as it was read; changed in place.
+        accumulated: batches of a step on this rank.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    steps = checkpoint["global_step"]
+    for counts in loop["epoch_loop.batch_progress"].values():
+        if isinstance(counts, dict) and counts["ready"]:
+            # One batch is not completed yet where the callbacks at its end saved.
+            open_batches = counts["ready"] - counts["completed"]
+            done = steps * accumulated
+            counts |= dict.fromkeys(("ready", "started", "processed"), done)
+            counts["completed"] = done - open_batches
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = max(0, steps - 1)
 
 
 def _in_folder_of(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from packformer.settings import check_number
+from packformer.training.step_end import ends_step
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not ends_step(trainer, batch_idx):
             return
         asked, due = self._asked, time.monotonic() - self._saved > self._seconds
         if trainer.world_size > 1:

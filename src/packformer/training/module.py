@@ -24,12 +24,13 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
-from packformer.training.checkpoint_repair import follow_moved_folder
+from packformer.training.checkpoint_repair import follow_moved_folder, recount_batches
 from packformer.training.clipping import clip_gradients
 from packformer.training.compilation import compile_whole, warn_of_recompilation
 from packformer.training.data_wait import DataWait
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
+from packformer.training.step_end import ends_step
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,9 @@ class TrainingModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # After the callbacks: what records and checkpoints take is no wait for data.
         self.data_wait.step_ended(self.device)
-        if self.trainer.global_step >= self.trainer.max_steps:
+        if not ends_step(self.trainer, batch_idx):
+            self.trainer.should_stop = False  # the time limit asks again at the end of the step
+        elif self.trainer.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True  # makes Lightning validate after the last step too
 
     def on_validation_end(self) -> None:
@@ -223,6 +226,21 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}
+        if self.trainer.world_size > 1:  # every rank is asked, and the first one writes
+            for name in _sums_in(checkpoint):
+                value = checkpoint["state_dict"][name].clone()
+                checkpoint["state_dict"][name] = self.trainer.strategy.reduce(
+                    value, reduce_op="sum"
+                )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         follow_moved_folder(checkpoint, self.trainer.checkpoint_callbacks)
+        recount_batches(checkpoint, self.trainer.accumulate_grad_batches)
+        if not self.trainer.is_global_zero:  # the sums are those of all ranks
+            for name in _sums_in(checkpoint):
+                checkpoint["state_dict"][name] = torch.zeros_like(checkpoint["state_dict"][name])
+
+
+def _sums_in(checkpoint: dict[str, Any]) -> list[str]:
+    """What was added up since the last record."""
+    return sorted(name for name in checkpoint["state_dict"] if name.startswith("train_loss."))

@@ -23,6 +23,11 @@ def _records(trainer: L.Trainer) -> dict[str, float]:
     return {}
 
 
+def _of_each(trainer: L.Trainer, rate: float) -> str:
+    number = trainer.world_size
+    return f" ({rate / number:,.0f} a device)" if number > 1 else ""
+
+
 class TrainingProgressBar(RichProgressBar):
     """Rich's bar with loss, tokens per second and time left; never waits for the device."""
 
@@ -70,7 +75,7 @@ class LineProgress(L.Callback):
             step,
             trainer.max_steps,
             pl_module.train_loss.compute()["loss"],
-            "" if rate is None else f"{rate:,.0f} tokens/s  ",
+            "" if rate is None else f"{rate:,.0f} tokens/s{_of_each(trainer, rate)}  ",
             *divmod(round(left), 60),
         )
 

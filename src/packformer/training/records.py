@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from packformer.batch import PackedBatch
 from packformer.model.flops import pairs_of_layers, training_flops
@@ -17,6 +18,9 @@ from packformer.settings import is_number
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 from packformer.training.module import TrainingModule
 from packformer.training.peak_flops import peak_flops
+from packformer.training.rank_counts import RankCounts, Totals
+from packformer.training.rank_wait import RankWait
+from packformer.training.step_end import ends_step
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +28,8 @@ log = logging.getLogger(__name__)
 def is_record_due(trainer: L.Trainer, batch_idx: int) -> bool:
     """After every ``log_every_n_steps`` optimizer steps, and after the last."""
     step = trainer.global_step
-    accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
     due = step % trainer.log_every_n_steps == 0 or step == trainer.max_steps  # type: ignore[attr-defined]
-    return due and not accumulating
+    return due and ends_step(trainer, batch_idx)
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -42,12 +45,19 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return rates
 
 
+def _mean_but_first(values: list[float]) -> float:
+    return statistics.fmean(values[1:] or values or [math.nan])
+
+
 class StepRecords(L.Callback):
     """Logs loss, throughput, packing and memory every ``log_every_n_steps`` optimizer steps.
 
-    The device is read only then. Throughput is counted tokens (those with a target) per second of
-    training, over all ranks; validation and checkpoints do not count. Model-flops utilisation
-    compares the flops the true document lengths need with the peak of the GPU.
+    The device is read only then, and only then do ranks exchange what they counted. Throughput is
+    counted tokens (those with a target) per second of training, over all ranks; validation and
+    checkpoints do not count. Model-flops utilisation compares the flops the true document lengths
+    need with the peak of all GPUs. Several ranks also record how unequal attention's work was
+    (``data/imbalance``, see ``Totals``), and under DDP the share of the time in which gradients of
+    others were waited for (``train/rank_wait``).
 
     Args:
         peak_tflops: of one GPU, 1e12 flops per second; None for its data sheet's dense
@@ -70,11 +80,15 @@ class StepRecords(L.Callback):
         self._row_tokens = 0
         self._rates: list[float] = []
         self._waits: list[float] = []
+        self._rank_waits: list[float] = []
+        self._imbalances: list[float] = []
         self._waited = 0.0
+        self._trainer: L.Trainer | None = None
+        self._rank_wait: RankWait | None = None
         self._reset()
 
     def _reset(self) -> None:
-        self._targets = self._flops = self._steps = 0
+        self._counts = RankCounts()
         self._start = time.perf_counter()
         self._pause: float | None = None
 
@@ -86,7 +100,18 @@ class StepRecords(L.Callback):
     @property
     def data_wait(self) -> float:
         """Share of the time spent waiting for data, mean over the records but the first."""
-        return statistics.fmean(self._waits[1:] or self._waits or [math.nan])
+        return _mean_but_first(self._waits)
+
+    @property
+    def rank_wait(self) -> float:
+        """Share of the time spent waiting for other ranks, mean over the records but the first; NaN
+        where that is not measured."""
+        return _mean_but_first(self._rank_waits)
+
+    @property
+    def imbalance(self) -> float:
+        """Attention's work on the busiest rank over the mean, mean over the records; NaN on one."""
+        return statistics.fmean(self._imbalances or [math.nan])
 
     @property
     def fill(self) -> float:
@@ -95,6 +120,9 @@ class StepRecords(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._reset()
+        self._trainer = trainer
+        if trainer.world_size > 1 and isinstance(trainer.strategy, DDPStrategy):
+            self._rank_wait = RankWait(pl_module)
         device = trainer.strategy.root_device
         if device.type == "cuda" and self._peak is None:
             name = torch.cuda.get_device_name(device)
@@ -114,6 +142,12 @@ class StepRecords(L.Callback):
         if self._pause is not None:
             self._start += time.perf_counter() - self._pause
             self._pause = None
+        if self._rank_wait is not None:
+            self._rank_wait.expect(ends_step(trainer, batch_idx))
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._rank_wait is not None:
+            self._rank_wait.all_came(trainer.strategy.root_device)
 
     def on_train_batch_end(
         self,
@@ -126,24 +160,26 @@ class StepRecords(L.Callback):
         assert isinstance(pl_module, TrainingModule)
         model = pl_module.model
         pairs = pairs_of_layers(model, batch.lengths)
-        self._flops += training_flops(model, batch.num_tokens, pairs)
-        self._targets += batch.num_targets
-        self._num_tokens += batch.num_tokens
-        self._row_tokens += batch.layout.num_tokens
+        self._counts.add(batch, training_flops(model, batch.num_tokens, pairs))
         if is_record_due(trainer, batch_idx):
             self._record(trainer, pl_module, batch)
+        elif ends_step(trainer, batch_idx):
+            self._counts.step_ended()
 
     def _record(self, trainer: L.Trainer, module: TrainingModule, batch: PackedBatch) -> None:
         loss = module.train_loss.compute()["loss"]  # waits for the device
         seconds = time.perf_counter() - self._start
-        counted = torch.tensor(self._targets, dtype=torch.float64)
-        if trainer.world_size > 1:
-            device = trainer.strategy.root_device
-            counted = trainer.strategy.reduce(counted.to(device), reduce_op="sum")
-        self.tokens_seen += int(counted)
-        rate = float(counted) / seconds
+        totals = self._counts.over_ranks(
+            trainer,
+            data_wait=module.data_wait.seconds - self._waited,
+            rank_wait=self._rank_wait.take_seconds() if self._rank_wait is not None else 0.0,
+        )
+        self.tokens_seen += totals.targets
+        self._num_tokens += totals.tokens
+        self._row_tokens += totals.row_tokens
+        rate = totals.targets / seconds
         self._rates.append(rate)
-        self._waits.append((module.data_wait.seconds - self._waited) / seconds)
+        self._waits.append(totals.data_wait / seconds)
         self._waited = module.data_wait.seconds
         state = batch.packer_state
         assert state is not None, "a record ends a whole step"
@@ -158,6 +194,8 @@ class StepRecords(L.Callback):
             "data/epoch": max(cursor["epoch"] for cursor in state["cursors"]),
             **{f"data/{name}": value for name, value in counts.items()},
         }
+        if trainer.world_size > 1:
+            self.latest |= self._of_ranks(trainer.world_size, totals, seconds)
         if module.grad_norm is not None:
             self.latest["train/grad_norm"] = float(module.grad_norm)
         memory = {
@@ -166,10 +204,26 @@ class StepRecords(L.Callback):
         }
         self.latest |= {name: peak for name, peak in memory.items() if peak is not None}
         if self._peak is not None:
-            self.latest["train/model_flops_utilisation"] = self._flops / seconds / self._peak
+            peak = self._peak * trainer.world_size
+            self.latest["train/model_flops_utilisation"] = totals.flops / seconds / peak
         for logger in trainer.loggers:
             logger.log_metrics(self.latest, step=trainer.global_step)
         self._reset()
+
+    def _of_ranks(self, world_size: int, totals: Totals, seconds: float) -> dict[str, float]:
+        found = {
+            "train/tokens_per_second_per_device": totals.targets / seconds / world_size,
+            "data/imbalance": totals.imbalance,
+        }
+        self._imbalances.append(totals.imbalance)
+        if self._rank_wait is not None:
+            self._rank_waits.append(totals.rank_wait / seconds)
+            found["train/rank_wait"] = self._rank_waits[-1]
+        return found
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._rank_wait is not None:
+            self._rank_wait.stop()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -187,11 +241,12 @@ class StepRecords(L.Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
+        since = self._counts.over_ranks(self._trainer)  # Lightning asks every rank
         return {
-            "tokens_seen": self.tokens_seen + self._targets,
+            "tokens_seen": self.tokens_seen + since.targets,
             "validated_step": self._validated_step,
-            "num_tokens": self._num_tokens,
-            "row_tokens": self._row_tokens,
+            "num_tokens": self._num_tokens + since.tokens,
+            "row_tokens": self._row_tokens + since.row_tokens,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
