@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -64,16 +64,28 @@ class Decoder:
         self.positions = torch.zeros(len(capacities), dtype=torch.int64, device=self.device)
         row = torch.arange(longest, device=self.device)
         scores = [scheme.scores(row) for scheme in model.positions]
-        self._before, self._after = _before_attention, _after_attention
-        if compiled:
-            self._before = torch.compile(_before_attention, dynamic=False, fullgraph=True)
-            self._after = torch.compile(_after_attention, dynamic=False, fullgraph=True)
+        self._layers = [
+            _Layer(cast(Block, block), model.positions[scheme], keys, values, slots.new)
+            for block, scheme, keys, values, slots in zip(
+                model.blocks,
+                model.scheme_of_layer,
+                self.cache.keys,
+                self.cache.values,
+                self.cache.slots,
+                strict=True,
+            )
+        ]
         self._attends = [
             attend_of_layer(layer, slots, scores[scheme], self.dtype)
             for layer, slots, scheme in zip(
                 model.layers, self.cache.slots, model.scheme_of_layer, strict=True
             )
         ]
+        self._begin, self._between, self._end = _begin, _between, _end
+        if compiled:
+            self._begin = torch.compile(_begin, dynamic=False, fullgraph=True)
+            self._between = torch.compile(_between, dynamic=False, fullgraph=True)
+            self._end = torch.compile(_end, dynamic=False, fullgraph=True)
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -113,7 +125,7 @@ class Decoder:
 
         x_BMD = self._through_blocks(tokens.to(self.device), layout.position_ids, attend)
         last_S = layout.cu_seqlens[1:].long() - 1
-        return self._logits(x_BMD[0, last_S])
+        return self.model.head(self.model.norm(x_BMD[0, last_S]))
 
     @torch.no_grad()
     def step(self, tokens_B: Tensor) -> Tensor:
@@ -124,56 +136,82 @@ class Decoder:
         for slots in {id(slots): slots for slots in self.cache.slots}.values():
             slots.move_to(self.positions)
 
-        model, cache = self.model, self.cache
-        rotations = [scheme.rotation(self.positions) for scheme in model.positions]
-        x_BMD = model.embed(tokens_B[None], self.positions)
-        for number, (block, scheme) in enumerate(self._blocks()):
-            keys, values = cache.keys[number], cache.values[number]
-            place = cache.slots[number].new
-            position, rotation = model.positions[scheme], rotations[scheme]
-            q = self._before(block, x_BMD, position, rotation, keys, values, place)
-            attended = self._attends[number](q[0], keys, values, self.positions)[None]
-            x_BMD = self._after(block, x_BMD, attended)
+        layer = self._layers[0]
+        x_BMD, rotations, q = self._begin(self.model, layer, tokens_B[None], self.positions)
+        attended = self._attended(0, q)
+        for number, scheme in list(enumerate(self.model.scheme_of_layer))[1:]:
+            following = self._layers[number]
+            x_BMD, q = self._between(layer, x_BMD, attended, following, rotations[scheme])
+            layer, attended = following, self._attended(number, q)
         self.positions.add_(1)
-        return self._logits(x_BMD[0])
+        return self._end(self.model, layer, x_BMD, attended)
 
-    def _blocks(self) -> Iterator[tuple[Block, int]]:
-        blocks = cast("Iterator[Block]", self.model.blocks)
-        return zip(blocks, self.model.scheme_of_layer, strict=True)
+    def _attended(self, number: int, q_BMHK: Tensor) -> Tensor:
+        layer = self._layers[number]
+        return self._attends[number](q_BMHK[0], layer.keys, layer.values, self.positions)[None]
 
     def _through_blocks(self, tokens_M: Tensor, position_ids: Tensor, attend: _Attend) -> Tensor:
         """What the last block writes, ``[1, M, D]``."""
         model = self.model
         rotations = [scheme.rotation(position_ids) for scheme in model.positions]
         x_BMD = model.embed(tokens_M[None], position_ids)
-        for number, (block, scheme) in enumerate(self._blocks()):
+        for number, scheme in enumerate(model.scheme_of_layer):
+            block = self._layers[number].block
             q, k, v = block.attention.queries_keys_values(
                 block.attention_norm(x_BMD), model.positions[scheme], rotations[scheme]
             )
-            x_BMD = _after_attention(block, x_BMD, attend(number, q, k, v))
+            x_BMD = _leave(block, x_BMD, attend(number, q, k, v))
         return x_BMD
 
-    def _logits(self, x_BD: Tensor) -> Tensor:
-        return self.model.head(self.model.norm(x_BD))
+
+class _Layer(NamedTuple):
+    """A block with its positions, its cache and int64 ``[B]``, the slots of the new tokens."""
+
+    block: Block
+    position: Position
+    keys: Tensor
+    values: Tensor
+    new: Tensor
 
 
-def _before_attention(
-    block: Block,
-    x_BMD: Tensor,
-    position: Position,
-    rotation: Any,
-    keys: Tensor,
-    values: Tensor,
-    slots_M: Tensor,
-) -> Tensor:
+# A step is these three, with attention between them. Each reaches from one attention to the next:
+# compiled, its norms and sums are as few kernels as can be.
+
+
+def _begin(
+    model: GPT, layer: _Layer, tokens_BM: Tensor, position_ids: Tensor
+) -> tuple[Tensor, list[Any], Tensor]:
+    """What the first block reads, the rotations of each position scheme, the first queries."""
+    rotations = [scheme.rotation(position_ids) for scheme in model.positions]
+    x_BMD = model.embed(tokens_BM, position_ids)
+    return x_BMD, rotations, _enter(layer, x_BMD, rotations[model.scheme_of_layer[0]])
+
+
+def _between(
+    layer: _Layer, x_BMD: Tensor, attended_BMHK: Tensor, following: _Layer, rotation: Any
+) -> tuple[Tensor, Tensor]:
+    """What the following block reads, and its queries."""
+    x_BMD = _leave(layer.block, x_BMD, attended_BMHK)
+    return x_BMD, _enter(following, x_BMD, rotation)
+
+
+def _end(model: GPT, layer: _Layer, x_BMD: Tensor, attended_BMHK: Tensor) -> Tensor:
+    """Logits, ``[M, V]``."""
+    x_BMD = _leave(layer.block, x_BMD, attended_BMHK)
+    return model.head(model.norm(x_BMD[0]))
+
+
+def _enter(layer: _Layer, x_BMD: Tensor, rotation: Any) -> Tensor:
     """Queries of new tokens; their keys and values go into their slots."""
-    q, k, v = block.attention.queries_keys_values(block.attention_norm(x_BMD), position, rotation)
-    keys.index_copy_(0, slots_M, k[0])
-    values.index_copy_(0, slots_M, v[0])
+    normed = layer.block.attention_norm(x_BMD)
+    q, k, v = layer.block.attention.queries_keys_values(normed, layer.position, rotation)
+    layer.keys.index_copy_(0, layer.new, k[0])
+    layer.values.index_copy_(0, layer.new, v[0])
     return q
 
 
-def _after_attention(block: Block, x_BMD: Tensor, attended_BMHK: Tensor) -> Tensor:
+def _leave(block: Block, x_BMD: Tensor, attended_BMHK: Tensor) -> Tensor:
+    """What a block writes."""
     x_BMD = x_BMD + block.attention.out(attended_BMHK.flatten(2).to(x_BMD.dtype))
     return x_BMD + block.mlp(block.mlp_norm(x_BMD))
 
