@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from packformer.generation import Generation, Sampling, generate
+from packformer.generation.steps import Report
 from packformer.model import GPT, SelfAttention
 from packformer.nn import Rotary
 
@@ -82,6 +83,14 @@ def test_what_is_reported(model):
     # No slot for the last token, which nothing reads.
     assert report.cache_bytes == (29 + 5 * 9) * 2 * 2 * 2 * 8 * 4
     assert report.tokens_per_second > 0
+    assert report.step_seconds == report.decode_seconds / 9
+
+
+def test_what_a_graph_took_to_be_made_is_no_step():
+    report = Report(decode_seconds=5.0, decode_steps=11, recorded_steps=1, recording_seconds=3.0)
+    report.add(Report(decode_seconds=5.0, decode_steps=11, recorded_steps=1, recording_seconds=3.0))
+    assert report.step_seconds == 4.0 / 20
+    assert Report(decode_steps=1, recorded_steps=1, decode_seconds=1.0).step_seconds == 0.0
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ class Report:
         first_token_seconds: until every prompt had its first new token.
         decode_seconds: from then on.
         decode_steps: in that time, each one token for every sequence of a batch.
+        recorded_steps: of ``decode_steps``, those that a CUDA graph was made of.
+        recording_seconds: of ``decode_seconds``, what these and the recording took.
         cache_bytes: keys and values, at most.
     """
 
@@ -35,6 +37,8 @@ class Report:
     first_token_seconds: float = 0.0
     decode_seconds: float = 0.0
     decode_steps: int = 0
+    recorded_steps: int = 0
+    recording_seconds: float = 0.0
     cache_bytes: int = 0
 
     @property
@@ -42,6 +46,12 @@ class Report:
         """New tokens over the whole time; 0 if there are none."""
         seconds = self.first_token_seconds + self.decode_seconds
         return self.new_tokens / seconds if seconds else 0.0
+
+    @property
+    def step_seconds(self) -> float:
+        """A step's mean, the recorded ones left out; 0 if there was no other."""
+        steps = self.decode_steps - self.recorded_steps
+        return (self.decode_seconds - self.recording_seconds) / steps if steps else 0.0
 
     def add(self, other: Report) -> None:
         """Adds a later batch."""
@@ -126,6 +136,8 @@ class Generation:
             self.report.decode_steps += 1
             if made == 2 and self._replayed and self._decoder.device.type == "cuda":
                 advance = self._recorded()
+                self.report.recorded_steps = 1
+                self.report.recording_seconds = time.perf_counter() - start
             if self._watched or made % _CHECKED_EVERY == 0 or made == self._steps:
                 yield from self._tell(told, made, ended)
                 told = made

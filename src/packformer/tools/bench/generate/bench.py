@@ -73,7 +73,7 @@ class Speed:
         name: of the way.
         tokens_per_second: new tokens over the whole time, prompts included.
         first_token_ms: until every prompt had its first new token; None if not known.
-        step_ms: per new token of all prompts, after the first; None if not known.
+        step_ms: a replayed step, one new token of all prompts; None if not known.
         floor_ms: that reading the weights and the mean cache takes, at the speed of a copy; None
             where no GPU was measured.
         cache_bytes: keys and values; None if not known.
@@ -159,7 +159,7 @@ def _ours(
         name,
         tokens_per_second=statistics.median(r.tokens_per_second for r in warm),
         first_token_ms=1e3 * statistics.median(r.first_token_seconds for r in warm),
-        step_ms=1e3 * statistics.median(r.decode_seconds / r.decode_steps for r in warm),
+        step_ms=1e3 * statistics.median(r.step_seconds for r in warm),
         floor_ms=floor,
         cache_bytes=cache,
         cache_bytes_per_token=cache / capacity,
