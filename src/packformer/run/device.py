@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.strategies import StrategyRegistry
 
+from packformer.counted import counted
 from packformer.run.nearest import nearest
 
 _UNKNOWN_MEMORY = 8 * 2**30
@@ -48,7 +49,14 @@ def num_devices(devices: Any, accelerator: str) -> int:
     asked = kind.auto_device_count() if devices == "auto" else devices
     try:
         return len(kind.get_parallel_devices(kind.parse_devices(asked)))
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except MisconfigurationException as error:
+        if accelerator != "cuda":
+            raise ValueError(f"trainer.devices ({devices}): {error}") from error
+        there = counted(kind.auto_device_count(), "GPU")
+        raise ValueError(
+            f"trainer.devices ({devices}): this machine has {there}, and each is used once at most"
+        ) from error
+    except (TypeError, ValueError) as error:
         raise ValueError(f"trainer.devices ({devices}): {error}") from error
 
 

@@ -57,6 +57,7 @@ from packformer.run.resume import (
     other_settings,
     run_folder,
 )
+from packformer.run.same_ranks import SameRanks
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
 from packformer.run.step_rows import StepRows
@@ -127,6 +128,8 @@ def train(config: DictConfig) -> float:
     if checkpoint is not None:
         resumed_step = _check_checkpoint(checkpoint, model, data, plain)
     module = build_module(config, model, data, accelerator, precision, identity)
+    found = {"the data's fingerprint": data.splits.fingerprint, "the step to go on": resumed_step}
+    trainer.callbacks.insert(0, SameRanks(plain, found))  # type: ignore[attr-defined]
 
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
     if resumed_step is not None and resumed_step > config.trainer.max_steps:
