@@ -24,13 +24,16 @@ ARGS ?= +experiment=gqa
 train: $(READY)
 	$(BIN)/python -m train $(ARGS)
 
+# Tests start many processes: without bytecode, each would compile torch's modules for seconds.
+BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.venv/bytecode"
+
 # make test JOBS=8, where there are 8 cores and 16 GB of memory
 JOBS ?= 2
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu" --no-skips
+	$(BYTECODE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu" --no-skips
 
 # make gpu-test GPU_JOBS=5, where there are 50 GiB of GPU memory: a job takes up to 9
 GPU_JOBS ?= 1
