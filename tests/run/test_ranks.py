@@ -220,6 +220,10 @@ def test_a_rank_that_starts_later_goes_on_where_the_first_does(
     monkeypatch.setenv("PACKFORMER_RESUME_FROM", "unset when the test ends")
     found = find_checkpoint("auto", tmp_path / "runs", config)
     assert found == folder / "checkpoints" / "last.ckpt"
+    trainer = {**config["trainer"], "devices": 2, "accumulate_grad_batches": 2}
+    for rows, there in ((1, found), (2, None)):  # of a step, on more devices
+        of_two = {**config, "trainer": {**trainer, "rows_per_step": rows}}
+        assert find_checkpoint("auto", tmp_path / "runs", of_two) == there
     with lock_run(folder):
         assert find_checkpoint("auto", tmp_path / "runs", config) is None, "another run"
         monkeypatch.setenv("PACKFORMER_RESUME_FROM", str(found))  # that rank 0 hands on

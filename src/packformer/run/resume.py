@@ -28,6 +28,7 @@ _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row
 _NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
 ABSENT = object()
 """Instead of the value of a setting that is not there."""
+_SHARE_ROWS = ("devices", "num_nodes", "accumulate_grad_batches")  # of trainer
 _TOLD = 6  # differences of a configuration, at most
 _DECIDED = "PACKFORMER_RESUME_FROM"
 
@@ -191,7 +192,8 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
         for file in output_dir.rglob(CONFIG_FILE)
         if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
     }
-    unfinished = [f for f, former in others.items() if _compared(former) == _compared(config)]
+    wanted = _of_steps(config)
+    unfinished = [f for f, former in others.items() if _of_steps(former) == wanted]
     running = [folder for folder in unfinished if is_running(folder)]
     saved = [
         checkpoint
@@ -208,6 +210,16 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
         why = _why_none(output_dir, others, config)
     log.info("resume=auto: %s, starting a new one", why)
     return None
+
+
+def _of_steps(config: dict[str, Any]) -> dict[str, Any]:
+    """What is compared; without the devices, where the rows of a step do not depend on them."""
+    compared = _compared(config)
+    trainer = compared.get("trainer")
+    if not isinstance(trainer, dict) or trainer.get("rows_per_step") is None:
+        return compared
+    kept = {name: value for name, value in trainer.items() if name not in _SHARE_ROWS}
+    return {**compared, "trainer": kept}
 
 
 def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict[str, Any]) -> str:

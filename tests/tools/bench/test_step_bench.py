@@ -27,7 +27,7 @@ def test_our_step_is_measured_bare_and_in_lightning(tmp_path, monkeypatch, capsy
     options = ["--steps", "4", "--warmup", "1", "--no-peers"]
     main(["bench", "step", "gqa", *SMALL, *options, *more])
     out = " ".join(capsys.readouterr().out.split())  # a title is broken where the table ends
-    assert "rows of 64 tokens, documents of at most 32" in out
+    assert "one row of 64 tokens a step, documents of at most 32" in out
     assert "data wait" in out
     with (tmp_path / "step" / "step.csv").open() as file:
         rows = list(csv.DictReader(file))

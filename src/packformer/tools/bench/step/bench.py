@@ -169,7 +169,7 @@ class _Ours:
     def description(self) -> str:
         """Sizes, on one line."""
         return (
-            f"rows of {self._data.row_length:,} tokens, documents of at most "
+            f"one row of {self._data.row_length:,} tokens a step, documents of at most "
             f"{self._data.max_seqlen:,}, vocabulary {self._data.splits.vocab_size:,}, "
             f"{self._precision}"
         )
