@@ -175,6 +175,16 @@ def test_two_ranks_train_as_one_on_the_same_rows(
         assert row == pytest.approx(of_one, rel=1e-5)
 
 
+def test_several_ranks_tell_how_they_share_the_work(ranks: Path) -> None:
+    for row in csv.DictReader((ranks / "whole" / "metrics.csv").read_text().splitlines()):
+        if row["val/loss"]:
+            continue
+        rate = float(row["train/tokens_per_second"])
+        assert float(row["train/tokens_per_second_per_device"]) == pytest.approx(rate / 2)
+        assert 1 <= float(row["data/imbalance"]) < 2
+        assert 0 < float(row["train/rank_wait"]) < 1
+
+
 def test_two_ranks_that_were_interrupted_go_on_exactly(ranks: Path) -> None:
     for rank in (0, 1):
         whole, resumed = (torch.load(ranks / f"{name}-{rank}.pt") for name in ("whole", "resumed"))
