@@ -44,8 +44,8 @@ def without_data(train: Callable, tmp_path: Path) -> Callable:
             "there is no setting callbacks.records.x: callbacks.records takes",
         ),
         (
-            "+trainer.strategy=foo",
-            "trainer.strategy (foo) is none of Lightning's: there are auto, ddp",
+            "trainer.strategy=foo",
+            "trainer.strategy (foo) is unknown: there are auto, fsdp2, ddp",
         ),
         ("+trainer.max_time=abc", "trainer.max_time (abc) must be DAYS:HOURS:MINUTES"),
         ("callbacks.last_checkpoint.every_minutes=0", "every_minutes (0) must be a number above 0"),

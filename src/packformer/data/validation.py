@@ -36,6 +36,9 @@ def shares(total: int, weights: Sequence[float]) -> list[int]:
 class ValidationRows(IterableDataset[PackedBatch]):
     """One pass over what is held out, corpus after corpus; no row holds documents of two.
 
+    Every rank gets equally many rows, because ranks that share out a model run it together: where
+    rows do not suffice for all, the others get rows without documents.
+
     Args:
         source: the documents; each source of a ``Mixture`` is a corpus.
         settings: how they are packed.
@@ -66,7 +69,8 @@ class ValidationRows(IterableDataset[PackedBatch]):
         self._world_size = world_size
 
     def _rows(self) -> Iterator[tuple[int, list[Piece]]]:
-        """Each row's corpus and pieces."""
+        """Each row's corpus and pieces; in the end rows of no piece, for the other ranks."""
+        number = 0
         for corpus, (source, limit) in enumerate(zip(self._sources, self._limits, strict=True)):
             packer = BestFitPacker(
                 source,
@@ -76,7 +80,10 @@ class ValidationRows(IterableDataset[PackedBatch]):
                 epochs=1,
             )
             for row in islice(packer.rows(PackerState()), limit):
+                number += 1
                 yield corpus, row
+        for _ in range(-number % self._world_size):
+            yield 0, []
 
     def __iter__(self) -> Iterator[PackedBatch]:
         for corpus, row in own_turns(self._rows(), self._rank, self._world_size):

@@ -176,6 +176,17 @@ class GPT(nn.Module):
         """
         return self.head(self.activations(tokens, layout))
 
+    def through_head(
+        self, tokens: Tensor, layout: PackedLayout, function: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """What ``function`` makes of the activations and the head's weight, for example a loss.
+
+        Args:
+            tokens: as of ``forward``, like ``layout``.
+            function: of the activations ``[1, M, D]`` and the head's weight ``[V, D]``.
+        """
+        return function(self.activations(tokens, layout), self.head.weight)
+
     def activations(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """What the head reads, ``[1, M, D]``; arguments as of ``forward``."""
         if not torch.compiler.is_compiling():
@@ -197,8 +208,10 @@ class GPT(nn.Module):
         x_BMD = self.embedding(tokens)
         for scheme in self.positions:
             x_BMD = scheme.embed(x_BMD, position_ids)
-        if not self.fp32_residual and torch.is_autocast_enabled(x_BMD.device.type):
-            x_BMD = x_BMD.to(torch.get_autocast_dtype(x_BMD.device.type))
+        if torch.is_autocast_enabled(x_BMD.device.type):
+            half = torch.get_autocast_dtype(x_BMD.device.type)
+            # Sharded weights are gathered in half precision.
+            x_BMD = x_BMD.float() if self.fp32_residual else x_BMD.to(half)
         return x_BMD
 
     def extend(self, max_position: int) -> None:

@@ -120,8 +120,10 @@ class Position(nn.Module):
     def scores(self, position_ids: Tensor) -> Scores:
         """All that the scheme does to the scores of a row of ``position_ids`` ``[M]``."""
         scores: Scores = {}
-        if self.alibi_slopes is not None:
-            scores["alibi_slopes"] = self.alibi_slopes
+        slopes = self.alibi_slopes
+        if slopes is not None:
+            # Sharded slopes are gathered in half precision.
+            scores["alibi_slopes"] = slopes if isinstance(slopes, str) else slopes.float()
         if (bias := self.bias(position_ids)) is not None:
             scores["bias"] = bias
         if (score_mod := self.score_mod(position_ids)) is not None:

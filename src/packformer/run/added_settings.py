@@ -12,6 +12,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.SelfAttention": {"head_dim": None},
     "packformer.nn.Rotary": {"scaling": None},
 }
+_ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto"}
 _SAME_WITHOUT_QK_NORM = 1e-5
 
 
@@ -26,9 +27,9 @@ def with_added_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         config: resolved, plain types only.
     """
     completed = {"init_from": None, **{group: _completed(n) for group, n in config.items()}}
-    trainer = completed.get("trainer")
-    if isinstance(trainer, dict) and "rows_per_step" not in trainer:
-        completed["trainer"] = {**trainer, **_rows_of_step(trainer)}
+    if isinstance(trainer := completed.get("trainer"), dict):
+        rows = {} if "rows_per_step" in trainer else _rows_of_step(trainer)
+        completed["trainer"] = {**_ADDED_TO_TRAINER, **trainer, **rows}
     model = completed.get("model")
     if isinstance(model, dict) and model.get("norm_eps") == _SAME_WITHOUT_QK_NORM:
         kinds = kinds_of_layers(config).values() or ({"attention": config.get("attention")},)

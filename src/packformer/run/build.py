@@ -30,12 +30,14 @@ from packformer.layer_pattern import (
     pattern_of,
 )
 from packformer.model import GPT
+from packformer.model.deferred import Deferred
 from packformer.run.callbacks import build_callbacks, is_on_terminal
-from packformer.run.device import memory_bytes, num_devices
+from packformer.run.device import is_sharded, memory_bytes, num_devices
 from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
 from packformer.training import (
+    FSDP2,
     AtomicCheckpointIO,
     TrainingModule,
     build_optimizer,
@@ -183,8 +185,19 @@ def build_module(
     accelerator: str,
     precision: str,
     identity: dict[str, Any],
+    deferred: Deferred | None = None,
 ) -> TrainingModule:
-    """The Lightning module."""
+    """The Lightning module.
+
+    Args:
+        config: of the run.
+        model: to train.
+        data: of the run.
+        accelerator: ``"cuda"`` or ``"cpu"``.
+        precision: Lightning's name.
+        identity: settings that a checkpoint depends on.
+        deferred: what fills a model that was built without memory.
+    """
     if config.compile not in ("auto", True, False):
         raise ValueError(f"compile ({config.compile}) must be auto, true or false")
     byte_lengths = data.splits.byte_lengths
@@ -197,6 +210,7 @@ def build_module(
         )
     with settings_of("scheduler"):
         check_factor(make_factory(config.scheduler))
+    compiles = accelerator == "cuda" if config.compile == "auto" else config.compile
     return TrainingModule(
         model,
         make_factory(config.optimizer),
@@ -207,8 +221,9 @@ def build_module(
         byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
         score_answers=data.splits.scores_answers,
         corpora=data.corpora,
-        compile=accelerator == "cuda" if config.compile == "auto" else config.compile,
+        compile="blocks" if compiles and is_sharded(config.trainer.get("strategy")) else compiles,
         loss_chunk=_loss_chunk(config.loss_chunk, model, data, accelerator, precision),
+        deferred=deferred,
     )
 
 
@@ -243,6 +258,8 @@ def build_trainer(
     # Lightning counts micro-batches here.
     options["val_check_interval"] = options.pop("validate_every_n_steps") * rows.accumulated
     options["profiler"] = _profiler(options.get("profiler"), folder)
+    if options.get("strategy") == "fsdp2":
+        options["strategy"] = FSDP2()
     several = rows.num_devices > 1
     strategy = options.get("strategy", "auto")
     if strategy == "ddp" or (several and strategy == "auto"):

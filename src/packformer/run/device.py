@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from packformer.counted import counted
 from packformer.run.nearest import nearest
 
 _UNKNOWN_MEMORY = 8 * 2**30
+_FSDP2 = "packformer.training.FSDP2"
+_SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
 
 
@@ -60,17 +63,43 @@ def num_devices(devices: Any, accelerator: str) -> int:
         raise ValueError(f"trainer.devices ({devices}): {error}") from error
 
 
-def check_strategy(strategy: Any) -> None:
-    """Refuses the name of a strategy that Lightning does not have.
+def is_sharded(strategy: Any) -> bool:
+    """Whether ``trainer.strategy`` is packformer's FSDP2, by its name or as a group of settings."""
+    if isinstance(strategy, Mapping):
+        return strategy.get("_target_") == _FSDP2
+    return strategy == "fsdp2"
+
+
+def check_strategy(strategy: Any, num_ranks: int, precision: str) -> None:
+    """Refuses the name of a strategy that does not exist, and shards that cannot be.
+
+    Args:
+        strategy: ``trainer.strategy``, as text, as a group of settings or None.
+        num_ranks: devices of all nodes.
+        precision: Lightning's name.
 
     Raises:
         ValueError: naming it, and what may have been meant.
     """
-    known = ["auto", *StrategyRegistry.available_strategies()]
+    known = ["auto", "fsdp2", *StrategyRegistry.available_strategies()]
     if isinstance(strategy, str) and strategy not in known:
         near = nearest(strategy, known)
         meant = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"trainer.strategy ({strategy}) is none of Lightning's: {meant}")
+        raise ValueError(f"trainer.strategy ({strategy}) is unknown: {meant}")
+    if isinstance(strategy, str) and strategy.startswith("fsdp") and strategy != "fsdp2":
+        raise ValueError(f"trainer.strategy ({strategy}) is torch's former way to shard: use fsdp2")
+    if not is_sharded(strategy):
+        return
+    if num_ranks == 1:
+        raise ValueError(
+            "trainer.strategy (fsdp2) shards a model over several devices, and there is 1: set "
+            "trainer.devices, or trainer.strategy=auto"
+        )
+    if precision not in _SHARDED_PRECISIONS:
+        raise ValueError(
+            f"trainer.precision ({precision}) does not go with trainer.strategy=fsdp2: use one of "
+            f"{', '.join(_SHARDED_PRECISIONS)}"
+        )
 
 
 def memory_bytes(accelerator: str) -> int:

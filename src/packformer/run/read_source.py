@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 
 from packformer import huggingface
 from packformer.cache import cached_folder, fingerprint
 from packformer.corpus.tokenizer import encode_alike
 from packformer.model import GPT
+from packformer.model.deferred import Deferred
 from packformer.run.added_settings import with_added_settings
 from packformer.run.folder import TOKENIZER_FILE
 from packformer.run.load import checkpoint_of, is_exported, load
 from packformer.run.resume import CONFIG_FILE, read_configuration, run_folder
 from packformer.run.source import GROUPS, Source
+from packformer.training.checkpoint import weight_shapes
 
 log = logging.getLogger(__name__)
 
@@ -80,21 +83,23 @@ def _of_run(path: Path) -> Source:
 
 def _vocab_size(checkpoint: Path) -> int:
     try:
-        weights = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
-        return len(weights["state_dict"]["model.embedding.weight"])
-    except Exception as error:  # a damaged file can make the unpickler raise anything
+        return weight_shapes(checkpoint)["embedding.weight"][0]
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f"init_from: {checkpoint} is truncated, damaged or no checkpoint of packformer"
         ) from error
 
 
-def take_weights(path: Path, model: GPT, tokenizer: Path | None) -> list[str]:
+def take_weights(
+    path: Path, model: GPT, tokenizer: Path | None, deferred: Deferred | None = None
+) -> list[str]:
     """Copies the weights that ``path`` holds into a model of its settings.
 
     Args:
         path: as of ``read_source``.
         model: to start from them.
         tokenizer: of the data; None if they are no text.
+        deferred: what the model was built within, if it has no memory yet.
 
     Returns:
         What was taken and what not, in words.
@@ -105,7 +110,9 @@ def take_weights(path: Path, model: GPT, tokenizer: Path | None) -> list[str]:
     loaded = load(path)
     told = _compared_tokenizers(path, loaded.tokenizer, tokenizer)
     try:
-        model.load_state_dict(loaded.model.state_dict())
+        with deferred or nullcontext(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*to a meta parameter.* is a no-op.*")
+            model.load_state_dict(loaded.model.state_dict())
     except RuntimeError as error:
         raise ValueError(_does_not_fit(path, loaded.model, model)) from error
     if model.max_position > loaded.model.max_position:

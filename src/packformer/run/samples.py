@@ -19,7 +19,7 @@ from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
 from packformer.generation.text import end_of_text
 from packformer.settings import check_whole
-from packformer.training import TrainingModule
+from packformer.training import FSDP2, TrainingModule
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Samples(L.Callback):
 
     Each text goes to the console, into ``samples.jsonl`` in the run's folder, and as a table to W&B
     where that records the run. Training does not change by it: it draws from numbers of its own.
+    Models in shards write none, because no device holds one whole.
 
     Args:
         prompts: texts to continue; None for the beginnings of the first documents held out.
@@ -80,6 +81,10 @@ class Samples(L.Callback):
         self._prompts: list[list[int]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if isinstance(trainer.strategy, FSDP2):
+            if stage == "fit":
+                log.info("without  samples: no device holds the model; generate from a checkpoint")
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PackedDataModule)
         file = data.splits.tokenizer

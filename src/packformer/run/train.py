@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from packformer.counted import counted
 from packformer.data import PackedDataModule
 from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
+from packformer.model.deferred import Deferred
 from packformer.run import wandb
 from packformer.run.build import (
     build_data,
@@ -35,6 +36,7 @@ from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.curve import draw_loss_curve
 from packformer.run.device import (
     check_strategy,
+    is_sharded,
     num_devices,
     resolve_accelerator,
     resolve_precision,
@@ -93,6 +95,7 @@ def train(config: DictConfig) -> float:
     """
     began = time.perf_counter()
     _log_to_console()
+    quiet_lightning()
     _leave_out_samples_of_sweeps(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     overrides = HydraConfig.get().overrides
@@ -105,7 +108,8 @@ def train(config: DictConfig) -> float:
         in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN,
     )
     rows = rows_of_step(plain["trainer"], accelerator)
-    check_strategy(config.trainer.get("strategy"))
+    strategy = config.trainer.get("strategy")
+    check_strategy(strategy, rows.num_devices, precision)
     check_loggers(config.get("logger"))
     checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
 
@@ -116,18 +120,21 @@ def train(config: DictConfig) -> float:
     L.seed_everything(config.seed, verbose=False)
     data = build_data(config)
     _check_objective(config.objective, data)
-    model = build_model(config, data)
+    deferred = Deferred() if is_sharded(strategy) else None
+    with deferred or nullcontext():
+        model = build_model(config, data)
     for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
         select_kernel(*asked)
     started = None
     if checkpoint is None and config.init_from is not None:
         source = Path(str(config.init_from)).expanduser()
-        started = take_weights(source, model, data.splits.tokenizer)
+        started = take_weights(source, model, data.splits.tokenizer, deferred)
     identity = identity_of(plain)
     resumed_step = None
     if checkpoint is not None:
         resumed_step = _check_checkpoint(checkpoint, model, data, plain)
-    module = build_module(config, model, data, accelerator, precision, identity)
+        deferred = None  # the checkpoint's weights need no others before them
+    module = build_module(config, model, data, accelerator, precision, identity, deferred)
     found = {"the data's fingerprint": data.splits.fingerprint, "the step to go on": resumed_step}
     trainer.callbacks.insert(0, SameRanks(plain, found))  # type: ignore[attr-defined]
 
@@ -213,7 +220,6 @@ def _lock(folder: Path) -> BaseFileLock | None:
 def _log_to_console() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("packformer").setLevel(logging.INFO)
-    quiet_lightning()
 
 
 def _forget_former_job() -> None:

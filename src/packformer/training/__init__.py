@@ -4,6 +4,7 @@ from packformer.training.build_optimizer import build_optimizer
 from packformer.training.checkpoint import AtomicCheckpointIO
 from packformer.training.clipping import divides_gradients
 from packformer.training.finite_guard import FiniteGuard
+from packformer.training.fsdp import FSDP2
 from packformer.training.last_checkpoint import LastCheckpoint
 from packformer.training.loss import chunk_that_fits
 from packformer.training.module import TrainingModule
@@ -14,6 +15,7 @@ from packformer.training.records import StepRecords
 from packformer.training.schedule import check_factor, constant, warmup_cosine
 
 __all__ = [
+    "FSDP2",
     "AtomicCheckpointIO",
     "FiniteGuard",
     "LastCheckpoint",

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from packformer.counted import counted
 from packformer.settings import name_of
 from packformer.training.chained import Chained, members_of
-from packformer.training.checkpoint_repair import with_own_fused
+from packformer.training.checkpoint_repair import with_own_fused, with_own_shards
 from packformer.training.optimizer import adamw, hidden_matrices_and_rest
 
 _UNFIT: dict[type, str] = {
@@ -55,6 +55,7 @@ def build_optimizer(factory: Callable[..., Any], model: nn.Module, *, fused: boo
     _check_parameters(name_of(factory), model, optimizers)
     for each in optimizers:
         each.register_load_state_dict_pre_hook(with_own_fused)
+        each.register_load_state_dict_pre_hook(with_own_shards)
     return optimizers[0] if len(optimizers) == 1 else Chained(optimizers)
 
 

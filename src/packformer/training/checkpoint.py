@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
+
+from packformer.training.shards import check_files, check_sums, is_sharded, load_tensors, shapes
+
+_Entry = TypeVar("_Entry")
 
 
 class OtherTraining(ValueError):
@@ -17,7 +22,10 @@ class OtherTraining(ValueError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes next to the target, flushes, then renames: a kill leaves the old file."""
+    """Writes next to the target, flushes, then renames: a kill leaves the old file.
+
+    Reads checkpoints in shards too, whole.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -37,11 +45,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             unfinished.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path: Any, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(path, *arguments, **settings)
+        if is_sharded(checkpoint):
+            check_sums(Path(path), checkpoint)
+            checkpoint = load_tensors(Path(path), checkpoint)
+        return checkpoint
+
 
 def check_checkpoint(
     path: Path, model: nn.Module, stream: dict[str, Any], identity: dict[str, Any]
 ) -> int:
-    """Reads a whole checkpoint to check that this training can continue from it.
+    """Reads a checkpoint to check that this training can continue from it.
+
+    Of one in shards the parts are read later, when they are loaded.
 
     Args:
         path: of the checkpoint.
@@ -59,7 +76,9 @@ def check_checkpoint(
     """
     checkpoint = _read(path)
     step = int(checkpoint["global_step"])
-    saved = {name: tuple(value.shape) for name, value in _weights(checkpoint).items()}
+    if is_sharded(checkpoint):
+        check_files(path, checkpoint)
+    saved = _of_model(shapes(checkpoint))
     settings = {**checkpoint["packformer"], **checkpoint["PackedDataModule"]["stream"]}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted(saved.keys() | wanted.keys()):
@@ -95,7 +114,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: if it is missing, truncated or damaged, or not packformer's.
     """
-    return _weights(_read(path))
+    checkpoint = _read(path)
+    if is_sharded(checkpoint):
+        check_sums(path, checkpoint)
+        checkpoint = load_tensors(path, checkpoint, only="state_dict")
+    return _of_model(checkpoint["state_dict"])
+
+
+def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the model's parameters and buffers; arguments and errors as of ``read_weights``."""
+    return _of_model(shapes(_read(path)))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -119,10 +147,10 @@ def _read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Without the metrics, which are saved beside them."""
+def _of_model(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
+    """Without those of the metrics, which are saved beside them."""
     return {
-        name.removeprefix("model."): value
-        for name, value in checkpoint["state_dict"].items()
+        name.removeprefix("model."): entry
+        for name, entry in entries.items()
         if name.startswith("model.")
     }

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 
@@ -93,3 +95,35 @@ def with_own_fused(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any
         for theirs, ours in zip(saved, own, strict=True)
     ]
     return {**state, "param_groups": kept}
+
+
+def with_own_shards(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state to load, in shards where the parameters of ``optimizer`` are: it may come whole.
+
+    Args:
+        optimizer: that loads it.
+        state: as it was saved.
+    """
+    own = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    parameters = dict(zip(numbers, own, strict=False))  # torch refuses others
+    return {
+        **state,
+        "state": {
+            number: {
+                name: shard_like(value, parameters[number])
+                if isinstance(value, Tensor) and value.shape == parameters[number].shape
+                else value
+                for name, value in values.items()
+            }
+            for number, values in state["state"].items()
+        },
+    }
+
+
+def shard_like(full: Tensor, like: Tensor) -> Tensor:
+    """This rank's shards of ``full`` if ``like`` is in shards; ``full`` as it is if not."""
+    if not isinstance(like, DTensor) or isinstance(full, DTensor):
+        return full
+    mesh, placements = like.device_mesh, like.placements
+    return distribute_tensor(full.to(like.dtype), mesh, placements, src_data_rank=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from packformer.training.chained import members_of
@@ -39,6 +40,8 @@ def clip_gradients(
         The norm before, a scalar on the gradients' device.
     """
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):  # of the shards of this rank
+        norm = norm.full_tensor()
     if max_norm is None:
         return norm
     divisor = None

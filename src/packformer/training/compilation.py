@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from torch._dynamo.exc import Unsupported
@@ -46,6 +47,15 @@ def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R
             ) from error
 
     return call
+
+
+def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Compiles the forward of each block as one graph; alike blocks share their code.
+
+    For models that are sharded by blocks: gathering and freeing weights happens between the graphs.
+    """
+    for block in blocks:
+        block.forward = compile_whole(block.forward)
 
 
 def _broken(error: Unsupported) -> str:

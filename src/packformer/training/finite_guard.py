@@ -7,7 +7,9 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch.distributed.tensor import DTensor
 
+from packformer.training.fsdp import FSDP2
 from packformer.training.module import TrainingModule
 from packformer.training.records import is_record_due
 
@@ -54,8 +56,12 @@ class FiniteGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
-        finite = [torch.isfinite(p).all() for p in pl_module.parameters()]
-        if not torch.stack(finite).all():
+        # Of a sharded model every rank looks at its own part.
+        parts = [p.to_local() if isinstance(p, DTensor) else p for p in pl_module.parameters()]
+        finite = bool(torch.stack([torch.isfinite(part).all() for part in parts]).all())
+        if isinstance(trainer.strategy, FSDP2):
+            finite = trainer.strategy.reduce_boolean_decision(finite)
+        if not finite:
             raise ValueError(
                 f"the weights at step {trainer.global_step} are not finite: {_advice(pl_module)}; "
                 "they are not saved"

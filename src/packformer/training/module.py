@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -22,12 +22,18 @@ from packformer.attention import (
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
+from packformer.model.deferred import Deferred
 from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
 from packformer.training.checkpoint_repair import follow_moved_folder, recount_batches
 from packformer.training.clipping import clip_gradients
-from packformer.training.compilation import compile_whole, warn_of_recompilation
+from packformer.training.compilation import (
+    compile_blocks,
+    compile_whole,
+    warn_of_recompilation,
+)
 from packformer.training.data_wait import DataWait
+from packformer.training.fsdp import FSDP2
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
 from packformer.training.step_end import ends_step
@@ -60,9 +66,12 @@ class TrainingModule(L.LightningModule):
         byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
         score_answers: measure exact-match accuracy in validation.
         corpora: names of those that rows of validation are of, each measured by itself too.
-        compile: compile model and loss as one graph.
+        compile: compile model and loss as one graph; ``"blocks"`` compiles each block and the loss
+            by itself, as a model in shards needs it.
         loss_chunk: tokens whose logits exist at the same time in training, see
             ``next_token_loss``; None for all.
+        deferred: what fills the parameters of a model that was built without memory, once
+            ``FSDP2`` has sharded it.
     """
 
     _byte_lengths: Tensor | None
@@ -79,8 +88,9 @@ class TrainingModule(L.LightningModule):
         byte_lengths: Tensor | None = None,
         score_answers: bool = False,
         corpora: Sequence[str] = (),
-        compile: bool = False,
+        compile: bool | Literal["blocks"] = False,
         loss_chunk: int | None = None,
+        deferred: Deferred | None = None,
     ) -> None:
         super().__init__()
         if token_budget < 1:
@@ -104,12 +114,18 @@ class TrainingModule(L.LightningModule):
         self._identity = identity or {}
         self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
         self.loss_chunk = sys.maxsize if loss_chunk is None else loss_chunk
+        self._deferred = deferred
+        self._nats: Callable[..., Tensor] = next_token_loss
         self._training_loss: Callable[..., Tensor] = self._eager_loss
         self._validation_loss: Callable[..., tuple[Tensor, Tensor]] = self._eager_validation_loss
         if compile and debugging():
             log.warning(
                 "compile  off: PACKFORMER_DEBUG looks at values, which compiled code cannot"
             )
+        elif compile == "blocks":
+            warn_of_recompilation()
+            compile_blocks(model.blocks)
+            self._nats = compile_whole(next_token_loss)
         elif compile:
             warn_of_recompilation()
             self._training_loss = compile_whole(self._eager_loss)
@@ -117,9 +133,11 @@ class TrainingModule(L.LightningModule):
 
     def _eager_loss(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> Tensor:
         """Summed nats of the counted tokens."""
-        x_BMD = self.model.activations(tokens, layout)
-        head_VD = self.model.head.weight
-        return next_token_loss(x_BMD.squeeze(0), head_VD, targets.squeeze(0), self.loss_chunk)
+
+        def nats(x_BMD: Tensor, head_VD: Tensor) -> Tensor:
+            return self._nats(x_BMD.squeeze(0), head_VD, targets.squeeze(0), self.loss_chunk)
+
+        return self.model.through_head(tokens, layout, nats)
 
     def _eager_validation_loss(
         self, tokens: Tensor, targets: Tensor, layout: PackedLayout
@@ -156,6 +174,12 @@ class TrainingModule(L.LightningModule):
             torch.cuda.reset_peak_memory_stats()
         if stage == "fit":
             log.info("attend   %s", self.kernel)
+
+    def configure_model(self) -> None:
+        """Shards the model where the strategy does that."""
+        if isinstance(self.trainer.strategy, FSDP2):
+            self.trainer.strategy.shard(self.model, self._deferred)
+            self._deferred = None
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         nll = self._training_loss(batch.tokens, batch.targets, batch.layout)

@@ -1,0 +1,239 @@
+"""A model in shards trains as one that is whole, and either goes on from the other's checkpoint.
+
+As a script this file is what each of two processes runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.tensor import DTensor
+
+import packformer
+from packformer.run.main import main
+from packformer.training import LastCheckpoint, TrainingModule
+from packformer.training.checkpoint import recorded_steps
+from packformer.training.shards import folder_of
+
+STEPS, STOPPED_AT = 10, 4
+COMMON = (
+    "+experiment=gqa",
+    "trainer.accelerator=cpu",
+    f"trainer.max_steps={STEPS}",
+    "trainer.validate_every_n_steps=5",
+    "packing.row_length=128",
+    "loader.validation_rows=3",
+    "callbacks.samples=null",
+)
+ACCUMULATED = "trainer.rows_per_step=4"
+PLAIN = "trainer.rows_per_step=2"
+SHARDED = ("trainer.devices=2", "trainer.strategy=fsdp2")
+COPIES = ("trainer.devices=2",)
+UNTIED = "model.tie_embeddings=false"
+_INTERRUPTED = "130"
+
+
+def whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def keep(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Has a run write ``name.pt``: the gradients of its first step, before they are clipped, and
+    the weights before and after training.
+    """
+    kept: dict[str, Any] = {}
+
+    def at_the_start(module: Any) -> None:
+        kept["initial"] = [whole(p.detach()) for p in module.model.parameters()]
+
+    def before_step(module: Any, optimizer: Any) -> None:
+        if "gradients" not in kept:
+            kept["gradients"] = [whole(p.grad) for p in module.model.parameters()]
+
+    def at_the_end(module: Any) -> None:
+        kept["weights"] = [whole(p.detach()) for p in module.model.parameters()]
+        if module.global_rank == 0:
+            torch.save(kept, f"{name}.pt")
+
+    patch.setattr(TrainingModule, "on_train_start", at_the_start)
+    patch.setattr(TrainingModule, "on_before_optimizer_step", before_step)
+    patch.setattr(TrainingModule, "on_train_end", at_the_end)
+
+
+def run(name: str, *settings: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        keep(patch, name)
+        main([*settings, f"hydra.run.dir={name}"])
+
+
+def run_until_interrupted(name: str, *settings: str) -> None:
+    on_end = LastCheckpoint.on_train_batch_end
+
+    def asked(callback: Any, trainer: Any, *arguments: Any) -> None:
+        callback._asked = trainer.global_step == STOPPED_AT
+        on_end(callback, trainer, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", asked)
+        with pytest.raises(SystemExit, match=_INTERRUPTED):
+            main([*settings, f"hydra.run.dir={name}"])
+
+
+def kill_in_second_save(*settings: str) -> None:
+    """Rank 1 dies while it writes its part of the second checkpoint."""
+    write = FileSystemWriter.write_data
+    saves: list[None] = []
+
+    def written(writer: Any, plan: Any, planner: Any) -> Any:
+        saves.append(None)
+        if len(saves) == 2 and torch.distributed.get_rank() == 1:
+            Path(writer.path, "__1_0.distcp").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(writer, plan, planner)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileSystemWriter, "write_data", written)
+        main([*settings, *SHARDED, ACCUMULATED, "hydra.run.dir=killed"])
+
+
+def run_as_a_rank(settings: list[str]) -> None:
+    """All runs. At the first of two processes Lightning starts the other one with this file."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        run("one", *settings, ACCUMULATED)
+        run("one-plain", *settings, PLAIN, UNTIED)
+        run_until_interrupted("one-stopped", *settings, ACCUMULATED)
+        shutil.copytree("one-stopped", "one-to-two")
+    run("sharded", *settings, *SHARDED, ACCUMULATED)
+    run("sharded-plain", *settings, *SHARDED, PLAIN, UNTIED)
+    run("copies", *settings, *COPIES, ACCUMULATED)
+    run_until_interrupted("sharded-stopped", *settings, *SHARDED, ACCUMULATED)
+    torch.distributed.barrier()
+    for name in ("two-to-one", "two-to-copies", "two-to-two") * (os.environ["LOCAL_RANK"] == "0"):
+        shutil.copytree("sharded-stopped", name)
+    torch.distributed.barrier()
+    run("two-to-two", *settings, *SHARDED, ACCUMULATED, "resume=two-to-two")
+    run("two-to-copies", *settings, *COPIES, ACCUMULATED, "resume=two-to-copies")
+    run("one-to-two", *settings, *SHARDED, ACCUMULATED, "resume=one-to-two")
+    Path("reached-the-kill").touch()
+    kill_in_second_save(*settings)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
+    """The folder in which one process and two have left their runs."""
+    folder = tmp_path_factory.mktemp("shards")
+    command = [sys.executable, str(Path(__file__).resolve()), *small, *COMMON]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # both ranks are one group
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=240)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (folder / "reached-the-kill").is_file(), out
+    assert process.returncode != 0, out
+    return folder
+
+
+def error(found: list[Tensor], wanted: list[Tensor]) -> float:
+    """Largest relative Frobenius error of a tensor."""
+    return max(
+        float(torch.linalg.norm(a - b) / torch.linalg.norm(b))
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {k: float(row[k]) for k in ("step", "train/loss", "val/loss") if row.get(k)}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "of_one"),
+    [("sharded", "one"), ("copies", "one"), ("sharded-plain", "one-plain")],
+)
+def test_shards_and_copies_train_as_one_process(runs: Path, name: str, of_one: str) -> None:
+    found, wanted = (torch.load(runs / f"{run}.pt") for run in (name, of_one))
+    assert all(map(torch.equal, found["initial"], wanted["initial"]))
+    assert error(found["gradients"], wanted["gradients"]) <= 1e-6
+    assert error(found["weights"], wanted["weights"]) <= 1e-6
+    assert error(wanted["weights"], wanted["initial"]) > 1e-3, "it has not trained"
+    for row, of_whole in zip(losses(runs / name), losses(runs / of_one), strict=True):
+        assert row == pytest.approx(of_whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["two-to-two", "two-to-copies", "one-to-two"])
+def test_either_goes_on_from_the_checkpoint_of_the_other(runs: Path, name: str) -> None:
+    found, unbroken = (torch.load(runs / f"{run}.pt") for run in (name, "one"))
+    assert error(found["weights"], unbroken["weights"]) <= 1e-6
+    for row, of_unbroken in zip(losses(runs / name), losses(runs / "one"), strict=True):
+        assert row == pytest.approx(of_unbroken, rel=1e-5)
+
+
+def test_one_process_goes_on_from_shards(
+    runs: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    run("two-to-one", *small, *COMMON, ACCUMULATED, "resume=two-to-one")
+    test_either_goes_on_from_the_checkpoint_of_the_other(runs, "two-to-one")
+
+
+def test_a_rank_that_is_killed_while_it_saves_leaves_the_checkpoint_before(runs: Path) -> None:
+    folder = runs / "killed" / "checkpoints"
+    assert recorded_steps(folder / "last.ckpt") == (5, 5)
+    assert len(list((folder / "shards").iterdir())) == 2, "the second has not begun"
+    model, _ = packformer.load(folder / "last.ckpt")
+    assert model.num_parameters() > 0
+
+
+def test_shards_are_read_as_what_they_hold_and_only_those_in_use_are_kept(runs: Path) -> None:
+    model, tokenizer = packformer.load(runs / "sharded")
+    weights = torch.load(runs / "sharded.pt")["weights"]
+    assert all(map(torch.equal, [p.detach() for p in model.parameters()], weights))
+    assert tokenizer is not None
+    checkpoints = runs / "sharded" / "checkpoints"
+    used = {
+        folder_of(file, torch.load(file, weights_only=True)) for file in checkpoints.glob("*.ckpt")
+    }
+    assert set((checkpoints / "shards").iterdir()) == used
+
+
+def test_a_part_that_is_missing_or_damaged_is_one_line(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(runs / "sharded", tmp_path / "sharded")
+    last = folder / "checkpoints" / "last.ckpt"
+    part = folder_of(last, torch.load(last, weights_only=True)) / "__1_0.distcp"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*distcp: its checksum is"):
+        packformer.load(last)
+    part.unlink()
+    with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*__1_0.distcp: it is missing"):
+        packformer.load(last)
+
+
+if __name__ == "__main__":
+    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
