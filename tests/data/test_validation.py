@@ -68,13 +68,19 @@ def same(first, second):
 @pytest.mark.parametrize("limit", [None, 7])
 def test_ranks_and_workers_share_the_rows(mixture, world_size, limit):
     alone = batches(mixture, limit=limit)
+    found = []
     for rank in range(world_size):
         rows = ValidationRows(
             mixture, SETTINGS, max_documents=9, limit=limit, rank=rank, world_size=world_size
         )
+        found.append(list(rows))
         loaded = DataLoader(rows, batch_size=None, num_workers=2)
-        assert all(map(same, loaded, alone[rank::world_size]))
-        assert len(list(rows)) == len(alone[rank::world_size])
+        assert all(same(a, b) for a, b in zip(loaded, found[-1], strict=True))
+    in_turn = [row for turn in zip(*found, strict=True) for row in turn]  # as many on each
+    added = in_turn[len(alone) :]
+    assert all(map(same, in_turn, alone))
+    assert len(added) < world_size
+    assert not any(row.num_tokens for row in added)
 
 
 def test_a_single_corpus_has_the_rows_it_has_in_a_mixture(mixture):

@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused_with_what_can(
         share_rows(settings, devices)
 
 
-@pytest.mark.parametrize("devices", ["4", "[0,1,2,3]", "'0,1,2,3'", "2 +trainer.num_nodes=2"])
+@pytest.mark.parametrize("devices", ["4", "[0,1,2,3]", "'0,1,2,3'", "2 trainer.num_nodes=2"])
 def test_a_run_says_so_before_it_reads_data(
     train: Callable, small: list[str], devices: str
 ) -> None:
