@@ -1,8 +1,9 @@
 """Entry point of ``python -m train``."""
 
 from packformer.run.main import main
+from packformer.run.start_times import process_began
 from packformer.threads import share_processor
 
 if __name__ == "__main__":
     share_processor()
-    main()
+    main(began=process_began())

@@ -82,8 +82,9 @@ def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
 
 def _train(arguments: Sequence[str]) -> None:
     from packformer.run.main import main as train
+    from packformer.run.start_times import process_began
 
-    train(arguments)
+    train(arguments, process_began())
 
 
 def _train_parser(line: str) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
+from packformer.run.start_times import StartTimes
 from packformer.run.sweep import write_failure
 
 log = logging.getLogger(__name__)
@@ -33,12 +35,14 @@ _EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
 _EXAMPLES = {"data.path": "my_texts (a file or folder)"}  # of values that have to be given
 _failures: list[str] = []
 _command: list[str] = []
+_began: list[float] = []  # of the command, until its first job takes it
 
 
 @hydra.main(version_base="1.3", config_path="pkg://packformer.conf", config_name="config")
 def _job(config: DictConfig) -> float:
     """One run. A failure is reported and remembered; a sweep continues with the next job."""
     sys.argv = _command.copy()
+    times = StartTimes(_began.pop() if _began else time.perf_counter())
     try:
         _check_given(config)
         refuse_ignored(config, HydraConfig.get().overrides.task)
@@ -46,7 +50,8 @@ def _job(config: DictConfig) -> float:
         _check(config)
         from packformer.run.train import train  # slow to import: not before the configuration fits
 
-        return train(config)
+        times.ended("imports")
+        return train(config, times)
     except KeyboardInterrupt:
         with suppress(OSError):  # before anything was written the folder is empty
             Path(HydraConfig.get().runtime.output_dir).rmdir()
@@ -81,15 +86,17 @@ def _check(config: DictConfig) -> None:
         raise ValueError("a sweep needs -m: packformer train -m ...")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, began: float | None = None) -> None:
     """Runs the command line; exits with 1 if a run failed.
 
     Args:
         arguments: settings and options of Hydra; None for all that the process was started with.
+        began: when the command did, as ``time.perf_counter`` counts; None for now.
     """
     started = sys.argv
     given = started[1:] if arguments is None else list(arguments)
     _failures.clear()
+    _began[:] = [time.perf_counter() if began is None else began]
     register_folder_suffix()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.

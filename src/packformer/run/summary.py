@@ -19,6 +19,7 @@ from packformer.model import GPT
 from packformer.run.folder import ENVIRONMENT_FILE, TOKENIZER_FILE
 from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE
 from packformer.run.samples import SAMPLES_FILE
+from packformer.run.start_times import StartTimes
 from packformer.training import StepRecords, TrainingModule
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 
@@ -31,8 +32,19 @@ def summarize(
     name: str,
     folder: Path,
     seconds: float,
+    times: StartTimes,
 ) -> dict[str, Any]:
-    """The numbers of a finished run, plain types only."""
+    """The numbers of a finished run, plain types only.
+
+    Args:
+        trainer: that ran it.
+        module: that was trained.
+        metrics: of the last validation.
+        name: of the run.
+        folder: of the run.
+        seconds: the run took.
+        times: of its start.
+    """
     records = next((c for c in trainer.callbacks if isinstance(c, StepRecords)), None)  # type: ignore[attr-defined]
     device = trainer.strategy.root_device
     return {
@@ -51,6 +63,8 @@ def summarize(
         "device": str(device),
         "precision": str(trainer.precision),
         "seconds": seconds,
+        "seconds_to_first_step": times.total,
+        "seconds_of_start": times.seconds,
         "folder": str(folder),
     }
 

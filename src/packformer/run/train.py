@@ -41,6 +41,7 @@ from packformer.run.device import (
     resolve_accelerator,
     resolve_precision,
 )
+from packformer.run.first_step import FirstStep
 from packformer.run.folder import write_records
 from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
@@ -62,6 +63,7 @@ from packformer.run.resume import (
 from packformer.run.same_ranks import SameRanks
 from packformer.run.secrets import refuse_secrets
 from packformer.run.shown_override import shown_override
+from packformer.run.start_times import StartTimes
 from packformer.run.step_rows import StepRows
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
@@ -84,8 +86,12 @@ _LIGHTNING_HINTS = (
 )
 
 
-def train(config: DictConfig) -> float:
+def train(config: DictConfig, times: StartTimes) -> float:
     """Runs what ``config`` describes.
+
+    Args:
+        config: as composed.
+        times: of the start, until here.
 
     Returns:
         The final value of ``config.objective``, for sweepers.
@@ -118,7 +124,9 @@ def train(config: DictConfig) -> float:
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
+    times.ended("rehearsal")
     data = build_data(config)
+    times.ended("data")
     _check_objective(config.objective, data)
     deferred = Deferred() if is_sharded(strategy) else None
     with deferred or nullcontext():
@@ -136,7 +144,7 @@ def train(config: DictConfig) -> float:
         deferred = None  # the checkpoint's weights need no others before them
     module = build_module(config, model, data, accelerator, precision, identity, deferred)
     found = {"the data's fingerprint": data.splits.fingerprint, "the step to go on": resumed_step}
-    trainer.callbacks.insert(0, SameRanks(plain, found))  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = [FirstStep(times), SameRanks(plain, found)]  # type: ignore[attr-defined]
 
     changes = changed_settings(folder, plain) if (folder / CONFIG_FILE).is_file() else []
     if resumed_step is not None and resumed_step > config.trainer.max_steps:
@@ -171,7 +179,13 @@ def train(config: DictConfig) -> float:
             metrics = _final_metrics(trainer, module, data)
         seconds = time.perf_counter() - began
         summary = summarize(
-            trainer, module, metrics, name=run_name(config), folder=folder, seconds=seconds
+            trainer,
+            module,
+            metrics,
+            name=run_name(config),
+            folder=folder,
+            seconds=seconds,
+            times=times,
         )
         if finished:
             summary |= {**read_summary(folder), **metrics}
