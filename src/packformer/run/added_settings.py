@@ -12,7 +12,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.SelfAttention": {"head_dim": None},
     "packformer.nn.Rotary": {"scaling": None},
 }
-_ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto"}
+_ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}
 _SAME_WITHOUT_QK_NORM = 1e-5
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
@@ -32,7 +32,7 @@ from packformer.layer_pattern import (
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.callbacks import build_callbacks, is_on_terminal
-from packformer.run.device import is_sharded, memory_bytes, num_devices
+from packformer.run.device import is_sharded, memory_bytes, num_devices, resolve_float8
 from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
@@ -198,8 +198,8 @@ def build_module(
         identity: settings that a checkpoint depends on.
         deferred: what fills a model that was built without memory.
     """
-    if config.compile not in ("auto", True, False):
-        raise ValueError(f"compile ({config.compile}) must be auto, true or false")
+    asked = config.trainer.get("float8", False)
+    float8 = resolve_float8(asked, accelerator, precision, data.row_length)
     byte_lengths = data.splits.byte_lengths
     with settings_of("optimizer"):
         optimizer = build_optimizer(make_factory(config.optimizer), model, fused=False)
@@ -210,7 +210,6 @@ def build_module(
         )
     with settings_of("scheduler"):
         check_factor(make_factory(config.scheduler))
-    compiles = accelerator == "cuda" if config.compile == "auto" else config.compile
     return TrainingModule(
         model,
         make_factory(config.optimizer),
@@ -221,10 +220,23 @@ def build_module(
         byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
         score_answers=data.splits.scores_answers,
         corpora=data.corpora,
-        compile="blocks" if compiles and is_sharded(config.trainer.get("strategy")) else compiles,
+        compile=_how_to_compile(config, accelerator, by_blocks=float8 is not None),
         loss_chunk=_loss_chunk(config.loss_chunk, model, data, accelerator, precision),
         deferred=deferred,
+        float8=float8,
     )
+
+
+def _how_to_compile(
+    config: DictConfig, accelerator: str, *, by_blocks: bool
+) -> bool | Literal["blocks"]:
+    """What ``TrainingModule`` takes. Many layers in float8 take minutes to compile as one graph."""
+    asked = config.compile
+    if asked not in ("auto", True, False, "blocks"):
+        raise ValueError(f"compile ({asked}) must be auto, true, false or blocks")
+    if asked == "auto":
+        asked = "blocks" if by_blocks and accelerator == "cuda" else accelerator == "cuda"
+    return "blocks" if asked and is_sharded(config.trainer.get("strategy")) else asked
 
 
 def _loss_chunk(
@@ -254,6 +266,7 @@ def build_trainer(
     options |= {"accelerator": accelerator, "precision": precision}
     rows = rows_of_step(options, accelerator)
     del options["rows_per_step"]
+    options.pop("float8", None)  # the module's
     options["accumulate_grad_batches"] = rows.accumulated
     # Lightning counts micro-batches here.
     options["val_check_interval"] = options.pop("validate_every_n_steps") * rows.accumulated

@@ -37,7 +37,7 @@ SETTINGS = (
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "attention.kernel": ("auto", "flash4", "xformers", "flex", "sdpa", "reference"),
-    "compile": ("auto", True, False),
+    "compile": ("auto", True, False, "blocks"),
     "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
     "model.activation_checkpointing": ("none", "selective", "full"),
     "objective": (
@@ -46,6 +46,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     ),
     "packing.long_documents": ("split", "truncate", "drop", "error"),
     "trainer.accelerator": ("auto", "gpu", "cuda", "cpu"),
+    "trainer.float8": (False, True, "emulate"),
     "trainer.profiler": ("simple", "advanced", "pytorch", None),
     "trainer.precision": (
         *("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true"),

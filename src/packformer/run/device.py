@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from packformer.counted import counted
 from packformer.run.nearest import nearest
+from packformer.training.float8 import Float8
 
 _UNKNOWN_MEMORY = 8 * 2**30
 _FSDP2 = "packformer.training.FSDP2"
+_FLOAT8_CAPABILITY = (8, 9)
 _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
 
@@ -135,3 +138,42 @@ def resolve_precision(precision: str, accelerator: str) -> str:
             f"({torch.cuda.get_device_name()}): use 16-mixed or 32-true"
         )
     return precision
+
+
+def resolve_float8(
+    asked: bool | str, accelerator: str, precision: str, row_length: int
+) -> Float8 | None:
+    """How linear layers compute in float8; None if they do not.
+
+    Args:
+        asked: ``trainer.float8``: false, true or ``"emulate"``.
+        accelerator: ``"cuda"`` or ``"cpu"``.
+        precision: Lightning's name.
+        row_length: M, tokens per row.
+
+    Raises:
+        ValueError: if torchao is missing, the device has no float8, or something does not fit it.
+    """
+    if asked is False:
+        return None
+    shown = f"trainer.float8 ({str(asked).lower()})"
+    if asked not in (True, "emulate"):
+        raise ValueError(f"{shown} must be true, false or emulate")
+    if find_spec("torchao") is None:
+        raise ValueError(f"{shown} needs torchao, which is not installed: pip install '.[fp8]'")
+    emulate = asked == "emulate"
+    if not emulate:
+        _check_has_float8(shown, accelerator)
+    if precision not in ("bf16-mixed", "bf16-true", *(["32-true"] if emulate else [])):
+        raise ValueError(f"{shown} does not go with trainer.precision={precision}: use bf16-mixed")
+    return Float8(row_length, emulate)
+
+
+def _check_has_float8(shown: str, accelerator: str) -> None:
+    needed = f"{shown} needs a GPU of compute capability 8.9 or newer"
+    if accelerator == "cpu":
+        raise ValueError(f"{needed}: on a CPU use emulate, which only rounds, or leave it out")
+    if (found := torch.cuda.get_device_capability()) < _FLOAT8_CAPABILITY:
+        raise ValueError(
+            f"{needed}, and {torch.cuda.get_device_name()} has {found[0]}.{found[1]}: leave it out"
+        )

@@ -27,6 +27,7 @@ ENVIRONMENT_FILE = "environment.json"
 TOKENIZER_FILE = "tokenizer.json"
 _PACKAGES = (
     "torch",
+    "torchao",
     "lightning",
     "xformers",
     "hydra-core",

@@ -14,8 +14,10 @@ from packformer.attention import select_kernel
 from packformer.layer_pattern import kinds_of_layers
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
+from packformer.run.device import resolve_float8
 from packformer.run.nearest import nearest
 from packformer.training import build_optimizer, check_factor
+from packformer.training.float8 import check_sizes
 from packformer.training.module import DTYPES
 
 _HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
@@ -37,9 +39,14 @@ def rehearse(
     """
     for place, node in (*_targets(settings, ""), *_kinds(settings)):
         _check_names(place, node)
-    if (model := _without_memory(config, make_packing(config).max_seqlen)) is not None:
+    packing = make_packing(config)
+    asked = config.trainer.get("float8", False)
+    float8 = resolve_float8(asked, accelerator, precision, packing.row_length)
+    if (model := _without_memory(config, packing.max_seqlen)) is not None:
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
             select_kernel(*asked)
+        if float8 is not None:
+            check_sizes(model)
         with settings_of("optimizer"):
             build_optimizer(make_factory(config.optimizer), model, fused=False)
     with settings_of("scheduler"):

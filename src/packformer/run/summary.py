@@ -62,10 +62,23 @@ def summarize(
         "kernel": module.kernel,
         "device": str(device),
         "precision": str(trainer.precision),
+        **_float8(module),
         "seconds": seconds,
         "seconds_to_first_step": times.total,
         "seconds_of_start": times.seconds,
         "folder": str(folder),
+    }
+
+
+def _float8(module: TrainingModule) -> dict[str, Any]:
+    """Whether linear layers computed in float8, and the times of a block that were measured."""
+    if module.float8 is None:
+        return {"float8": False}
+    times = module.block_times
+    return {
+        "float8": "emulate" if module.float8.emulate else True,
+        "block_milliseconds": None if times is None else times.plain,
+        "block_milliseconds_float8": None if times is None else times.float8,
     }
 
 

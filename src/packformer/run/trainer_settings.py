@@ -18,7 +18,7 @@ PASSED_ON = {
 }
 """What is handed to the Trainer, and acts."""
 
-OWN = ("rows_per_step", "validate_every_n_steps")
+OWN = ("rows_per_step", "validate_every_n_steps", "float8")
 """What packformer adds."""
 
 _STEPS = "the data have no end and no epochs: trainer.max_steps ends a run"

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from packformer.model import GPT
 from packformer.settings import check_flag
 from packformer.training.checkpoint_repair import shard_like
+from packformer.training.float8 import gather_in_float8, plain_shards
 from packformer.training.sharded_saves import ShardedSaves
 from packformer.training.shards import check_sums, is_sharded, load_tensors
 
@@ -85,16 +86,19 @@ class FSDP2(ModelParallelStrategy):
         self._group = dist.new_group(backend="gloo")  # NCCL's would stop training meanwhile
         self._saves = ShardedSaves(self._group, on_gpu=self.root_device.type == "cuda")
 
-    def shard(self, model: GPT, values: Deferred | None) -> None:
+    def shard(self, model: GPT, values: Deferred | None, in_float8: bool = False) -> None:
         """Shards ``model`` in place and gives its deferred parameters memory; once.
 
         Args:
             model: with real or deferred parameters.
             values: of those that are deferred; None where a checkpoint will set them.
+            in_float8: gather those weights in float8 that compute in it.
         """
         if isinstance(model, FSDPModule):
             return
         places = {} if values is None else values.names_in(model)
+        if in_float8:
+            gather_in_float8(model)
         mixed = self.precision_plugin.precision == "bf16-mixed"
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if mixed else None,
@@ -132,7 +136,7 @@ class FSDP2(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
-        return self.lightning_module.state_dict()
+        return plain_shards(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return ParallelStrategy.optimizer_state(self, optimizer)

@@ -33,6 +33,8 @@ from packformer.training.compilation import (
     warn_of_recompilation,
 )
 from packformer.training.data_wait import DataWait
+from packformer.training.float8 import Float8, compute_in_float8, precompute_scales
+from packformer.training.float8_speed import BlockTimes, block_times
 from packformer.training.fsdp import FSDP2
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
@@ -72,6 +74,10 @@ class TrainingModule(L.LightningModule):
             ``next_token_loss``; None for all.
         deferred: what fills the parameters of a model that was built without memory, once
             ``FSDP2`` has sharded it.
+        float8: the linear layers of the blocks compute in float8; None for the run's precision.
+
+    Attributes:
+        block_times: of a block with and without float8, measured on a GPU when a fit begins.
     """
 
     _byte_lengths: Tensor | None
@@ -91,6 +97,7 @@ class TrainingModule(L.LightningModule):
         compile: bool | Literal["blocks"] = False,
         loss_chunk: int | None = None,
         deferred: Deferred | None = None,
+        float8: Float8 | None = None,
     ) -> None:
         super().__init__()
         if token_budget < 1:
@@ -115,6 +122,10 @@ class TrainingModule(L.LightningModule):
         self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
         self.loss_chunk = sys.maxsize if loss_chunk is None else loss_chunk
         self._deferred = deferred
+        self.float8 = float8
+        self.block_times: BlockTimes | None = None
+        self._compiled = bool(compile) and not debugging()
+        self._layers_in_float8 = "" if float8 is None else compute_in_float8(model, float8)
         self._nats: Callable[..., Tensor] = next_token_loss
         self._training_loss: Callable[..., Tensor] = self._eager_loss
         self._validation_loss: Callable[..., tuple[Tensor, Tensor]] = self._eager_validation_loss
@@ -169,16 +180,38 @@ class TrainingModule(L.LightningModule):
             return KERNELS[name] if isinstance(asked, str) else asked, why
 
         self.kernel = self.model.select_kernel(device_type, dtype, select)
+        if stage == "fit" and self.block_times is None:
+            self.block_times = self._measured_block(dtype)
         if device_type == "cuda":  # what a proof took is no part of the run's peak
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         if stage == "fit":
             log.info("attend   %s", self.kernel)
+            if self._layers_in_float8:
+                log.info("float8   %s", self._layers_in_float8)
+            if self.block_times is not None:
+                self.block_times.tell(str(self.trainer.precision))
+
+    def _measured_block(self, dtype: torch.dtype) -> BlockTimes | None:
+        device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
+        asked = self.float8 is not None and not self.float8.emulate
+        if not asked or device.type != "cuda" or not self.trainer.is_global_zero:
+            return None
+        assert self.float8 is not None
+        return block_times(
+            self.model,
+            self.float8,
+            device,
+            dtype=dtype if precision.endswith("true") else torch.float32,
+            autocast=self.trainer.precision_plugin.forward_context(),
+            compiled=self._compiled,
+        )
 
     def configure_model(self) -> None:
         """Shards the model where the strategy does that."""
         if isinstance(self.trainer.strategy, FSDP2):
-            self.trainer.strategy.shard(self.model, self._deferred)
+            gathered_in_float8 = self.float8 is not None
+            self.trainer.strategy.shard(self.model, self._deferred, gathered_in_float8)
             self._deferred = None
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
@@ -229,6 +262,8 @@ class TrainingModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self._make_optimizer, self.model, fused=self._is_fused())
         log.info("optimize %s", describe_optimizer(optimizer))
+        if self.float8 is not None and isinstance(self.trainer.strategy, FSDP2):
+            optimizer.register_step_post_hook(lambda *_: precompute_scales(self.model))
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule)
         return {
             "optimizer": optimizer,
