@@ -34,7 +34,8 @@ def test_the_choices_are_those_there_are() -> None:
 WRONG = {
     "attention.kernel=flexx": "attention.kernel (flexx) must be one of auto, flash4, xformers, "
     "flex, sdpa, reference: did you mean flex?",
-    "compile=1": "compile (1) must be one of auto, true, false",
+    "compile=1": "compile (1) must be one of auto, true, false, blocks",
+    "trainer.float8=yes": "trainer.float8 (yes) must be one of false, true, emulate",
     "trainer.precision=bf16": "trainer.precision (bf16) must be one of auto, 32-true",
     "trainer.accelerator=gpus": "did you mean gpu?",
     "model.activation_checkpointing=ful": "did you mean full?",
@@ -54,7 +55,7 @@ WRONG = {
     "measured: did you mean val/loss?",
     "+trainer.deterministic=maybe": "(maybe) must be one of true, false, warn",
     "+trainer.detect_anomaly=1": "trainer.detect_anomaly (1) must be one of true, false",
-    "+trainer.num_nodes=x": "trainer.num_nodes (x) must be a whole number from 1 up",
+    "trainer.num_nodes=x": "trainer.num_nodes (x) must be a whole number from 1 up",
     "name=a/b": "name (a/b) must begin with",
     "resume=/no/such/run": "resume=/no/such/run: there is no checkpoint /no/such/run; give auto",
     "loss_chunk=x": "loss_chunk (auto, or tokens) (x) must be a whole number from 1 up",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from packformer.run.device import num_devices
+from packformer.run.device import num_devices, resolve_float8
+from packformer.training.float8 import Float8
 
 
 @pytest.fixture
@@ -33,3 +34,51 @@ def test_more_than_there_are_is_refused_with_their_number(two_gpus: None, device
 
 def test_a_cpu_is_as_many_devices_as_asked_for() -> None:
     assert num_devices(3, "cpu") == 3
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    capability, name = request.param
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: name)
+
+
+@pytest.mark.parametrize(
+    "gpu", [((8, 9), "L4"), ((9, 0), "H100"), ((10, 0), "B200")], indirect=True
+)
+def test_float8_is_for_gpus_that_have_it(gpu: None) -> None:
+    assert resolve_float8(True, "cuda", "bf16-mixed", 512) == Float8(512)
+    assert resolve_float8("emulate", "cuda", "bf16-true", 512) == Float8(512, emulate=True)
+    assert resolve_float8("emulate", "cpu", "32-true", 512) == Float8(512, emulate=True)
+    assert resolve_float8(False, "cuda", "16-mixed", 500) is None
+
+
+@pytest.mark.parametrize("gpu", [((8, 0), "NVIDIA A100")], indirect=True)
+@pytest.mark.parametrize(
+    ("asked", "accelerator", "precision", "message"),
+    [
+        (True, "cuda", "bf16-mixed", "needs a GPU of compute capability 8.9 or newer, and NVIDIA "
+         "A100 has 8.0: leave it out"),
+        (True, "cpu", "bf16-mixed", "needs a GPU of compute capability 8.9 or newer: on a CPU use "
+         "emulate, which only rounds, or leave it out"),
+        ("emulate", "cuda", "16-mixed", "does not go with trainer.precision=16-mixed: "
+         "use bf16-mixed"),
+        ("emulate", "cpu", "64-true", "does not go with trainer.precision=64-true: use bf16-mixed"),
+        ("rowwise", "cuda", "bf16-mixed", "must be true, false or emulate"),
+    ],
+)  # fmt: skip
+def test_float8_that_cannot_be_is_one_line(
+    gpu: None, asked: bool | str, accelerator: str, precision: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match="^[^\n]+$") as caught:
+        resolve_float8(asked, accelerator, precision, 512)
+    assert str(caught.value) == f"trainer.float8 ({str(asked).lower()}) {message}"
+
+
+def test_float8_without_torchao_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packformer.run.device.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="^[^\n]+$") as caught:
+        resolve_float8(True, "cuda", "bf16-mixed", 512)
+    assert str(caught.value) == (
+        "trainer.float8 (true) needs torchao, which is not installed: pip install '.[fp8]'"
+    )

@@ -41,6 +41,7 @@ ACCUMULATED = "trainer.rows_per_step=4"
 PLAIN = "trainer.rows_per_step=2"
 SHARDED = ("trainer.devices=2", "trainer.strategy=fsdp2")
 COPIES = ("trainer.devices=2",)
+FLOAT8 = "trainer.float8=emulate"
 UNTIED = "model.tie_embeddings=false"
 _INTERRUPTED = "130"
 
@@ -113,10 +114,13 @@ def run_as_a_rank(settings: list[str]) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         run("one", *settings, ACCUMULATED)
         run("one-plain", *settings, PLAIN, UNTIED)
+        run("one-float8", *settings, ACCUMULATED, FLOAT8)
         run_until_interrupted("one-stopped", *settings, ACCUMULATED)
         shutil.copytree("one-stopped", "one-to-two")
+        shutil.copytree("one-stopped", "one-to-float8")
     run("sharded", *settings, *SHARDED, ACCUMULATED)
     run("sharded-plain", *settings, *SHARDED, PLAIN, UNTIED)
+    run("sharded-float8", *settings, *SHARDED, ACCUMULATED, FLOAT8)
     run("copies", *settings, *COPIES, ACCUMULATED)
     run_until_interrupted("sharded-stopped", *settings, *SHARDED, ACCUMULATED)
     torch.distributed.barrier()
@@ -126,6 +130,7 @@ def run_as_a_rank(settings: list[str]) -> None:
     run("two-to-two", *settings, *SHARDED, ACCUMULATED, "resume=two-to-two")
     run("two-to-copies", *settings, *COPIES, ACCUMULATED, "resume=two-to-copies")
     run("one-to-two", *settings, *SHARDED, ACCUMULATED, "resume=one-to-two")
+    run("one-to-float8", *settings, *SHARDED, ACCUMULATED, FLOAT8, "resume=one-to-float8")
     Path("reached-the-kill").touch()
     kill_in_second_save(*settings)
 
@@ -189,6 +194,34 @@ def test_either_goes_on_from_the_checkpoint_of_the_other(runs: Path, name: str) 
     assert error(found["weights"], unbroken["weights"]) <= 1e-6
     for row, of_unbroken in zip(losses(runs / name), losses(runs / "one"), strict=True):
         assert row == pytest.approx(of_unbroken, rel=1e-5)
+
+
+def test_shards_gathered_in_float8_train_as_one_process_in_float8(runs: Path) -> None:
+    found, wanted, plain = (
+        torch.load(runs / f"{run}.pt") for run in ("sharded-float8", "one-float8", "one")
+    )
+    assert all(map(torch.equal, found["initial"], wanted["initial"]))
+    assert error(found["gradients"], wanted["gradients"]) <= 1e-5
+    assert error(found["gradients"], plain["gradients"]) > 1e-3, "nothing was rounded"
+    for row, of_whole in zip(
+        losses(runs / "sharded-float8"), losses(runs / "one-float8"), strict=True
+    ):
+        assert row == pytest.approx(of_whole, rel=1e-4)
+
+
+def test_shards_in_float8_are_saved_as_all_others(
+    runs: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = packformer.load(runs / "sharded-float8")
+    weights = torch.load(runs / "sharded-float8.pt")["weights"]
+    assert all(map(torch.equal, [p.detach() for p in model.parameters()], weights))
+    for row, of_whole in zip(losses(runs / "one-to-float8"), losses(runs / "one"), strict=True):
+        assert row == pytest.approx(of_whole, rel=1e-2)
+    monkeypatch.chdir(runs)
+    shutil.copytree("sharded-float8", "float8-to-one")
+    longer = f"trainer.max_steps={STEPS + 2}"
+    run("float8-to-one", *small, *COMMON, ACCUMULATED, longer, "resume=float8-to-one")
+    assert losses(runs / "float8-to-one")[-1]["step"] == STEPS + 2
 
 
 def test_one_process_goes_on_from_shards(

@@ -38,6 +38,19 @@ def test_what_a_proof_compiles_again_is_not_said(caplog):
     assert "Recompiling function forward in" in record.message
 
 
+def test_code_for_validation_is_no_recompilation_to_warn_of(caplog):
+    torch._dynamo.reset()
+    warn_of_recompilation()
+    double = compile_whole(lambda x: 2 * x, backend="eager")
+    with caplog.at_level(logging.WARNING):
+        double(torch.ones(3))
+        with torch.no_grad():
+            double(torch.ones(3))
+        assert not caplog.records
+        double(torch.ones(4))
+    assert "compiled again" in caplog.text
+
+
 class Printing(nn.Module):
     def forward(self, x):
         print(x)

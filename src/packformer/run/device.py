@@ -157,7 +157,7 @@ def resolve_float8(
     if asked is False:
         return None
     shown = f"trainer.float8 ({str(asked).lower()})"
-    if asked not in (True, "emulate"):
+    if asked is not True and asked != "emulate":
         raise ValueError(f"{shown} must be true, false or emulate")
     if find_spec("torchao") is None:
         raise ValueError(f"{shown} needs torchao, which is not installed: pip install '.[fp8]'")

@@ -40,8 +40,8 @@ def rehearse(
     for place, node in (*_targets(settings, ""), *_kinds(settings)):
         _check_names(place, node)
     packing = make_packing(config)
-    asked = config.trainer.get("float8", False)
-    float8 = resolve_float8(asked, accelerator, precision, packing.row_length)
+    wanted = config.trainer.get("float8", False)
+    float8 = resolve_float8(wanted, accelerator, precision, packing.row_length)
     if (model := _without_memory(config, packing.max_seqlen)) is not None:
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
             select_kernel(*asked)

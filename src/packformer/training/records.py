@@ -55,9 +55,10 @@ class StepRecords(L.Callback):
     The device is read only then, and only then do ranks exchange what they counted. Throughput is
     counted tokens (those with a target) per second of training, over all ranks; validation and
     checkpoints do not count. Model-flops utilisation compares the flops the true document lengths
-    need with the peak of all GPUs. Several ranks also record how unequal attention's work was
-    (``data/imbalance``, see ``Totals``), and under DDP the share of the time in which gradients of
-    others were waited for (``train/rank_wait``).
+    need with the peak of all GPUs, which is that of half precision also where layers compute in
+    float8. Several ranks also record how unequal attention's work was (``data/imbalance``, see
+    ``Totals``), and under DDP the share of the time in which gradients of others were waited for
+    (``train/rank_wait``).
 
     Args:
         peak_tflops: of one GPU, 1e12 flops per second; None for its data sheet's dense
