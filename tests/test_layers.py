@@ -38,7 +38,7 @@ BELOW = {
     "data": {"attention", "batch", "cache", "corpus", "lazy", "settings"},
     "completion": set(),
     "cli": {"completion", "run", "threads", "tools"},
-    "training": {"attention", "batch", "model", "settings", "requirements"},
+    "training": {"attention", "batch", "cache", "model", "settings", "requirements"},
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "model", "settings"},
     "huggingface": {"attention", "corpus", "model", "nn", "requirements", "settings"},
@@ -77,6 +77,7 @@ ONLY_IN = {
     "hydra": {"run"},
     "omegaconf": {"run", "tools/bench/step/bench.py"},
     "lightning": {"run", "training", "data", "tools/bench/step/bench.py"},
+    "torchao": {"training/float8.py"},
     "torchmetrics": {"training"},
     "safetensors": {"huggingface/shards.py"},
     "tokenizers": {

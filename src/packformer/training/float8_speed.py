@@ -23,7 +23,6 @@ from packformer.attention.proof import machine, median_milliseconds
 from packformer.cache import cache_folder, fingerprint
 from packformer.model import GPT
 from packformer.model.block import Block
-from packformer.nn import Position
 from packformer.training.compilation import compile_whole
 from packformer.training.float8 import Float8, in_high_precision
 
@@ -140,7 +139,7 @@ def _milliseconds(
 
 def _copies(
     model: GPT, device: torch.device, dtype: torch.dtype, generator: torch.Generator
-) -> tuple[Block, Position]:
+) -> tuple[Block, Any]:
     """The first block and its position scheme on ``device``, deferred parameters drawn."""
 
     def there(tensor: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ def _copies(
     both = nn.ModuleList([model.blocks[0], model.positions[model.scheme_of_layer[0]]])
     block, scheme = deepcopy(both, {id(kernel): kernel})._apply(there)
     block.__dict__.pop("forward", None)  # compiled, of the block it was copied from
-    return cast(Block, block.to(dtype)), cast(Position, scheme)
+    return cast(Block, block.to(dtype)), scheme
 
 
 def _residual_dtype(model: GPT, device: torch.device, dtype: torch.dtype) -> torch.dtype:
