@@ -119,9 +119,11 @@ def select_proved_kernel(
 ) -> tuple[Kernel, str]:
     """The fastest kernel that is proved right for ``variant`` on this machine, and why.
 
-    Verdicts that are missing are made: seconds per kernel on a GPU, once. A kernel that is named is
-    proved too, and used with a warning if it is wrong. A kernel of the user's is proved in every
-    process, because its code may have changed.
+    Verdicts that are missing are made: seconds per kernel on a GPU, once. Kernels are timed first,
+    and the fastest is proved; the next only if that one is wrong. A kernel that has been slower
+    than another wherever both were measured is not even timed unless that other is wrong, or
+    measured here. A kernel that is named is proved too, and used with a warning if it is wrong. A
+    kernel of the user's is proved in every process, because its code may have changed.
 
     Args:
         variant: what is asked of the kernel.
@@ -146,23 +148,44 @@ def select_proved_kernel(
         return kernel, why
     able, _ = candidates(variant)
     known = {**verdicts.known(variant), **(proved or {})}
-    if missing := [k for k in able if k.name not in known]:
-        names = ", ".join(kernel.name for kernel in missing)
-        log.info("proving  %s on %s, once", names, variant)
-    found = {k: known[k.name] if k.name in known else verdicts.of(k, variant) for k in able}
-    wrong = {
-        kernel.name: verdict.reason for kernel, verdict in found.items() if verdict.status != "ok"
-    }
-    right = [kernel for kernel in able if kernel.name not in wrong]
-    if not right:
-        return select_kernel(variant, "auto", wrong)  # raises, with every reason
-    fastest = min(right, key=lambda kernel: found[kernel].milliseconds or math.inf)
+    while rivals := _rivals(able, known, variant):
+        for kernel in rivals:
+            if len(rivals) > 1 and kernel.name not in known:
+                log.info("timing   %s on %s, once", kernel.name, variant)
+                known[kernel.name] = verdicts.time(kernel, variant)
+        if any(known[kernel.name].is_against for kernel in rivals if kernel.name in known):
+            continue  # it could not be run: the others may have other rivals now
+        fastest = min(rivals, key=lambda kernel: _milliseconds(kernel, known))
+        if fastest.name in known and known[fastest.name].status == "ok":
+            return fastest, _why(fastest, able, known)
+        log.info("proving  %s on %s, once", fastest.name, variant)
+        known[fastest.name] = verdicts.of(fastest, variant)
+    return select_kernel(variant, "auto", {name: v.reason for name, v in known.items()})  # raises
+
+
+def _rivals(able: list[Kernel], known: Mapping[str, Verdict], variant: Variant) -> list[Kernel]:
+    """The kernels that may be the fastest right one, for all that is known."""
+    alive = [k for k in able if k.name not in known or not known[k.name].is_against]
+    names = {kernel.name for kernel in alive}
+    timed = {name for name in names if name in known}
+    return [k for k in alive if k.name in timed or not names & _faster_than(k, variant)]
+
+
+def _faster_than(kernel: Kernel, variant: Variant) -> set[str]:
+    # What a document's bias costs other kernels was not measured.
+    return set() if "bias" in variant.features else set(kernel.slower_than)
+
+
+def _milliseconds(kernel: Kernel, known: Mapping[str, Verdict]) -> float:
+    found = known[kernel.name].milliseconds if kernel.name in known else None
+    return math.inf if found is None else found
+
+
+def _why(fastest: Kernel, able: list[Kernel], known: Mapping[str, Verdict]) -> str:
     others = [
-        f"{kernel.name} {wrong[kernel.name]}"
-        if kernel.name in wrong
-        else f"{kernel.name} {found[kernel].milliseconds:.2f} ms"
-        for kernel in able
-        if kernel is not fastest
+        f"{k.name} {v.reason}" if v.is_against else f"{k.name} {v.milliseconds:.2f} ms"
+        for k in able
+        if k is not fastest and (v := known.get(k.name))
     ]
-    why = f"proved, {found[fastest].milliseconds:.2f} ms"
-    return fastest, f"{why} ({', '.join(others)})" if others else why
+    why = f"proved, {known[fastest.name].milliseconds:.2f} ms"
+    return f"{why} ({', '.join(others)})" if others else why

@@ -136,6 +136,8 @@ class Kernel:
         block_mask: makes what ``run`` needs to know of a row beside its layout, once for all
             layers.
         lacks: what this machine has not got that the kernel needs; None if nothing.
+        slower_than: names of kernels that were faster wherever both were measured (without a bias
+            tensor): where one of them is right, ``auto`` does not try this one.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Kernel:
     run: KernelFunction
     block_mask: Callable[[PackedLayout, int | None], Any] = _no_block_mask
     lacks: Callable[[], str | None] = _lacks_nothing
+    slower_than: tuple[str, ...] = ()
 
     def unsupported(self, variant: Variant) -> str | None:
         """Why the kernel cannot run ``variant``; None if it can."""

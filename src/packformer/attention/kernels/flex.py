@@ -210,4 +210,5 @@ flex_kernel = Kernel(
     features=frozenset(FEATURES),
     run=_run,
     block_mask=build_block_mask,
+    slower_than=("flash4",),
 )

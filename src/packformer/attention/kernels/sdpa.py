@@ -48,4 +48,5 @@ sdpa_kernel = Kernel(
     head_dims=range(1, 4097),
     features=frozenset(FEATURES) - {"score_mod"},
     run=_run,
+    slower_than=("flash4", "xformers", "flex"),
 )

@@ -129,4 +129,5 @@ xformers_kernel = Kernel(
     features=frozenset({"grouped", "window"}),
     run=_run,
     lacks=_lacks,
+    slower_than=("flash4",),
 )

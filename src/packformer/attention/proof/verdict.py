@@ -27,7 +27,7 @@ TOLERANCE = {
 MOST_ROUNDINGS = 4.0
 """Largest error of a token, in units of what rounding costs a right kernel there."""
 
-STATUSES = ("ok", "wrong", "failed", "no memory")
+STATUSES = ("ok", "slower", "wrong", "failed", "no memory")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Verdict:
     """What was seen of one kernel and variant.
 
     Attributes:
-        status: ``"ok"``, ``"wrong"``, ``"failed"`` if it could not be run to the end, or
-            ``"no memory"`` if the device's memory did not suffice to find out.
+        status: ``"ok"``, ``"slower"`` if it was only timed, because a faster kernel is right,
+            ``"wrong"``, ``"failed"`` if it could not be run to the end, or ``"no memory"`` if the
+            device's memory did not suffice to find out.
         reason: what is wrong; empty if nothing.
         errors: relative Frobenius error against float64, largest over the usual rows, of ``out``,
             ``dq``, ``dk``, ``dv`` and, where they have one, of ``slopes`` and ``bias``.
@@ -44,7 +45,8 @@ class Verdict:
             rounding costs a right kernel there (see ``proof/rounding.py``).
         isolated: replacing every token of a document left all other documents' outputs and
             gradients bit for bit as they were, under deterministic algorithms.
-        milliseconds: forward and backward of a row, median; None if wrong.
+        milliseconds: forward and backward of a row, median; None where there is something against
+            the kernel.
     """
 
     status: str
@@ -54,15 +56,34 @@ class Verdict:
     isolated: bool
     milliseconds: float | None
 
+    @property
+    def is_against(self) -> bool:
+        """Whether the kernel must not be taken, whatever the others are like."""
+        return self.status not in ("ok", "slower")
 
-def judge(kernel: Kernel, variant: Variant) -> Verdict:
-    """Runs ``kernel`` on ``variant``, which it claims to support, compares, and times it."""
-    return clock(kernel, variant, prove(kernel, variant))
+
+def judge(kernel: Kernel, variant: Variant, milliseconds: float | None = None) -> Verdict:
+    """Runs ``kernel`` on ``variant``, which it claims to support, compares, and times it.
+
+    Args:
+        kernel: to judge.
+        variant: on what.
+        milliseconds: that it takes, if that was measured before.
+    """
+    verdict = prove(kernel, variant)
+    if verdict.status == "ok" and milliseconds is not None:
+        return replace(verdict, milliseconds=milliseconds)
+    return clock(kernel, variant, verdict)
+
+
+def only_timed(kernel: Kernel, variant: Variant) -> Verdict:
+    """A verdict without a proof: ``"slower"``, with the time, if ``kernel`` runs at all."""
+    return clock(kernel, variant, Verdict("slower", "", {}, {}, False, None))
 
 
 def clock(kernel: Kernel, variant: Variant, verdict: Verdict) -> Verdict:
-    """``verdict`` with the time, if it is right."""
-    if verdict.status != "ok":
+    """``verdict`` with the time, if there is nothing against it."""
+    if verdict.is_against:
         return verdict
     torch.compiler.reset()
     try:

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 import packformer
 from packformer.attention.kernel import Kernel, Variant
-from packformer.attention.proof.verdict import STATUSES, Verdict, judge, prove
+from packformer.attention.proof.verdict import STATUSES, Verdict, judge, only_timed, prove
 from packformer.cache import cache_folder, fingerprint
 from packformer.nn import position
 
@@ -69,16 +69,29 @@ class Verdicts:
         return {name: Verdict(**v) for name, v in self._read().get(str(variant), {}).items()}
 
     def of(self, kernel: Kernel, variant: Variant) -> Verdict:
-        """The verdict of ``kernel`` on ``variant``; made now if there is none.
+        """The verdict of ``kernel`` on ``variant``, proved; made now if there is none.
 
         Raises:
             ValueError: if the kernel left a GPU that nothing can run on in this process.
         """
         verdict = self.known(variant).get(kernel.name)
         if verdict is None:
-            verdict = judge(kernel, variant)
-            self.keep(kernel, variant, verdict)
-            _check_gpu(kernel, variant, verdict, "start again, it will not be tried")
+            return self._keep_new(kernel, variant, judge(kernel, variant))
+        if verdict.status == "slower":
+            return self._keep_new(kernel, variant, judge(kernel, variant, verdict.milliseconds))
+        return verdict
+
+    def time(self, kernel: Kernel, variant: Variant) -> Verdict:
+        """The time of ``kernel`` on ``variant``, measured now, and no proof.
+
+        Raises:
+            ValueError: if the kernel left a GPU that nothing can run on in this process.
+        """
+        return self._keep_new(kernel, variant, only_timed(kernel, variant))
+
+    def _keep_new(self, kernel: Kernel, variant: Variant, verdict: Verdict) -> Verdict:
+        self.keep(kernel, variant, verdict)
+        _check_gpu(kernel, variant, verdict, "start again, it will not be tried")
         return verdict
 
     def keep(self, kernel: Kernel, variant: Variant, verdict: Verdict) -> None:
@@ -148,7 +161,7 @@ def _check(verdict: Verdict) -> None:
         and isinstance(verdict.reason, str)
         and _are_numbers(verdict.errors)
         and _are_numbers(verdict.roundings)
-        and isinstance(verdict.milliseconds, float) == (verdict.status == "ok")
+        and isinstance(verdict.milliseconds, float) != verdict.is_against
     )
     if not good:
         raise ValueError("a verdict is damaged")
@@ -162,4 +175,4 @@ def _are_numbers(values: Any) -> bool:
 def known_wrong(variant: Variant) -> dict[str, str]:
     """Kernels with a verdict against them for ``variant`` on this machine, and the reasons."""
     known = Verdicts(variant.device_type).known(variant)
-    return {name: verdict.reason for name, verdict in known.items() if verdict.status != "ok"}
+    return {name: verdict.reason for name, verdict in known.items() if verdict.is_against}
