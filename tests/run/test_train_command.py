@@ -77,7 +77,7 @@ def test_options_may_stand_anywhere(packformer, arguments) -> None:
 def test_other_ranks_are_started_by_the_same_command(packformer, monkeypatch) -> None:
     started = []
 
-    def watched(config):
+    def watched(*_):
         started.append(_hydra_subprocess_cmd(local_rank=1)[0])
         return 0.0
 

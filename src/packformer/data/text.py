@@ -1,6 +1,7 @@
 """Text as documents: the standard library of the running interpreter, or the user's own files.
 
 Both are prepared into the user's cache as ``packformer prepare`` does it, and read as its shards.
+Torch is imported only to read them, so that they can be prepared before (``data/ahead.py``).
 """
 
 from __future__ import annotations
@@ -13,20 +14,56 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packformer.cache import cached_folder
+from packformer.cache import cache_folder, cached_folder
 from packformer.corpus import Input, Preparation, prepare
 from packformer.corpus.preparation import Progress
 from packformer.corpus.request import fingerprint_of
 from packformer.corpus.tokenizer import MIN_VOCAB
-from packformer.data.source import DataSplits
-from packformer.data.token_shards import TokenShards
 from packformer.settings import as_text, check_flag, check_whole
+
+if TYPE_CHECKING:
+    from packformer.data.source import DataSplits
 
 log = logging.getLogger(__name__)
 
 _SECONDS_PER_LINE = 10.0
 _NOT_DOCUMENTS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A corpus in the user's cache.
+
+    Attributes:
+        preparation: how it is made; its output is left open.
+        name: of the text, for messages.
+    """
+
+    preparation: Preparation
+    name: str
+
+    def is_made(self) -> bool:
+        """Whether the cache has one of the same files and settings."""
+        return (cache_folder() / self._folder()).is_dir()
+
+    def make(self) -> Path:
+        """Its folder, made if the cache has none."""
+
+        def fill(folder: Path) -> None:
+            log.info("tokenizing %s, once", self.name)
+            try:
+                prepare(replace(self.preparation, output=folder), _tell(self.name))
+            except ValueError:
+                if not any(folder.glob("*.tokens")):  # no finished part to go on after
+                    shutil.rmtree(folder)
+                raise
+
+        return cached_folder(self._folder(), fill)
+
+    def _folder(self) -> str:
+        return f"corpora/{fingerprint_of(self.preparation)[:24]}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +86,10 @@ class StandardLibrary:
     validation_fraction: float = 0.05
 
     def prepare(self) -> DataSplits:
+        return _read(self.request())
+
+    def request(self) -> Request:
+        """What is prepared."""
         root = Path(sysconfig.get_paths()["stdlib"])
         files = tuple(
             str(file)
@@ -62,7 +103,7 @@ class StandardLibrary:
             )
         preparation = _preparation(Input(files, format="text"), self)
         preparation = replace(preparation, skip_invalid=True, keep_empty=True)
-        return _prepared(preparation, f"standard library in {root}")
+        return Request(preparation, f"standard library in {root}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +143,10 @@ class TextFiles:
     skip_setting: str = "data.skip_invalid=true"
 
     def prepare(self) -> DataSplits:
+        return _read(self.request())
+
+    def request(self) -> Request:
+        """What is prepared."""
         check_flag("data.skip_invalid", self.skip_invalid)
         field = as_text("data.field", self.field, "name")
         root = Path(as_text("data.path", self.path, "path")).expanduser()
@@ -110,7 +155,7 @@ class TextFiles:
         given = Input((str(root),), field, self.format, self.quoting)
         preparation = replace(_preparation(given, self), skip_invalid=self.skip_invalid)
         preparation = replace(preparation, skip_setting=self.skip_setting)
-        return _prepared(preparation, str(root))
+        return Request(preparation, str(root))
 
 
 def _preparation(given: Input, options: StandardLibrary | TextFiles) -> Preparation:
@@ -130,21 +175,13 @@ def _preparation(given: Input, options: StandardLibrary | TextFiles) -> Preparat
     )
 
 
-def _prepared(preparation: Preparation, name: str) -> DataSplits:
+def _read(request: Request) -> DataSplits:
     """Its shards, made if the cache has none of the same files and settings."""
+    from packformer.data.token_shards import TokenShards
 
-    def make(folder: Path) -> None:
-        log.info("tokenizing %s, once", name)
-        try:
-            prepare(replace(preparation, output=folder), _tell(name))
-        except ValueError:
-            if not any(folder.glob("*.tokens")):  # no finished part to go on after
-                shutil.rmtree(folder)
-            raise
-
-    folder = cached_folder(f"corpora/{fingerprint_of(preparation)[:24]}", make)
+    folder = request.make()
     splits = TokenShards(str(folder)).prepare()
-    return replace(splits, description=splits.description.replace(str(folder), name, 1))
+    return replace(splits, description=splits.description.replace(str(folder), request.name, 1))
 
 
 def _tell(name: str) -> Callable[[Progress], None]:

@@ -8,8 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,10 +18,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from packformer import completion
+from packformer.data.ahead import Ahead, prepared_ahead
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
+from packformer.run.launcher import launched
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.secrets import refuse_secrets
@@ -48,10 +51,11 @@ def _job(config: DictConfig) -> float:
         refuse_ignored(config, HydraConfig.get().overrides.task)
         config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
-        from packformer.run.train import train  # slow to import: not before the configuration fits
+        with _data_ahead(config) as ahead:
+            from packformer.run.train import train  # slow to import: not before all fits
 
-        times.ended("imports")
-        return train(config, times)
+            times.ended("imports")
+            return train(config, times, ahead)
     except KeyboardInterrupt:
         with suppress(OSError):  # before anything was written the folder is empty
             Path(HydraConfig.get().runtime.output_dir).rmdir()
@@ -71,6 +75,14 @@ def _job(config: DictConfig) -> float:
         hint = f" (traceback: {place})" if place else ""
         print(f"error: {_failures[-1]}{hint}", file=sys.stderr)
         return math.nan
+
+
+def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
+    """Prepares text meanwhile, unless torch is there already or other ranks would do the same."""
+    if "torch" in sys.modules or "LOCAL_RANK" in os.environ or launched() is not None:
+        return nullcontext(Ahead())
+    data: Any = OmegaConf.to_container(config.data, resolve=True)
+    return prepared_ahead(data)
 
 
 def _check_given(config: DictConfig) -> None:

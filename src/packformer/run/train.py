@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from packformer.attention import select_kernel
 from packformer.counted import counted
 from packformer.data import PackedDataModule
+from packformer.data.ahead import Ahead
 from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
@@ -86,12 +87,13 @@ _LIGHTNING_HINTS = (
 )
 
 
-def train(config: DictConfig, times: StartTimes) -> float:
+def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     """Runs what ``config`` describes.
 
     Args:
         config: as composed.
         times: of the start, until here.
+        ahead: of the data.
 
     Returns:
         The final value of ``config.objective``, for sweepers.
@@ -125,6 +127,7 @@ def train(config: DictConfig, times: StartTimes) -> float:
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
     times.ended("rehearsal")
+    ahead.wait()
     data = build_data(config)
     times.ended("data")
     _check_objective(config.objective, data)

@@ -1,0 +1,93 @@
+"""Text is prepared in a process of its own while another still imports torch."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from packformer.data import ahead as module
+from packformer.data.ahead import prepared_ahead
+from packformer.data.text import StandardLibrary, TextFiles
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(20):
+        (texts / f"{number}.txt").write_text(f"text number {number}, " * (number + 1))
+    return {"_target_": "packformer.data.TextFiles", "path": str(texts), "vocab_size": 270}
+
+
+@pytest.fixture
+def nothing_started(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+
+def test_a_corpus_is_made_meanwhile(data, monkeypatch):
+    text = TextFiles(data["path"], vocab_size=270)
+    with prepared_ahead(data) as ahead:
+        ahead.wait()
+    assert text.request().is_made()
+    monkeypatch.setattr("packformer.data.text.prepare", None)  # nothing is left to do
+    splits = text.prepare()
+    assert splits.train.num_documents + splits.validation.num_documents == 20
+
+
+def test_its_process_imports_no_torch():
+    code = "import sys, packformer.data.ahead; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_the_cache_has_is_not_made_again(data, nothing_started):
+    TextFiles(data["path"], vocab_size=270).prepare()
+    with prepared_ahead(data) as ahead:
+        ahead.wait()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_target_": "packformer.data.RandomDocuments"},
+        {"_target_": "my_parts.Texts"},
+        {"vocab_size": 7},
+        {"path": "nowhere"},
+        {"vocabulary": 300},
+    ],
+)
+def test_other_data_and_wrong_settings_are_left_to_the_run(data, changes, nothing_started):
+    with prepared_ahead({**data, **changes}) as ahead:
+        ahead.wait()
+
+
+def test_a_failure_is_left_to_the_run(data, capfd):
+    with open(f"{data['path']}/7.txt", "wb") as file:
+        file.write(b"\xff\xfe\xfd")
+    with prepared_ahead(data) as ahead:
+        ahead.wait()
+    assert "Traceback" not in capfd.readouterr().err
+    with pytest.raises(ValueError, match="7.txt"):
+        TextFiles(data["path"], vocab_size=270).prepare()
+
+
+def test_a_preparation_ends_with_its_run_and_is_continued(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
+    data = {"_target_": "packformer.data.StandardLibrary", "vocab_size": 30_000}
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        module.subprocess, "Popen", lambda *a, **o: started.append(popen(*a, **o)) or started[-1]
+    )
+    with prepared_ahead(data):
+        while not list(tmp_path.glob("corpora/*.unfinished")):
+            time.sleep(0.01)
+    (process,) = started
+    assert process.returncode is not None, "it is gone"
+    assert not StandardLibrary(30_000).request().is_made()
+    with prepared_ahead(data):
+        pass  # its lock is free
