@@ -44,6 +44,7 @@ _NOT_COMPARED = (
     "data/imbalance",
     "memory/peak_process_bytes",
 )
+ROUNDED = "trainer.strategy={_target_:packformer.training.DDP,reduce_dtype:bfloat16}"
 _INTERRUPTED = "130"  # how the process would end
 BETWEEN_RECORDS = "{}/checkpoints/best.ckpt"  # of the validation after step 3
 
@@ -104,6 +105,9 @@ def run_as_a_rank(settings: list[str]) -> None:
         keep(patch, "resumed")
         main([*common, "hydra.run.dir=stopped", "resume=stopped"])
     main([*common, "hydra.run.dir=of_one", f"resume={BETWEEN_RECORDS.format('of_one')}"])
+    with pytest.MonkeyPatch.context() as patch:
+        keep(patch, "rounded")
+        main([*common, ROUNDED, "trainer.max_steps=1", "hydra.run.dir=rounded"])
     torch.distributed.barrier()  # what the other rank writes is there when the first one ends
 
 
@@ -239,6 +243,13 @@ def test_a_rank_that_starts_later_goes_on_where_the_first_does(
         monkeypatch.setenv("PACKFORMER_RESUME_FROM", str(found))  # that rank 0 hands on
         monkeypatch.setenv("LOCAL_RANK", "1")
         assert find_checkpoint("auto", tmp_path / "runs", config) == found
+
+
+def test_gradients_may_be_summed_in_bfloat16(ranks: Path) -> None:
+    rounded, exact = (
+        torch.load(ranks / f"{name}-0.pt")["steps"][1]["gradients"] for name in ("rounded", "whole")
+    )
+    assert 1e-4 < error(rounded, exact) < 2**-7, "the unit roundoff of bfloat16 is 2^-9"
 
 
 if __name__ == "__main__":

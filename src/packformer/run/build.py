@@ -19,7 +19,6 @@ from lightning.pytorch.profilers import (
     PyTorchProfiler,
     SimpleProfiler,
 )
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.data import PackedDataModule, PackingSettings
@@ -37,6 +36,7 @@ from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
 from packformer.training import (
+    DDP,
     FSDP2,
     AtomicCheckpointIO,
     TrainingModule,
@@ -276,9 +276,7 @@ def build_trainer(
     several = rows.num_devices > 1
     strategy = options.get("strategy", "auto")
     if strategy == "ddp" or (several and strategy == "auto"):
-        # Buffers are constants. Sent before every forward they would also halt a validation whose
-        # rows do not suffice for all ranks.
-        options["strategy"] = DDPStrategy(broadcast_buffers=False)
+        options["strategy"] = DDP()
     with settings_of("callbacks"):
         callbacks = build_callbacks(make(config.get("callbacks")) or {}, folder)
     with settings_of("trainer"):

@@ -3,6 +3,7 @@
 from packformer.training.build_optimizer import build_optimizer
 from packformer.training.checkpoint import AtomicCheckpointIO
 from packformer.training.clipping import divides_gradients
+from packformer.training.ddp import DDP
 from packformer.training.finite_guard import FiniteGuard
 from packformer.training.fsdp import FSDP2
 from packformer.training.last_checkpoint import LastCheckpoint
@@ -15,6 +16,7 @@ from packformer.training.records import StepRecords
 from packformer.training.schedule import check_factor, constant, warmup_cosine
 
 __all__ = [
+    "DDP",
     "FSDP2",
     "AtomicCheckpointIO",
     "FiniteGuard",
