@@ -78,7 +78,7 @@ ONLY_IN = {
     "omegaconf": {"run", "tools/bench/step/bench.py"},
     "lightning": {"run", "training", "data", "tools/bench/step/bench.py"},
     "torchao": {"training/float8.py"},
-    "torchmetrics": {"training"},
+    "torchmetrics": {"training", "run/lean.py"},
     "safetensors": {"huggingface/shards.py"},
     "tokenizers": {
         *("corpus", "data", "generation", "huggingface", "tools"),

@@ -6,15 +6,16 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from packformer.run.folder import read_metrics
 
 
 def draw_loss_curve(folder: Path, title: str) -> Path | None:
     """Draws training and validation loss over steps; None if nothing was recorded."""
+    # At the end of a run: its start need not wait for that.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     rows = read_metrics(folder)
     series = {
         name: [(row["step"], row[name]) for row in rows if name in row]

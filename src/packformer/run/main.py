@@ -24,6 +24,7 @@ from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
 from packformer.run.launcher import launched
+from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.secrets import refuse_secrets
@@ -52,6 +53,7 @@ def _job(config: DictConfig) -> float:
         config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
         with _data_ahead(config) as ahead:
+            _import_lean(config)
             from packformer.run.train import train  # slow to import: not before all fits
 
             times.ended("imports")
@@ -83,6 +85,13 @@ def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
         return nullcontext(Ahead())
     data: Any = OmegaConf.to_container(config.data, resolve=True)
     return prepared_ahead(data)
+
+
+def _import_lean(config: DictConfig) -> None:
+    # A sweep's next job may need what this one does not.
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        settings: Any = OmegaConf.to_container(config, resolve=True)
+        import_lean(settings)
 
 
 def _check_given(config: DictConfig) -> None:

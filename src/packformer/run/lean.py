@@ -1,0 +1,63 @@
+"""Imports torchmetrics without the packages of metrics that nobody asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import Distribution, PackageNotFoundError
+from typing import Any
+
+_OWN = ("packformer.", "lightning.", "torch.")
+_OF_METRICS = (  # of images, sound and translations, and for pictures of metrics
+    *("scipy", "matplotlib", "scienceplots", "pycocotools", "torchvision", "lpips", "einops"),
+    *("torchaudio", "librosa", "onnxruntime", "pesq", "pystoi", "gammatone", "fast_bss_eval"),
+    *("transformers", "nltk", "regex", "sentencepiece", "bert_score", "rouge_score"),
+)
+
+
+def import_lean(settings: Mapping[str, Any]) -> None:
+    """Imports torchmetrics, and Lightning with it, in a fraction of the time where that is safe.
+
+    torchmetrics imports scipy, transformers, matplotlib and torchvision, if they are installed, for
+    metrics that a run does not use: seconds of its start. A class or kernel of the user's may use
+    them, so that with one of those everything is imported.
+
+    Args:
+        settings: of the run, resolved, as plain types.
+    """
+    if _names_code_of_the_user("", settings):
+        return
+    with hidden(_OF_METRICS):
+        import torchmetrics  # noqa: F401
+
+
+def _names_code_of_the_user(key: str, value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_names_code_of_the_user(str(name), child) for name, child in value.items())
+    if isinstance(value, list):
+        return any(_names_code_of_the_user(key, child) for child in value)
+    if key == "_target_":
+        return not str(value).startswith(_OWN)
+    return key == "kernel" and "." in str(value)
+
+
+@contextmanager
+def hidden(packages: Sequence[str]) -> Iterator[None]:
+    """Packages look as if they were not installed, unless they are imported already."""
+    found, kept = Distribution.from_name, Distribution.__dict__["from_name"]
+    absent = [name for name in packages if name not in sys.modules]
+
+    def from_name(name: str) -> Distribution:
+        if name in absent:
+            raise PackageNotFoundError(name)
+        return found(name)
+
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: cannot be imported
+    Distribution.from_name = staticmethod(from_name)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Distribution.from_name = kept  # type: ignore[method-assign]
+        for name in absent:
+            sys.modules.pop(name, None)

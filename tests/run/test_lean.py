@@ -1,0 +1,59 @@
+"""A run imports no package for metrics that it does not use."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from packformer.run.lean import hidden, import_lean
+
+_CODE = """
+import sys
+from packformer.run.lean import import_lean
+import_lean({settings})
+print(*[name for name in ("scipy", "transformers", "torchmetrics") if name in sys.modules])
+import packformer.run.train, importlib.metadata, scipy
+from torchmetrics import Metric, MeanMetric
+assert importlib.metadata.version("scipy") == scipy.__version__
+"""
+_OWN = {"data": {"_target_": "packformer.data.Copying"}, "attention": {"kernel": "auto"}}
+
+
+def test_torchmetrics_is_imported_without_scipy_and_transformers() -> None:
+    code = _CODE.format(settings=_OWN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["torchmetrics"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"callbacks": {"mine": {"_target_": "my_parts.Bleu"}}},
+        {"callbacks": [{"_target_": "my_parts.Bleu"}]},
+        {"attention": {"kernel": "my_parts.mine"}},
+        {"layers": {"S": {"attention": {"kernel": "my_parts.mine"}}}},
+    ],
+)
+def test_code_of_the_users_may_use_all_metrics(changes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(packages):
+        raise AssertionError("packages were hidden")
+
+    monkeypatch.setattr("packformer.run.lean.hidden", refuse)
+    import_lean({**_OWN, **changes})
+
+
+def test_what_was_hidden_is_there_again() -> None:
+    sys.modules.pop("this", None)
+    with hidden(("this", "pytest", "numpy")):
+        with pytest.raises(ImportError):
+            import this  # noqa: F401
+        assert importlib.metadata.version("pytest") == pytest.__version__, "imported already"
+    assert "this" not in sys.modules
+    kept = vars(importlib.metadata.Distribution)["from_name"]
+    with hidden(("hydra-core",)), pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("hydra-core")
+    assert importlib.metadata.version("hydra-core")
+    assert vars(importlib.metadata.Distribution)["from_name"] is kept
