@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,7 +121,7 @@ def test_fine_tuning_begins_at_the_loss_the_run_ended_with(
     assert train(*small, "trainer.max_steps=6", "optimizer.learning_rate=1e-2").code == 0
     former = only(tmp_path / "runs")
     ended = json.loads((former / "summary.json").read_text())["val/loss"]
-    again = [*small, f"init_from={former}", "output_dir=new", *STILL]
+    again = [*small[:-1], f"init_from={former}", "output_dir=new", *STILL]
     assert train(*again).code == 0
     begun = json.loads((only(Path("new")) / "summary.json").read_text())["val/loss"]
     assert begun == pytest.approx(ended, abs=1e-5)
@@ -130,17 +132,22 @@ def test_a_run_that_started_from_weights_goes_on(
 ) -> None:
     assert train(*own_data, f"init_from={folder}", "trainer.max_steps=2").code == 0
     run = only(Path("new"))
+    weights = packformer.load(folder).model.state_dict()
+    folder.rename(folder.with_name("moved"))  # what it began with lies in the run
+    shutil.rmtree(os.environ["PACKFORMER_CACHE"])
     again = [*own_data, f"init_from={folder}", f"resume={run}"]
     done = train(*again, "trainer.max_steps=4")
     assert done.code == 0, done.err
-    weights = packformer.load(folder).model.state_dict()
     trained = packformer.load(run).model.state_dict()
     assert not torch.equal(weights["norm.weight"], trained["norm.weight"])
     (run / "summary.json").unlink()
     assert train(*own_data, "resume=auto", f"init_from={folder}", "trainer.max_steps=4").code == 0
     assert only(Path("new")) == run
     refused = train(*own_data, f"resume={run}", "trainer.max_steps=6")
-    assert f"init_from: {folder} in the run, null now" in refused.err
+    assert f"init_from: {folder} in the run, null now: repeat" in refused.err
+    other = train(*own_data, f"resume={run}", "init_from=elsewhere", "trainer.max_steps=6")
+    told = f"the run began with init_from={folder}, and init_from=elsewhere is given: repeat that"
+    assert other.err == f"error: resume={run}: {told}\n"
 
 
 CONTRADICTIONS = {
@@ -190,13 +197,28 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(
 ) -> None:
     other = train_bpe(["entirely different"] * 9, 290)
     other.save(str(tmp_path / "other.json"))
-    done = train(*own_data, f"init_from={folder}", f"data.tokenizer={tmp_path / 'other.json'}")
-    assert done.code == 1
-    assert "is not that of init_from (" in done.err
-    assert done.err.count("\n") == 1
-    assert nothing_is_left()
+    train_bpe([" ".join(f"{n}{n + 1}" for n in range(999))], 400).save(
+        str(tmp_path / "larger.json")
+    )
+    told = {
+        "other.json": "is not that of init_from (",
+        "larger.json": f"the model of init_from ({folder}) 320: their tokenizer is another one; le",
+    }
+    for name, message in told.items():
+        done = train(*own_data, f"init_from={folder}", f"data.tokenizer={tmp_path / name}")
+        assert done.code == 1
+        assert message in done.err
+        assert done.err.count("\n") == 1
+        assert nothing_is_left()
     own = f"data.tokenizer={folder / 'tokenizer.json'}"
     assert train(*own_data, f"init_from={folder}", own, *STILL).code == 0
+
+
+@pytest.mark.parametrize("name", ["data.vocab_size", "bpe_vocab_size"])
+def test_the_size_of_a_tokenizer_that_is_not_trained_is_refused(name: str, folder: Path) -> None:
+    text = ["data=text", "data.path=nowhere", f"init_from={folder}"]
+    with pytest.raises(ValueError, match=rf"^{name} \(300\) changes nothing, as init_from "):
+        compose([*text, f"{name}=300"])
 
 
 def test_a_model_without_a_tokenizer_needs_one(

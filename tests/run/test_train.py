@@ -58,6 +58,7 @@ def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_p
     assert done.out.replace("\n", "").count(str(folder)) == 1, "told once at the end"
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["attention"]["num_kv_heads"] == 2
+    assert config["model"]["vocab_size"] == 384, "the data's, rounded up"
     assert "${" not in (folder / "config.yaml").read_text()
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["versions"]["torch"] == torch.__version__

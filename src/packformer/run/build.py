@@ -142,6 +142,12 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
     multiple = _VOCABULARY_MULTIPLE if is_text else 1
     rounded = -(-data.splits.vocab_size // multiple) * multiple
     vocab_size = config.model.vocab_size or rounded
+    if vocab_size < data.splits.vocab_size and config.get("init_from") is not None:
+        raise ValueError(
+            f"the data have {data.splits.vocab_size:,} token ids, and the model of init_from "
+            f"({config.init_from}) {vocab_size:,}: their tokenizer is another one; leave "
+            "data.tokenizer out, or prepare the corpus again with that of init_from"
+        )
     if vocab_size < data.splits.vocab_size:
         raise ValueError(
             f"token id {data.splits.vocab_size - 1} lies outside the vocabulary: model.vocab_size "

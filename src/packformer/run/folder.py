@@ -20,11 +20,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
-from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE
+from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE, TOKENIZER_FILE
 from packformer.training.checkpoint import recorded_steps
 
 ENVIRONMENT_FILE = "environment.json"
-TOKENIZER_FILE = "tokenizer.json"
 _PACKAGES = (
     "torch",
     "torchao",

@@ -16,8 +16,7 @@ from packformer.corpus.tokenizer import num_ids
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
-from packformer.run.folder import TOKENIZER_FILE
-from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, run_folder
+from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, TOKENIZER_FILE, run_folder
 from packformer.training.checkpoint import read_weights
 
 _BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")

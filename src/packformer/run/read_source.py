@@ -16,9 +16,8 @@ from packformer.corpus.tokenizer import encode_alike
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.added_settings import with_added_settings
-from packformer.run.folder import TOKENIZER_FILE
 from packformer.run.load import checkpoint_of, is_exported, load
-from packformer.run.resume import CONFIG_FILE, read_configuration, run_folder
+from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, read_configuration, run_folder
 from packformer.run.source import GROUPS, Source
 from packformer.training.checkpoint import weight_shapes
 

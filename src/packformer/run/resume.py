@@ -15,12 +15,14 @@ from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
 from packformer.run.added_settings import with_added_settings
 from packformer.run.lock import is_running
+from packformer.run.recorded import chosen
 
 log = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
+TOKENIZER_FILE = "tokenizer.json"
 _NOT_COMPARED = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
@@ -116,7 +118,11 @@ def binding_differences(
 
 
 def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]) -> str:
-    """``model.num_layers: 4 in the run, 6 now``, and what to do."""
+    """``model.num_layers: 4 in the run, 6 now``, and what to do.
+
+    Where ``init_from`` differs, so do the settings that it brings along: it alone is told.
+    """
+    different = [found for found in different if found[0] == "init_from"] or different
     told = [
         f"{key}: {shown(former)} in the run, {shown(new)} now" for key, former, new in different
     ]
@@ -186,14 +192,18 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
-    others = {
+def unfinished_runs(output_dir: Path) -> dict[Path, dict[str, Any]]:
+    """The configurations of the unfinished runs below ``output_dir``, by folder."""
+    return {
         folder: read_configuration(file)
         for file in output_dir.rglob(CONFIG_FILE)
         if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
     }
-    wanted = _of_steps(config)
-    unfinished = [f for f, former in others.items() if _of_steps(former) == wanted]
+
+
+def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
+    others = unfinished_runs(output_dir)
+    unfinished = [f for f, former in others.items() if same_run(former, config)]
     running = [folder for folder in unfinished if is_running(folder)]
     saved = [
         checkpoint
@@ -238,7 +248,7 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
 
 
 def read_configuration(file: Path) -> dict[str, Any]:
-    """Of a run; empty, with a warning, where it cannot be read."""
+    """Of a run, as it was given; empty, with a warning, where it cannot be read."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -246,11 +256,19 @@ def read_configuration(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         log.warning("%s is no configuration: left out", file)
         return {}
-    return found
+    return chosen(found)
+
+
+def same_run(former: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether ``resume=auto`` goes on with a run of configuration ``former``."""
+    return _of_steps(former) == _of_steps(config)
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
     # Runs from before layers could differ have no such group.
     left_out = _NOT_COMPARED if pattern_of(config) else (*_NOT_COMPARED, "layers")
     completed = with_added_settings(config)
+    if completed["init_from"] is not None and isinstance(completed.get("data"), dict):
+        # It is that of the weights, wherever it lies; the rows are compared once they are read.
+        completed["data"] = {k: v for k, v in completed["data"].items() if k != "tokenizer"}
     return {key: value for key, value in completed.items() if key not in left_out}

@@ -11,7 +11,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.run.added_settings import with_added_settings
-from packformer.run.resume import ABSENT, flat, is_part, shown
+from packformer.run.resume import (
+    ABSENT,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    find_checkpoint,
+    flat,
+    is_part,
+    read_configuration,
+    run_folder,
+    same_run,
+    shown,
+    unfinished_runs,
+)
 from packformer.run.source import GROUPS, Source
 from packformer.settings import as_text
 
@@ -38,9 +50,89 @@ def with_settings_of_start(config: DictConfig, overrides: Sequence[str]) -> Dict
     """
     if config.get("init_from") is None:
         return config
+    path = Path(as_text("init_from", config.init_from, "path")).expanduser()
+    if (taken := _of_resumed_run(config, path, overrides)) is not None:
+        return taken
     from packformer.run.read_source import read_source  # imports torch
 
-    source = read_source(Path(as_text("init_from", config.init_from, "path")).expanduser())
+    _refuse_vocabulary(config, overrides)
+    return _with_source(config, read_source(path), overrides)
+
+
+def _refuse_vocabulary(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuses the size of a tokenizer that is not trained."""
+    if "tokenizer" not in config.data:
+        return
+    for override in overrides:
+        name, _, value = override.lstrip("+").partition("=")
+        if name in ("data.vocab_size", "bpe_vocab_size"):
+            raise ValueError(
+                f"{name} ({value}) changes nothing, as init_from ({config.init_from}) brings its "
+                "tokenizer along: leave it out"
+            )
+
+
+def _of_resumed_run(config: DictConfig, path: Path, overrides: Sequence[str]) -> DictConfig | None:
+    """The configuration with the settings of the run that goes on, whatever became of its source.
+
+    Args:
+        config: as it was composed.
+        path: of ``init_from``.
+        overrides: of the command line.
+
+    Returns:
+        A copy; None for a new run.
+
+    Raises:
+        ValueError: if the run started from something else, or a chosen setting contradicts it.
+    """
+    resume = str(config.get("resume"))
+    if resume in ("never", "None", ""):
+        return None
+    if resume != "auto":
+        checkpoint = find_checkpoint(resume, Path(), {})
+        folder = None if checkpoint is None else run_folder(checkpoint)
+        if folder is None:
+            return None
+        if not (former := read_configuration(folder / CONFIG_FILE)):
+            return None
+        _refuse_other_start(resume, former.get("init_from"), str(config.init_from))
+        return _with_source(config, _source_of_run(folder, former, path), overrides)
+    for folder, former in unfinished_runs(Path(str(config.output_dir))).items():
+        if former.get("init_from") != config.init_from:
+            continue
+        try:
+            taken = _with_source(config, _source_of_run(folder, former, path), overrides)
+        except ValueError:  # other settings are chosen
+            continue
+        if same_run(former, OmegaConf.to_container(taken, resolve=True)):  # type: ignore[arg-type]
+            return taken
+    return None
+
+
+def _refuse_other_start(resume: str, former: object, now: str) -> None:
+    if former != now:
+        begun, advice = "without init_from", "leave it out"
+        if former is not None:
+            begun, advice = f"with init_from={former}", "repeat that"
+        raise ValueError(
+            f"resume={resume}: the run began {begun}, and init_from={now} is given: {advice}"
+        )
+
+
+def _source_of_run(folder: Path, former: dict[str, Any], path: Path) -> Source:
+    """What a run that was started from ``path`` took of it."""
+    data = former.get("data")
+    file = data.get("tokenizer") if isinstance(data, dict) else None
+    known = [Path(str(file))] if file is not None else []
+    tokenizer = next((f for f in (*known, folder / TOKENIZER_FILE) if f.is_file()), None)
+    settings = {"layers": {"pattern": None}} | {g: former[g] for g in GROUPS if former.get(g)}
+    if missing := [group for group in GROUPS if group not in settings]:
+        raise ValueError(f"{folder / CONFIG_FILE} is damaged: it lacks {missing[0]}")
+    return Source(path, settings, tokenizer)
+
+
+def _with_source(config: DictConfig, source: Source, overrides: Sequence[str]) -> DictConfig:
     composed = _plain(config)
     _refuse_contradictions(source, composed, overrides)
     taken = config.copy()

@@ -49,6 +49,7 @@ from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
 from packformer.run.read_source import take_weights
+from packformer.run.recorded import recorded
 from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
     CONFIG_FILE,
@@ -163,9 +164,10 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     failed = True
     try:
         if not finished:
-            write_records(folder, plain, data.splits.tokenizer)
+            record = recorded(plain, model.vocab_size)
+            write_records(folder, record, data.splits.tokenizer)
             if loggers is not None:
-                trainer.loggers = loggers.start(config, plain, checkpoint)
+                trainer.loggers = loggers.start(config, record, checkpoint)
         _announce(config, trainer, module, data, rows, folder, resumed_step, changes)
         for told in started or ():
             log.info("start    %s", told)
