@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import getpass
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -97,6 +99,10 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("home")
         patch.setenv("PACKFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Where torch keeps what it compiled by default: each session would compile it anew.
+        compiled = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+            patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiled))
         patch.setenv("NETRC", str(home / "netrc"))
         for name in ("CACHE", "CONFIG", "DATA"):
             patch.setenv(f"WANDB_{name}_DIR", str(home))

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from packformer.cache import cache_folder, cached_folder, fingerprint
+from packformer.cache import cache_folder, cached_folder, fingerprint, keep_compiled
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +122,21 @@ def test_a_user_without_a_home_has_a_cache_of_their_own(monkeypatch, tmp_path):
     (tmp_path / "packformer-12345").mkdir()
     with pytest.raises(ValueError, match="belongs to another user: set PACKFORMER_CACHE"):
         cache_folder()
+
+
+def test_what_torch_compiles_is_kept_unless_the_user_says_where(cache, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache / "compiled")
+    assert (cache / "compiled").is_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    keep_compiled()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+def test_a_cache_that_cannot_be_written_is_not_torchs(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "file"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    keep_compiled()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ

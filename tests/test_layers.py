@@ -37,7 +37,7 @@ BELOW = {
     "corpus": {"settings"},
     "data": {"attention", "batch", "cache", "corpus", "lazy", "settings"},
     "completion": set(),
-    "cli": {"completion", "run", "threads", "tools"},
+    "cli": {"cache", "completion", "run", "threads", "tools"},
     "training": {"attention", "batch", "cache", "model", "settings", "requirements"},
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "model", "settings"},

@@ -38,6 +38,21 @@ def cache_folder() -> Path:
         return own
 
 
+def keep_compiled() -> None:
+    """Has torch keep what it compiles in the user's cache. Call it before anything is compiled.
+
+    By default it lies among temporary files, which containers and clusters lose.
+    ``TORCHINDUCTOR_CACHE_DIR`` overrules it.
+    """
+    try:
+        folder = cache_folder() / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError):
+        return  # what needs the cache tells of it
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.absolute()))
+
+
 def fingerprint(parts: Iterable[str | bytes]) -> str:
     """A name for a result that depends on ``parts``."""
     digest = hashlib.sha256()

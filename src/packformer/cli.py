@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from packformer.cache import keep_compiled
 from packformer.completion import complete, script
 from packformer.threads import share_processor
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # argparse takes no settings that follow an option
         options.overrides += rest
+    keep_compiled()
     try:
         options.run(options)
     except (ValueError, OSError) as error:
@@ -84,6 +86,7 @@ def _train(arguments: Sequence[str]) -> None:
     from packformer.run.main import main as train
     from packformer.run.start_times import process_began
 
+    keep_compiled()
     train(arguments, process_began())
 
 

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from packformer.training.compilation import compile_whole, warn_of_recompilation
+from packformer.training.compilation import (
+    compile_whole,
+    start_compilers,
+    warn_of_recompilation,
+)
 
 
 def test_a_recompilation_names_the_guard_that_failed(caplog):
@@ -111,3 +115,16 @@ def test_other_errors_stay_what_they_are(error):
 
     with pytest.raises(type(error), match=str(error)):
         compile_whole(lambda x: 2 * x, backend=backend)(torch.ones(3))
+
+
+def test_compilers_are_started_where_triton_is_there(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        "torch._inductor.async_compile.AsyncCompile.warm_pool", lambda: started.append("pool")
+    )
+    monkeypatch.setattr(
+        "torch._inductor.async_compile.AsyncCompile.wakeup", lambda: started.append("workers")
+    )
+    monkeypatch.setattr("torch._inductor.async_compile.has_triton_package", lambda: True)
+    start_compilers()
+    assert started == ["pool", "workers"]

@@ -70,6 +70,7 @@ from packformer.run.step_rows import StepRows
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import OtherTraining, check_checkpoint
+from packformer.training.compilation import start_compilers
 from packformer.training.module import DTYPES
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,8 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
+    if accelerator == "cuda" and config.compile is not False:
+        start_compilers()
     times.ended("rehearsal")
     ahead.wait()
     data = build_data(config)

@@ -50,6 +50,13 @@ def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R
     return call
 
 
+def start_compilers() -> None:
+    """Starts the processes that compile for the GPU: they take seconds to import torch."""
+    from torch._inductor.async_compile import maybe_warm_pool
+
+    maybe_warm_pool()
+
+
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
     """Compiles the forward of each block as one graph; alike blocks share their code.
 
