@@ -49,7 +49,10 @@ from packformer.run.hints import explain
             "there is no attention=gqq: did you mean attention=gqa? There are gqa, mha",
         ),
         ("+experiment=gq", "no experiment=gq: did you mean +experiment=gqa? There are alibi, "),
-        ("model=zzz", "there is no model=zzz: there are gpt_124m, gpt_1b, gpt_350m, tiny"),
+        (
+            "model=zzz",
+            "there is no model=zzz: there are gpt_124m, gpt_1b, gpt_350m, gpt_3b, gpt_7b, tiny",
+        ),
         ("model=", "there is no model=: there are gpt_124m"),
         ("hydra/launcher=zzz", "there is no hydra/launcher=zzz: there are basic"),
         ("+model=gpt_124m", "model is there already: write model=gpt_124m"),

@@ -19,7 +19,7 @@ from packformer.nn import NoPosition
 EXPERIMENTS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml")
 )
-_GPU_SIZED = {"gpt_124m", "gpt_350m", "gpt_1b", "recall_gpu"}
+_GPU_SIZED = {"gpt_124m", "gpt_350m", "gpt_1b", "gpt_3b", "gpt_7b", "recall_gpu"}
 _POSITIONS = {
     "rotary": ".Rotary",
     "alibi": ".ALiBi",
