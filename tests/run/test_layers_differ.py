@@ -56,7 +56,7 @@ def test_a_mixed_run_goes_on_with_its_own_layers_only(
     alike = ("+experiment=gqa", "model.num_layers=3", *small)
     other = train(*alike, f"resume={folder}")
     assert other.code == 1
-    assert "layers.pattern: SSSL in the run, absent now" in " ".join(other.err.split())
+    assert "layers.pattern: SSSL in the run, null now" in " ".join(other.err.split())
     outside = tmp_path / "moved.ckpt"
     outside.write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
     other = train(*alike, f"resume={outside}")

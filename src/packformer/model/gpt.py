@@ -25,6 +25,11 @@ from packformer.requirements import check_model
 from packformer.settings import check_whole
 
 
+def default_hidden_width(width: int) -> int:
+    """8/3 D, rounded up to a multiple of 64."""
+    return 64 * math.ceil(8 * width / 3 / 64)
+
+
 class GPT(nn.Module):
     """A decoder-only transformer over packed rows (Radford et al. 2019, with Llama's block).
 
@@ -42,7 +47,7 @@ class GPT(nn.Module):
         position: makes a position scheme from ``width, num_heads, head_dim, max_position``, or
             likewise one function per layer. Layers with the same function share their scheme. What
             schemes add to the token embeddings is added once.
-        hidden_width: of the feed-forward layers; by default 8/3 D, rounded up to a multiple of 64.
+        hidden_width: of the feed-forward layers; by default ``default_hidden_width``.
         tie_embeddings: the head shares the embedding's weights.
         norm_eps: what every RMSNorm adds to the mean square, those of queries and keys included;
             None for 1e-5, and for queries and keys torch's default: 1.2e-7 in float32.
@@ -91,7 +96,7 @@ class GPT(nn.Module):
             init_std=init_std,
             fp32_residual=fp32_residual,
         )
-        hidden_width = 64 * math.ceil(8 * width / 3 / 64) if hidden_width is None else hidden_width
+        hidden_width = default_hidden_width(width) if hidden_width is None else hidden_width
         self.vocab_size = vocab_size
         self.max_position = max_position
         self.width = width

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _MARK = "resolved_from_data"
-_VOCABULARY = "model.vocab_size"
+VOCABULARY = "model.vocab_size"
 
 
 def recorded(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
@@ -19,12 +19,12 @@ def recorded(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     model = config["model"]
     if model.get("vocab_size", vocab_size) is not None:
         return dict(config)
-    return {**config, "model": {**model, "vocab_size": vocab_size}, _MARK: [_VOCABULARY]}
+    return {**config, "model": {**model, "vocab_size": vocab_size}, _MARK: [VOCABULARY]}
 
 
 def chosen(config: Mapping[str, Any]) -> dict[str, Any]:
     """What ``recorded`` was given, to be compared with other configurations."""
     found = {key: value for key, value in config.items() if key != _MARK}
-    if _VOCABULARY in (config.get(_MARK) or ()) and isinstance(found.get("model"), Mapping):
+    if VOCABULARY in (config.get(_MARK) or ()) and isinstance(found.get("model"), Mapping):
         found["model"] = {**found["model"], "vocab_size": None}
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
 from packformer.run.added_settings import with_added_settings
 from packformer.run.lock import is_running
-from packformer.run.recorded import chosen
+from packformer.run.recorded import VOCABULARY, chosen
+from packformer.run.same_settings import in_words_of
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +109,12 @@ def binding_differences(
     folder = run_folder(checkpoint)
     if folder is None:
         return []
+    former = _of_weights(read_configuration(folder / CONFIG_FILE, with_sizes=True))
     parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS, "init_from")
     return [
-        difference
-        for difference in _differences(read_configuration(folder / CONFIG_FILE), config)
-        if is_part(difference[0], parts) and not _keeps_weights(difference[0])
+        (key, value, new)
+        for key, value, new in _differences(former, _of_weights(config))
+        if is_part(key, parts) and not (key == VOCABULARY and None in (value, new))
     ]
 
 
@@ -154,15 +155,48 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
-    compared = _compared(config)
+    return _flat_parts(_compared(_of_weights(config)))
+
+
+def identity_in_words_of(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """The identity that a checkpoint holds, written as that of ``config`` where both mean the same.
+
+    Args:
+        config: the resolved configuration of this run.
+        saved: of a checkpoint whose weights have the shapes that this run's model has.
+    """
+    former, own = _nested(saved), _of_weights(config)
+    there, here = former.get("model"), own.get("model")
+    if isinstance(there, dict) and isinstance(here, dict):
+        sizes = there.get("vocab_size"), here.get("vocab_size")
+        if None in sizes:  # that of the data, as the shapes tell
+            there["vocab_size"] = sizes[1]
+    return _flat_parts(_compared_pair(former, own)[0])
+
+
+def _flat_parts(compared: dict[str, Any]) -> dict[str, Any]:
     parts = {name: compared[name] for name in _PART_OF_CHECKPOINT if name in compared}
-    kept = {"layers.pattern": pattern_of(config), **flat(parts)}
-    return {key: value for key, value in kept.items() if not _keeps_weights(key)}
+    return flat(parts)
 
 
-def _keeps_weights(key: str) -> bool:
-    """Whether weights mean the same under another value, of all layers or of those of a letter."""
-    return is_part(re.sub(r"^layers\.\w\.", "", key), _SAME_WEIGHTS)
+def _of_weights(config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` without settings under whose every value weights mean the same."""
+    layers = config.get("layers")
+    kept = {group: _without(group, node) for group, node in config.items()}
+    if isinstance(layers, dict):
+        kept["layers"] = {
+            letter: {group: _without(group, node) for group, node in own.items()}
+            if isinstance(own, dict)
+            else own
+            for letter, own in layers.items()
+        }
+    return kept
+
+
+def _without(group: str, node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {name: value for name, value in node.items() if f"{group}.{name}" not in _SAME_WEIGHTS}
 
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
@@ -173,12 +207,24 @@ def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
 
 def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
     """Settings that are not the same, with both values."""
-    one, other = flat(_compared(former)), flat(_compared(new))
+    one, other = map(flat, _compared_pair(former, new))
     return [
         (key, one.get(key, ABSENT), other.get(key, ABSENT))
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
+
+
+def _nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """The opposite of ``flat``."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        *groups, name = key.split(".")
+        node = found
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return found
 
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:
@@ -222,9 +268,8 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
     return None
 
 
-def _of_steps(config: dict[str, Any]) -> dict[str, Any]:
-    """What is compared; without the devices, where the rows of a step do not depend on them."""
-    compared = _compared(config)
+def _of_steps(compared: dict[str, Any]) -> dict[str, Any]:
+    """Without the devices, where the rows of a step do not depend on them."""
     trainer = compared.get("trainer")
     if not isinstance(trainer, dict) or trainer.get("rows_per_step") is None:
         return compared
@@ -247,8 +292,13 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
     return f"the newest unfinished run, in {newest}, has {', '.join(told)}"
 
 
-def read_configuration(file: Path) -> dict[str, Any]:
-    """Of a run, as it was given; empty, with a warning, where it cannot be read."""
+def read_configuration(file: Path, *, with_sizes: bool = False) -> dict[str, Any]:
+    """Of a run, as it was given; empty, with a warning, where it cannot be read.
+
+    Args:
+        file: of the run's folder.
+        with_sizes: those that the data decided, instead of null.
+    """
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -256,19 +306,28 @@ def read_configuration(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         log.warning("%s is no configuration: left out", file)
         return {}
-    return chosen(found)
+    return found if with_sizes else chosen(found)
 
 
 def same_run(former: dict[str, Any], config: dict[str, Any]) -> bool:
     """Whether ``resume=auto`` goes on with a run of configuration ``former``."""
-    return _of_steps(former) == _of_steps(config)
+    one, other = map(_of_steps, _compared_pair(former, config))
+    return one == other
+
+
+def _compared_pair(
+    former: dict[str, Any], new: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is compared of both, in the same words where they mean the same."""
+    one, other = with_added_settings(former), with_added_settings(new)
+    return _compared(in_words_of(other, one)), _compared(other)
 
 
 def _compared(config: dict[str, Any]) -> dict[str, Any]:
-    # Runs from before layers could differ have no such group.
-    left_out = _NOT_COMPARED if pattern_of(config) else (*_NOT_COMPARED, "layers")
     completed = with_added_settings(config)
+    if pattern_of(config) is None:  # runs from before layers could differ have no such group
+        completed["layers"] = {"pattern": None}
     if completed["init_from"] is not None and isinstance(completed.get("data"), dict):
         # It is that of the weights, wherever it lies; the rows are compared once they are read.
         completed["data"] = {k: v for k, v in completed["data"].items() if k != "tokenizer"}
-    return {key: value for key, value in completed.items() if key not in left_out}
+    return {key: value for key, value in completed.items() if key not in _NOT_COMPARED}

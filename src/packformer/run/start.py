@@ -24,6 +24,7 @@ from packformer.run.resume import (
     shown,
     unfinished_runs,
 )
+from packformer.run.same_settings import in_words_of
 from packformer.run.source import GROUPS, Source
 from packformer.settings import as_text
 
@@ -157,7 +158,7 @@ def _refuse_contradictions(
     A setting counts as chosen if the command line names it or its group, or if it is not the
     default: an experiment chooses too, and ``+debug`` does not.
     """
-    theirs = with_added_settings(source.settings)
+    theirs = in_words_of(composed, with_added_settings(source.settings))
     wanted, found, default = (_flat_groups(of) for of in (theirs, composed, _defaults(overrides)))
     named = [override.lstrip("+~").partition("=")[0] for override in overrides]
     contradictions = [

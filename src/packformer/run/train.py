@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ from packformer.run.resume import (
     binding_differences,
     changed_settings,
     find_checkpoint,
+    identity_in_words_of,
     identity_of,
     other_settings,
     run_folder,
@@ -225,7 +227,13 @@ def _check_checkpoint(
     """The step it was saved at. Differences are reported by the names of settings, if they are
     settings."""
     try:
-        return check_checkpoint(checkpoint, model, data.stream, identity_of(config))
+        return check_checkpoint(
+            checkpoint,
+            model,
+            data.stream,
+            identity_of(config),
+            in_its_words=partial(identity_in_words_of, config),
+        )
     except OtherTraining as error:
         different = binding_differences(checkpoint, config)
         if different:

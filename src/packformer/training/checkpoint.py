@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +54,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_checkpoint(
-    path: Path, model: nn.Module, stream: dict[str, Any], identity: dict[str, Any]
+    path: Path,
+    model: nn.Module,
+    stream: dict[str, Any],
+    identity: dict[str, Any],
+    *,
+    in_its_words: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> int:
     """Reads a checkpoint to check that this training can continue from it.
 
@@ -65,6 +70,8 @@ def check_checkpoint(
         model: what it must hold the weights of.
         stream: of rows, which its packer's state must belong to.
         identity: settings it must have been made with.
+        in_its_words: writes the settings of the checkpoint as ``identity`` has them, where both
+            mean the same.
 
     Returns:
         The optimizer step it was saved at.
@@ -79,7 +86,6 @@ def check_checkpoint(
     if is_sharded(checkpoint):
         check_files(path, checkpoint)
     saved = _of_model(shapes(checkpoint))
-    settings = {**checkpoint["packformer"], **checkpoint["PackedDataModule"]["stream"]}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
@@ -87,6 +93,7 @@ def check_checkpoint(
                 f"checkpoint {path} is of another model: {name} has shape {saved.get(name)} "
                 f"there and {wanted.get(name)} here"
             )
+    settings = in_its_words(checkpoint["packformer"]) | checkpoint["PackedDataModule"]["stream"]
     for name, value in {**identity, **stream}.items():
         if settings.get(name) != value:
             what = "on other rows" if name in stream else "with other settings"
