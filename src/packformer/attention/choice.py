@@ -60,16 +60,6 @@ def _imported(place: str) -> Any:
         raise ValueError(f"attention.kernel ({place}) cannot be imported: {error}") from error
 
 
-def candidates(variant: Variant) -> tuple[list[Kernel], list[str]]:
-    """The kernels that support ``variant``, in order of preference, and why the others do not.
-
-    The float64 reference is never one: it runs only if named.
-    """
-    refusals = {kernel: kernel.unsupported(variant) for kernel in BY_PREFERENCE}
-    able = [kernel for kernel, reason in refusals.items() if reason is None]
-    return able, [f"{kernel.name} {why}" for kernel, why in refusals.items() if why is not None]
-
-
 def select_kernel(
     variant: Variant, requested: str | Kernel = "auto", wrong: Mapping[str, str] | None = None
 ) -> tuple[Kernel, str]:
@@ -85,11 +75,10 @@ def select_kernel(
     Raises:
         ValueError: if no such kernel exists, or none can run the variant; says why.
     """
-    able, reasons = candidates(variant)
     if requested != "auto":
         kernel = requested if isinstance(requested, Kernel) else kernel_named(requested)
         if reason := kernel.unsupported(variant):
-            names = [other.name for other in able]
+            names = [k.name for k in BY_PREFERENCE if k.unsupported(variant) is None]
             if KERNELS["reference"].unsupported(variant) is None:
                 names.append("reference (slow)")
             raise ValueError(
@@ -97,19 +86,16 @@ def select_kernel(
                 f"kernels that can: {', '.join(names) or 'none'}"
             )
         return kernel, "as requested"
-    for kernel in able:
-        if wrong is None or kernel.name not in wrong:
-            before = [r for r in reasons if _rank(r.split()[0]) < _rank(kernel.name)]
-            return kernel, "; ".join(before) or "first choice"
-        reasons.append(f"{kernel.name} {wrong[kernel.name]}")
+    reasons: list[str] = []
+    for kernel in BY_PREFERENCE:  # those behind the first that is right need not be imported
+        reason = kernel.unsupported(variant) or (wrong or {}).get(kernel.name)
+        if reason is None:
+            return kernel, "; ".join(reasons) or "first choice"
+        reasons.append(f"{kernel.name} {reason}")
     raise ValueError(
         f"no attention kernel for {variant}: {'; '.join(reasons)}; kernel=reference runs it, in "
         "memory quadratic in the row"
     )
-
-
-def _rank(name: str) -> int:
-    return list(KERNELS).index(name)
 
 
 def select_proved_kernel(
@@ -146,9 +132,8 @@ def select_proved_kernel(
         if verdict.status != "ok":
             log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
         return kernel, why
-    able, _ = candidates(variant)
     known = {**verdicts.known(variant), **(proved or {})}
-    while rivals := _rivals(able, known, variant):
+    while rivals := _rivals(known, variant):
         for kernel in rivals:
             if len(rivals) > 1 and kernel.name not in known:
                 log.info("timing   %s on %s, once", kernel.name, variant)
@@ -157,18 +142,26 @@ def select_proved_kernel(
             continue  # it could not be run: the others may have other rivals now
         fastest = min(rivals, key=lambda kernel: _milliseconds(kernel, known))
         if fastest.name in known and known[fastest.name].status == "ok":
-            return fastest, _why(fastest, able, known)
+            return fastest, _why(fastest, known)
         log.info("proving  %s on %s, once", fastest.name, variant)
         known[fastest.name] = verdicts.of(fastest, variant)
     return select_kernel(variant, "auto", {name: v.reason for name, v in known.items()})  # raises
 
 
-def _rivals(able: list[Kernel], known: Mapping[str, Verdict], variant: Variant) -> list[Kernel]:
-    """The kernels that may be the fastest right one, for all that is known."""
-    alive = [k for k in able if k.name not in known or not known[k.name].is_against]
-    names = {kernel.name for kernel in alive}
-    timed = {name for name in names if name in known}
-    return [k for k in alive if k.name in timed or not names & _faster_than(k, variant)]
+def _rivals(known: Mapping[str, Verdict], variant: Variant) -> list[Kernel]:
+    """The kernels that may be the fastest right one, for all that is known.
+
+    Others are not asked whether they support the variant: that imports their packages.
+    """
+    rivals: list[Kernel] = []
+    for kernel in BY_PREFERENCE:  # faster ones first
+        verdict = known.get(kernel.name)
+        is_outrun = not {rival.name for rival in rivals}.isdisjoint(_faster_than(kernel, variant))
+        if verdict is None and is_outrun or verdict is not None and verdict.is_against:
+            continue
+        if kernel.unsupported(variant) is None:
+            rivals.append(kernel)
+    return rivals
 
 
 def _faster_than(kernel: Kernel, variant: Variant) -> set[str]:
@@ -181,10 +174,10 @@ def _milliseconds(kernel: Kernel, known: Mapping[str, Verdict]) -> float:
     return math.inf if found is None else found
 
 
-def _why(fastest: Kernel, able: list[Kernel], known: Mapping[str, Verdict]) -> str:
+def _why(fastest: Kernel, known: Mapping[str, Verdict]) -> str:
     others = [
         f"{k.name} {v.reason}" if v.is_against else f"{k.name} {v.milliseconds:.2f} ms"
-        for k in able
+        for k in BY_PREFERENCE
         if k is not fastest and (v := known.get(k.name))
     ]
     why = f"proved, {known[fastest.name].milliseconds:.2f} ms"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,8 @@ def _job(config: DictConfig) -> float:
         config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
         with _data_ahead(config) as ahead:
-            _import_lean(config)
-            from packformer.run.train import train  # slow to import: not before all fits
+            _import(config)
+            from packformer.run.train import train
 
             times.ended("imports")
             return train(config, times, ahead)
@@ -87,11 +89,20 @@ def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
     return prepared_ahead(data)
 
 
-def _import_lean(config: DictConfig) -> None:
-    # A sweep's next job may need what this one does not.
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        settings: Any = OmegaConf.to_container(config, resolve=True)
-        import_lean(settings)
+def _import(config: DictConfig) -> None:
+    """Imports what trains, which is slow: not before the configuration fits."""
+    if "torch" in sys.modules:
+        return
+    gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
+    try:
+        # A sweep's next job may need what this one does not.
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            settings: Any = OmegaConf.to_container(config, resolve=True)
+            import_lean(settings)
+        import_module("packformer.run.train")
+    finally:
+        gc.enable()
+    gc.freeze()  # later searches need not look at modules
 
 
 def _check_given(config: DictConfig) -> None:
