@@ -1,6 +1,7 @@
 """One graph or a clear line, and a second compilation is said aloud."""
 
 import logging
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from packformer.training.compilation import (
     compile_whole,
-    start_compilers,
+    loading_compiler,
     warn_of_recompilation,
 )
 
@@ -117,14 +118,16 @@ def test_other_errors_stay_what_they_are(error):
         compile_whole(lambda x: 2 * x, backend=backend)(torch.ones(3))
 
 
-def test_compilers_are_started_where_triton_is_there(monkeypatch):
+def test_the_compiler_is_loaded_and_its_processes_are_started(monkeypatch):
     started = []
-    monkeypatch.setattr(
-        "torch._inductor.async_compile.AsyncCompile.warm_pool", lambda: started.append("pool")
-    )
-    monkeypatch.setattr(
-        "torch._inductor.async_compile.AsyncCompile.wakeup", lambda: started.append("workers")
-    )
-    monkeypatch.setattr("torch._inductor.async_compile.has_triton_package", lambda: True)
-    start_compilers()
+    place = "torch._inductor.async_compile"
+    monkeypatch.setattr(f"{place}.AsyncCompile.warm_pool", lambda: started.append("pool"))
+    monkeypatch.setattr(f"{place}.AsyncCompile.wakeup", lambda: started.append("workers"))
+    monkeypatch.setattr(f"{place}.has_triton_package", lambda: True)
+    with loading_compiler(needed=False):
+        pass
+    assert not started
+    with loading_compiler(needed=True):
+        pass
     assert started == ["pool", "workers"]
+    assert "torch._inductor.compile_fx" in sys.modules

@@ -91,11 +91,7 @@ class StandardLibrary:
     def request(self) -> Request:
         """What is prepared."""
         root = Path(sysconfig.get_paths()["stdlib"])
-        files = tuple(
-            str(file)
-            for file in sorted(root.rglob("*.py"))
-            if _NOT_DOCUMENTS.isdisjoint(file.relative_to(root).parts)
-        )
+        files = tuple(map(str, _sources_below(root)))
         if not any(Path(file).stat().st_size for file in files):
             raise ValueError(
                 f"this interpreter comes without sources of its standard library in {root}: "
@@ -104,6 +100,18 @@ class StandardLibrary:
         preparation = _preparation(Input(files, format="text"), self)
         preparation = replace(preparation, skip_invalid=True, keep_empty=True)
         return Request(preparation, f"standard library in {root}")
+
+
+def _sources_below(root: Path) -> list[Path]:
+    found = []
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if name not in _NOT_DOCUMENTS]
+        found += [
+            Path(folder, file)
+            for file in files
+            if file.endswith(".py") and file not in _NOT_DOCUMENTS
+        ]
+    return sorted(found)
 
 
 @dataclass(frozen=True)

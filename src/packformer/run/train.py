@@ -72,7 +72,7 @@ from packformer.run.step_rows import StepRows
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.training import TrainingModule
 from packformer.training.checkpoint import OtherTraining, check_checkpoint
-from packformer.training.compilation import start_compilers
+from packformer.training.compilation import loading_compiler
 from packformer.training.module import DTYPES
 
 log = logging.getLogger(__name__)
@@ -130,15 +130,14 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
-    if accelerator == "cuda" and config.compile is not False:
-        start_compilers()
     times.ended("rehearsal")
     ahead.wait()
     data = build_data(config)
     times.ended("data")
     _check_objective(config.objective, data)
     deferred = Deferred() if is_sharded(strategy) else None
-    with deferred or nullcontext():
+    compiles = accelerator == "cuda" and config.compile is not False
+    with loading_compiler(needed=compiles), deferred or nullcontext():
         model = build_model(config, data)
     for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
         select_kernel(*asked)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
@@ -50,11 +53,31 @@ def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R
     return call
 
 
-def start_compilers() -> None:
-    """Starts the processes that compile for the GPU: they take seconds to import torch."""
+@contextmanager
+def loading_compiler(*, needed: bool) -> Iterator[None]:
+    """Imports torch's compiler in a thread while the body runs, and starts its processes.
+
+    Both take seconds, and large tensors can be filled meanwhile. The body must import nothing.
+
+    Args:
+        needed: False: does nothing.
+    """
+    if not needed:
+        yield
+        return
+    thread = Thread(target=_load_compiler)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _load_compiler() -> None:
     from torch._inductor.async_compile import maybe_warm_pool
 
     maybe_warm_pool()
+    import_module("torch._inductor.compile_fx")
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
