@@ -22,6 +22,7 @@ import yaml
 
 from packformer.run.lock import lock_run
 from packformer.run.main import main
+from packformer.run.recorded import chosen
 from packformer.run.resume import find_checkpoint
 from packformer.training import LastCheckpoint, TrainingModule
 
@@ -230,7 +231,7 @@ def test_a_rank_that_starts_later_goes_on_where_the_first_does(
     assert train(*small, "hydra.run.dir=runs/a").code == 0
     folder = tmp_path / "runs" / "a"
     (folder / "summary.json").unlink()  # as if it had been killed
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = chosen(yaml.safe_load((folder / "config.yaml").read_text()))
     monkeypatch.setenv("PACKFORMER_RESUME_FROM", "unset when the test ends")
     found = find_checkpoint("auto", tmp_path / "runs", config)
     assert found == folder / "checkpoints" / "last.ckpt"
