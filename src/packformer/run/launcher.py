@@ -1,4 +1,4 @@
-"""Checks that a launcher started as many processes as the run has devices."""
+"""Who started this process, and whether there are as many as the run has devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from importlib.util import find_spec
 from packformer.counted import counted
 
 _INTERACTIVE = ("bash", "interactive")  # names by which Lightning knows a shell within SLURM
-_MPI = ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE")
+_MPI = {
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+    "PMI_SIZE": "PMI_RANK",
+}
+ERRORS = "PACKFORMER_ERRORS"
+"""Names the folder where the ranks that rank 0 started leave their errors and what they print."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,18 @@ class Launched:
         by: who did.
         variable: of the environment, that says how many.
         processes: how many, on all nodes.
+        rank: which of them this one is.
     """
 
     by: str
     variable: str
     processes: int
+    rank: int
+
+    @property
+    def by_rank_zero(self) -> bool:
+        """Whether Lightning did, in rank 0."""
+        return self.by == "the environment" and ERRORS in os.environ
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
@@ -36,25 +49,38 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
     """
     env = environment
     if "TORCHELASTIC_RUN_ID" in env:
-        return _launched("torchrun", "WORLD_SIZE", env)
+        return _launched("torchrun", "WORLD_SIZE", "RANK", env)
     in_shell = env.get("SLURM_JOB_NAME") in _INTERACTIVE and env.get("SLURM_PROCID", "0") == "0"
     if "SLURM_NTASKS" in env and not in_shell:
-        return _launched("SLURM", "SLURM_NTASKS", env)
+        return _launched("SLURM", "SLURM_NTASKS", "SLURM_PROCID", env)
     if {"LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK"} <= env.keys():
-        return _launched("LSF", "JSM_NAMESPACE_SIZE", env)
-    for variable in _MPI:
+        return _launched("LSF", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK", env)
+    for variable, rank in _MPI.items():
         if env.get(variable, "1") != "1":
-            return _launched("MPI", variable, env)
+            return _launched("MPI", variable, rank, env)
     if "WORLD_SIZE" in env and ("RANK" in env or "LOCAL_RANK" in env):
-        return _launched("the environment", "WORLD_SIZE", env)
+        rank = "RANK" if "RANK" in env else "LOCAL_RANK"
+        return _launched("the environment", "WORLD_SIZE", rank, env)
     return None
 
 
-def _launched(by: str, variable: str, environment: Mapping[str, str]) -> Launched:
+def _launched(by: str, variable: str, rank: str, environment: Mapping[str, str]) -> Launched:
     number = environment.get(variable, "")
     if not number.isdecimal() or int(number) < 1:
         raise ValueError(f"{variable} ({number}), set by {by}, must be a whole number from 1 up")
-    return Launched(by, variable, int(number))
+    place = environment.get(rank, "0")
+    return Launched(by, variable, int(number), int(place) if place.isdecimal() else 0)
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Which of the run's processes this one is; 0 if it is alone, or started the others."""
+    if ERRORS in environment:  # Lightning forgets the number of processes when a run ends
+        return int(environment.get("LOCAL_RANK", "0"))
+    try:
+        found = launched(environment)
+    except ValueError:  # told by `check_processes`
+        return 0
+    return 0 if found is None else found.rank
 
 
 def check_processes(
@@ -71,7 +97,7 @@ def check_processes(
     Args:
         num_devices: of one node.
         num_nodes: of the run.
-        in_sweep: whether other jobs follow in this process.
+        in_sweep: whether this is a job of a sweep.
         environment: of the process.
 
     Raises:
@@ -79,11 +105,17 @@ def check_processes(
     """
     found = launched(environment)
     wanted = num_devices * num_nodes
+    if found is not None and found.processes > 1 and in_sweep:
+        raise ValueError(
+            f"{found.by} started {counted(found.processes, 'process', 'processes')} "
+            f"({found.variable}), and a sweep starts the processes of its jobs itself: run "
+            "`packformer train -m ...` once, on one node"
+        )
     if found is None:
-        if in_sweep and wanted > 1:
+        if num_nodes > 1:
             raise ValueError(
-                f"trainer.devices ({num_devices}): jobs of a sweep share a process, and a run on "
-                "several devices needs its own: start each without -m, or the sweep with torchrun"
+                f"trainer.num_nodes ({num_nodes}) and nothing started this process as one of "
+                "several: start the run with torchrun or srun on every node (docs/cluster.md)"
             )
         return
     if found.processes != wanted:

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
@@ -25,10 +26,17 @@ from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
-from packformer.run.launcher import launched
+from packformer.run.launcher import launched, rank
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
+from packformer.run.ranks import (
+    end_with_parent,
+    is_several,
+    own_folder,
+    quiet_other_ranks,
+    tell,
+)
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
 from packformer.run.start_times import StartTimes
@@ -68,16 +76,17 @@ def _job(config: DictConfig) -> float:
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         folder = Path(hydra_config.runtime.output_dir)
-        place = keep_traceback(error, folder, in_sweep=in_sweep)
+        place = keep_traceback(error, folder, in_sweep=in_sweep) if own_folder() else None
         expected = is_user_error(error)
-        if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep):
+        if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep or is_several()):
             raise
         kind = "" if expected else f"{type(error).__name__}: "
         _failures.append(kind + one_line(error, list(hydra_config.overrides.task)))
         if in_sweep and folder.is_dir():
             write_failure(folder, run_name(config), _failures[-1])
         hint = f" (traceback: {place})" if place else ""
-        print(f"error: {_failures[-1]}{hint}", file=sys.stderr)
+        trace = "" if expected or in_sweep else traceback.format_exc()
+        tell(error, f"{_failures[-1]}{hint}", trace)
         return math.nan
 
 
@@ -133,6 +142,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.
     _command[:] = started
+    quiet_other_ranks()
+    end_with_parent()
     try:
         refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
         refuse_altered_text(given)
@@ -140,15 +151,18 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         if asked := completion.script(given):
             print(asked)
             return
+        if not own_folder():
+            given.append("hydra.run.dir=${output_dir}")
         sys.argv = [started[0], *settings_last(given)]
         _job()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if rank() == 0:
+            print("interrupted", file=sys.stderr)
         sys.exit(_EXIT_INTERRUPTED)
     except Exception as error:
         if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
             raise
-        print(f"error: {one_line(error, given)}", file=sys.stderr)
+        tell(error, one_line(error, given))
         sys.exit(_EXIT_FAILURE)
     finally:
         sys.argv = started

@@ -53,7 +53,7 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
     if resume == "never":
         return None
     if resume == "auto":
-        # Ranks that rank 0 launches go on where it does; to them its lock says the run is taken.
+        # Ranks that rank 0 starts continue where it does; to them its lock says the run is taken.
         if os.environ.get("LOCAL_RANK", "0") != "0" and _DECIDED in os.environ:
             decided = os.environ[_DECIDED]
             return Path(decided) if decided else None

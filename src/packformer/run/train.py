@@ -26,6 +26,7 @@ from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run import wandb
+from packformer.run.agreement import from_rank_zero
 from packformer.run.build import (
     build_data,
     build_model,
@@ -49,6 +50,7 @@ from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
+from packformer.run.ranks_launcher import watch_ranks
 from packformer.run.read_source import take_weights
 from packformer.run.recorded import recorded
 from packformer.run.rehearsal import rehearse
@@ -88,6 +90,9 @@ _LIGHTNING_HINTS = (
     ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
     ".*recommended to use `self.log.*sync_dist=True.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
+    # What Lightning calls of torch.
+    "`broadcast_buffers` is deprecated.*",
+    ".*torch.distributed.nn.functional.all_gather is deprecated.*",
 )
 
 
@@ -123,11 +128,11 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     strategy = config.trainer.get("strategy")
     check_strategy(strategy, rows.num_devices, precision)
     check_loggers(config.get("logger"))
-    checkpoint = find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
-
     rehearse(config, plain, accelerator, precision)
-    folder = _folder(checkpoint)
+    checkpoint = _checkpoint(config, plain)
+    folder = Path(from_rank_zero("folder", lambda: str(_folder(checkpoint))))
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
+    watch_ranks(trainer)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
     times.ended("rehearsal")
@@ -268,6 +273,18 @@ def _check_objective(objective: str, data: PackedDataModule) -> None:
     names = [f"val/{name}" for name in measured]
     if objective not in names:
         raise ValueError(f"objective ({objective}) must be one of {', '.join(names)}")
+
+
+def _checkpoint(config: DictConfig, plain: dict[str, Any]) -> Path | None:
+    """Where to continue; rank 0 decides about ``auto``: others may look later."""
+
+    def find() -> Path | None:
+        return find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
+
+    if config.resume != "auto":
+        return find()
+    found = from_rank_zero("checkpoint", lambda: str(find() or ""))
+    return Path(found) if found else None
 
 
 def _folder(checkpoint: Path | None) -> Path:

@@ -1,0 +1,57 @@
+"""What rank 0 decides for all, before the ranks are connected for training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+
+from packformer.run.launcher import launched
+
+_WAIT = timedelta(minutes=10)
+_ENVIRONMENTS: dict[str, type[ClusterEnvironment]] = {
+    "torchrun": TorchElasticEnvironment,
+    "SLURM": SLURMEnvironment,
+    "LSF": LSFEnvironment,
+    "MPI": MPIEnvironment,
+}
+
+
+def from_rank_zero(name: str, decide: Callable[[], str]) -> str:
+    """What ``decide`` returns in rank 0, in every rank that something else than rank 0 started.
+
+    Args:
+        name: of the decision, once per run.
+        decide: called in rank 0, and where no other rank runs yet.
+    """
+    found = launched()
+    if found is None or found.processes == 1 or found.by_rank_zero:
+        return decide()
+    store = _store(found.by)
+    key = f"packformer/{name}"
+    if found.rank == 0:
+        store.set(key, decide())
+    return store.get(key).decode()
+
+
+@cache
+def _store(by: str) -> Any:
+    """Where ranks leave words for one another: torch's own, at the address that training uses."""
+    environment = _ENVIRONMENTS.get(by, LightningEnvironment)()
+    os.environ["MASTER_ADDR"] = str(environment.main_address)
+    os.environ["MASTER_PORT"] = str(environment.main_port)
+    place = f"env://?rank={environment.global_rank()}&world_size={environment.world_size()}"
+    store, _, _ = next(torch.distributed.rendezvous(place, timeout=_WAIT))
+    return store
