@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from packformer.run.launcher import check_processes
+from packformer.run.launcher import ERRORS, check_processes, rank
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "1"}
 
@@ -16,7 +16,6 @@ SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "1"}
     [
         ({}, 1, 1),
         ({}, 8, 1),
-        ({}, 8, 2),
         (SLURM, 2, 1),
         ({"SLURM_NTASKS": "1"}, 1, 1),
         ({"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8"}, 8, 2),
@@ -58,18 +57,39 @@ def test_another_number_is_refused(environment, devices, nodes, message) -> None
     assert message in str(caught.value)
 
 
-def test_a_sweep_over_several_devices_needs_a_launcher() -> None:
-    with pytest.raises(ValueError, match=r"trainer.devices \(2\): jobs of a sweep share a process"):
-        check_processes(2, 1, in_sweep=True, environment={})
-    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}
-    check_processes(2, 1, in_sweep=True, environment=torchrun)
+def test_a_sweep_is_not_started_by_a_launcher_of_ranks() -> None:
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}
+    with pytest.raises(ValueError, match="a sweep starts the processes of its jobs itself"):
+        check_processes(2, 1, in_sweep=True, environment=torchrun)
     check_processes(1, 1, in_sweep=True, environment={})
 
 
-def test_a_second_task_of_slurm_does_not_train_a_run_of_its_own(
+def test_several_nodes_need_a_launcher() -> None:
+    with pytest.raises(ValueError, match=r"trainer.num_nodes \(2\).* with torchrun or srun"):
+        check_processes(8, 2, environment={})
+
+
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [
+        ({}, 0),
+        (SLURM, 1),
+        ({**SLURM, "SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0"}, 0),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}, 3),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, 1),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "3"}, 3),
+        ({"LOCAL_RANK": "3", ERRORS: "/tmp/x"}, 3),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "many"}, 0),
+    ],
+)
+def test_a_process_knows_its_rank(environment, number) -> None:
+    assert rank(environment) == number
+
+
+def test_a_task_of_slurm_does_not_train_a_run_of_its_own(
     train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    for name, value in SLURM.items():
+    for name, value in {**SLURM, "SLURM_PROCID": "0"}.items():
         monkeypatch.setenv(name, value)
     done = train(*small)
     assert done.code == 1

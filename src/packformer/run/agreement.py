@@ -8,15 +8,13 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-import torch
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    LSFEnvironment,
-    MPIEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch.distributed.rendezvous import rendezvous
 
 from packformer.run.launcher import launched
 
@@ -53,5 +51,5 @@ def _store(by: str) -> Any:
     os.environ["MASTER_ADDR"] = str(environment.main_address)
     os.environ["MASTER_PORT"] = str(environment.main_port)
     place = f"env://?rank={environment.global_rank()}&world_size={environment.world_size()}"
-    store, _, _ = next(torch.distributed.rendezvous(place, timeout=_WAIT))
+    store, _, _ = next(rendezvous(place, timeout=_WAIT))
     return store

@@ -1,0 +1,171 @@
+"""When one rank dies, the others end within seconds, and one line tells why.
+
+As a script this file is what the processes run: rank 0 with packformer's launcher, which starts
+rank 1 with this file too. Neither trains: a rank sleeps, as if it waited for the other one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packformer.run import ranks
+
+_LONG = 60.0  # seconds, that a rank would wait
+_SOON = 5.0
+_SLOW = 0.5  # seconds until the failure
+KILLED = (
+    "was killed (SIGKILL): if the machine ran out of memory, lower loader.num_workers or the "
+    "number of devices; what was saved is whole"
+)
+
+
+def fail(error: Exception) -> None:
+    ranks.tell(error, str(error))
+    sys.exit(1)
+
+
+def end(how: str, number: int) -> None:
+    """What rank ``number`` does in the case ``how``."""
+    time.sleep(_SLOW)
+    if how == f"raises-{number}":
+        fail(ValueError("a file is gone"))
+    if how == f"dies-{number}":
+        print(f"what rank {number} printed", file=sys.stderr, flush=True)
+        os._exit(3)
+    if how == f"killed-{number}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raises-1" and number == 0:
+        fail(RuntimeError("Connection closed by peer"))  # of a collective, earlier
+    if how == "interrupted" and number == 0:
+        os.killpg(0, signal.SIGINT)
+    if how != "finished":
+        time.sleep(_LONG)
+
+
+def as_rank(how: str, number: int, work: Callable[[], Any]) -> None:
+    ranks.quiet_other_ranks()
+    ranks.end_with_parent()
+    try:
+        work()
+    except KeyboardInterrupt:
+        if number == 0:
+            print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def as_rank_zero(how: str) -> None:
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    from packformer.run.ranks_launcher import _Launcher
+
+    class Launcher(_Launcher):
+        def _call_children_scripts(self) -> None:
+            environment = {**os.environ, "LOCAL_RANK": "1"}
+            command = [sys.executable, __file__, how]
+            self.procs.append(subprocess.Popen(command, env=environment))
+
+    launcher = Launcher(LightningEnvironment(), 2, 1)
+    as_rank(how, 0, lambda: launcher.launch(lambda: end(how, 0)))
+
+
+def as_cases(names: list[str]) -> None:
+    """Each case in a session of its own, one after the other: imports are paid for once."""
+    import packformer.run.ranks_launcher  # noqa: F401
+
+    for how in names:
+        began = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            out = os.open(f"{how}.out", os.O_WRONLY | os.O_CREAT)
+            os.dup2(out, 1)
+            os.dup2(out, 2)
+            as_rank_zero(how)
+            sys.exit(0)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        while time.monotonic() - began < 2 * _SOON:
+            try:
+                os.killpg(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.05)
+        told = {"code": code, "seconds": time.monotonic() - began}
+        Path(f"{how}.json").write_text(json.dumps(told))
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+CASES = {
+    "raises-1": (1, "error: rank 1: a file is gone\n"),
+    "dies-1": (1, "what rank 1 printed\nerror: rank 1 ended with code 3\n"),
+    "killed-1": (1, f"error: rank 1 {KILLED}\n"),
+    "raises-0": (1, "error: a file is gone\n"),
+    "killed-0": (-9, f"error: rank 0 {KILLED}\n"),
+    "interrupted": (130, "interrupted\n"),
+    "finished": (0, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cases have left ``NAME.out`` and ``NAME.json``."""
+    folder = tmp_path_factory.mktemp("ends")
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    subprocess.run(
+        [sys.executable, str(Path(__file__).resolve()), "cases", *CASES],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=True,
+        timeout=120,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("how", CASES)
+def test_all_ranks_end_soon_and_one_tells_why(how: str, ended: Path) -> None:
+    told = json.loads((ended / f"{how}.json").read_text())
+    code, out = CASES[how]
+    assert told["code"] == code
+    assert (ended / f"{how}.out").read_text() == out
+    assert told["seconds"] < _SOON
+
+
+def test_nothing_is_left(ended: Path) -> None:
+    assert list((ended / "temporary").iterdir()) == []
+
+
+def test_under_torchrun_one_rank_tells_an_error_on_one_line(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "train", "data=text"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    message = "data.path is needed and not given: write data.path=my_texts (a file or folder)"
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}\n")
+    assert done.stderr.count("error: ") == 1
+    assert done.stderr.splitlines()[-2] == f"  traceback : {message}"  # the end of its table
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "cases":
+        as_cases(sys.argv[2:])
+    else:
+        as_rank(sys.argv[1], 1, lambda: end(sys.argv[1], 1))
