@@ -9,7 +9,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -120,14 +122,69 @@ class Finished:
     err: str
 
 
+def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares Hydra the composition by which it looks for a hydra.mode where none was written."""
+    from hydra._internal.hydra import Hydra
+
+    get_mode = Hydra.get_mode
+
+    def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        may_be_set = any("hydra" in override for override in overrides)
+        return get_mode(self, config_name, overrides) if may_be_set else None
+
+    monkeypatch.setattr(Hydra, "get_mode", mode)
+
+
+def _leave_loss_curves_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the picture of a run built, and not drawn: that takes as long as four steps."""
+    from matplotlib.figure import Figure
+
+    savefig = Figure.savefig
+
+    def save(self: Figure, file: Path, **options: Any) -> None:
+        if Path(file).name == "loss.png":
+            Path(file).touch()
+        else:
+            savefig(self, file, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+
+
+def _sample_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has samples be of 4 tokens where nothing was set: those of 60 take longer than training."""
+    from packformer.run.samples import Samples
+
+    initialize = Samples.__init__
+
+    @wraps(initialize)
+    def shorter(self: Samples, *arguments: Any, **options: Any) -> None:
+        if options.get("max_new_tokens") == 60:
+            options["max_new_tokens"] = 4
+        initialize(self, *arguments, **options)
+
+    monkeypatch.setattr(Samples, "__init__", shorter)
+
+
+@pytest.fixture
+def drawn() -> None:
+    """Has loss curves of ``train`` drawn."""
+
+
 @pytest.fixture
 def train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Finished]:
     """Runs ``python -m train ARGUMENTS`` in this process, in an empty folder."""
     from packformer.run.main import main
 
     monkeypatch.chdir(tmp_path)
+    _compose_once(monkeypatch)
+    _sample_few_tokens(monkeypatch)
+    if "drawn" not in request.fixturenames:
+        _leave_loss_curves_blank(monkeypatch)
 
     def run(*arguments: str) -> Finished:
         capsys.readouterr()

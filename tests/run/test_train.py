@@ -39,6 +39,7 @@ def _assert_finite(summary: dict[str, Any]) -> None:
     assert summary["tokens_seen"] > 0
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_leaves_a_complete_record(train: Callable, small: list[str], tmp_path: Path) -> None:
     done = train("+experiment=gqa", *small)
     assert done.code == 0, done.err
