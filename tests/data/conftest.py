@@ -1,10 +1,16 @@
-"""A server of files for the tests that fetch."""
+"""Text to prepare, and a server of files for the tests that fetch."""
 
 import http.server
 import threading
 import time
 
 import pytest
+from tokenizers import Tokenizer
+
+from packformer.data import TextFiles
+from packformer.data.source import whole_document
+
+VOCAB = 270
 
 
 class Server:
@@ -66,3 +72,35 @@ def server():
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path, cache):
+    """An empty folder for text, beside the cache."""
+    place = tmp_path / "texts"
+    place.mkdir()
+    return place
+
+
+def write(folder, **texts):
+    for name, content in texts.items():
+        (folder / f"{name}.txt").write_bytes(content.encode())
+
+
+def prepare(path, **options):
+    return TextFiles(str(path), **{"vocab_size": VOCAB, **options}).prepare()
+
+
+def decoded(source, splits):
+    tokenizer = Tokenizer.from_file(str(splits.tokenizer))
+    return [tokenizer.decode(whole_document(source, n)[0]) for n in range(source.num_documents)]
+
+
+def all_texts(splits):
+    return sorted(decoded(splits.train, splits) + decoded(splits.validation, splits))

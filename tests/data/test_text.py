@@ -4,52 +4,16 @@ import gzip
 import json
 import logging
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX
-from packformer.corpus import Input, Preparation
-from packformer.corpus import prepare as make
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
-from packformer.data import StandardLibrary, TextFiles, TokenShards, text
+from packformer.data import StandardLibrary
 from packformer.data.source import whole_document
 
-VOCAB = 270
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def folder(tmp_path, cache):
-    """An empty folder for text, beside the cache."""
-    place = tmp_path / "texts"
-    place.mkdir()
-    return place
-
-
-def write(folder, **texts):
-    for name, content in texts.items():
-        (folder / f"{name}.txt").write_bytes(content.encode())
-
-
-def prepare(path, **options):
-    return TextFiles(str(path), **{"vocab_size": VOCAB, **options}).prepare()
-
-
-def decoded(source, splits):
-    tokenizer = Tokenizer.from_file(str(splits.tokenizer))
-    return [tokenizer.decode(whole_document(source, n)[0]) for n in range(source.num_documents)]
-
-
-def all_texts(splits):
-    return sorted(decoded(splits.train, splits) + decoded(splits.validation, splits))
+from .conftest import VOCAB, all_texts, decoded, prepare, write
 
 
 def test_every_file_of_a_folder_is_a_document(folder):
@@ -191,86 +155,6 @@ def test_description_counts_documents_and_tokens(folder):
     assert not splits.scores_answers
 
 
-def test_a_file_without_a_setting_that_changed_is_not_read_again(folder, monkeypatch):
-    write(folder, a="alpha", b="beta")
-    prepare(folder)
-    monkeypatch.setattr("packformer.corpus.input.Input.read", None)
-    assert prepare(folder).train.num_documents == 1
-
-
-def test_runs_at_the_same_time_prepare_once(folder, monkeypatch):
-    write(folder, a="alpha", b="beta")
-    calls = []
-
-    def counted(*arguments):
-        calls.append(arguments)
-        return done(*arguments)
-
-    done = text.prepare
-    monkeypatch.setattr(text, "prepare", counted)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: prepare(folder).fingerprint, range(4)))
-    assert len(set(found)) == len(calls) == 1
-
-
-def test_a_cut_preparation_is_gone_on_with(folder, cache, monkeypatch):
-    write(folder, **{f"f{n}": f"file number {n}\n" * 40 for n in range(30)})
-    wanted = prepare(folder)
-    monkeypatch.setenv("PACKFORMER_CACHE", str(cache.with_name("other")))
-    monkeypatch.setattr("packformer.corpus.encode.Encoder.__call__", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(folder)
-    monkeypatch.undo()
-    monkeypatch.setenv("PACKFORMER_CACHE", str(cache.with_name("other")))
-    monkeypatch.setattr("packformer.corpus.preparation.train_bpe", None)  # not again
-    found = prepare(folder)
-    assert all_texts(found) == all_texts(wanted)
-    assert found.fingerprint == wanted.fingerprint
-
-
-def interrupt(*arguments):
-    raise KeyboardInterrupt
-
-
-def test_text_and_shards_of_it_are_the_same(folder, tmp_path):
-    write(folder, **{f"f{n}": f"file number {n}\n" * (n + 1) for n in range(9)})
-    given = Input((str(folder),))
-    options = {"vocab_size": VOCAB, "validation_fraction": 0.05}
-    make(Preparation(given, tmp_path / "corpus", **options))
-    assert (
-        prepare(folder).fingerprint == TokenShards(str(tmp_path / "corpus")).prepare().fingerprint
-    )
-
-
-def test_preparing_again_reuses_the_cache(folder, monkeypatch):
-    write(folder, a="alpha", b="beta")
-    first = prepare(folder)
-
-    def refuse(*arguments):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(text, "prepare", refuse)
-    second = prepare(folder)
-    assert second.tokenizer == first.tokenizer
-    assert all_texts(second) == all_texts(first)
-    assert np.array_equal(second.byte_lengths, first.byte_lengths)
-
-
-@pytest.mark.parametrize("change", ["text", "vocab_size", "tokenizer"])
-def test_a_change_of_text_or_tokenizer_is_not_served_from_the_cache(folder, tmp_path, change):
-    write(folder, a="alpha " * 9, b="beta " * 9)
-    first = prepare(folder)
-    options = {}
-    if change == "text":
-        write(folder, a="omega " * 9)
-    elif change == "vocab_size":
-        options = {"vocab_size": 260}
-    else:
-        train_bpe(["zzz"], 300).save(str(tmp_path / "own.json"))
-        options = {"tokenizer": str(tmp_path / "own.json")}
-    assert prepare(folder, **options).tokenizer != first.tokenizer
-
-
 def test_a_given_tokenizer_is_used(folder, tmp_path):
     write(folder, a="alpha", b="beta")
     own = train_bpe(["alpha beta " * 20], 265)
@@ -278,106 +162,6 @@ def test_a_given_tokenizer_is_used(folder, tmp_path):
     splits = prepare(folder, tokenizer=str(tmp_path / "own.json"), vocab_size=1)
     assert splits.vocab_size == own.get_vocab_size()
     assert all_texts(splits) == ["alpha", "beta"]
-
-
-def test_a_missing_tokenizer_is_named(folder):
-    write(folder, a="alpha", b="beta")
-    with pytest.raises(ValueError, match=r"tokenizer .*own\.json does not exist"):
-        prepare(folder, tokenizer=str(folder / "own.json"))
-
-
-def test_a_vocabulary_too_small_is_refused_and_leaves_nothing_in_the_cache(folder, cache):
-    write(folder, a="alpha", b="beta")
-    with pytest.raises(ValueError, match=r"vocab_size \(100\) must be a whole number from 258"):
-        prepare(folder, vocab_size=100)
-    assert not cache.exists() or list(cache.iterdir()) == []
-
-
-@pytest.mark.parametrize("fraction", [1, -0.1, 1.5, "half"])
-def test_validation_fraction_must_lie_between(folder, fraction):
-    write(folder, a="alpha", b="beta")
-    message = rf"data.validation_fraction \({fraction}\) must be from 0 up and below 1"
-    with pytest.raises(ValueError, match=message):
-        prepare(folder, validation_fraction=fraction)
-
-
-def test_file_that_is_not_utf8_is_named_with_the_byte(folder):
-    write(folder, a="alpha", b="beta")
-    (folder / "latin.txt").write_bytes(b"0123 caf\xe9 noir")
-    with pytest.raises(
-        ValueError, match=r"latin\.txt is not UTF-8 \(byte 8\).*data.skip_invalid=true"
-    ):
-        prepare(folder)
-
-
-def test_jsonl_line_that_is_not_utf8_is_named_with_line_and_byte(folder):
-    path = folder / "data.jsonl"
-    path.write_bytes(b'{"text": "a"}\n\n{"text": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"data\.jsonl, line 3, is not UTF-8 \(byte 10\)"):
-        prepare(path)
-
-
-def test_skip_invalid_leaves_out_and_counts_what_is_not_utf8(folder):
-    write(folder, a="alpha", b="beta")
-    (folder / "latin.txt").write_bytes(b"caf\xe9")
-    (folder / "data.jsonl").write_bytes(b'{"text": "c"}\n{"text": "\xff"}\n')
-    splits = prepare(folder, skip_invalid=True)
-    assert all_texts(splits) == ["alpha", "beta", "c"]
-    assert splits.description.endswith("left out: 2 not UTF-8")
-
-
-@pytest.mark.parametrize("skip_invalid", [False, True])
-def test_half_a_surrogate_pair_in_jsonl_is_not_utf8(folder, skip_invalid):
-    path = folder / "data.jsonl"
-    path.write_text('{"text": "a"}\n{"text": "x \\ud800"}\n{"text": "b"}\n')
-    if skip_invalid:
-        assert all_texts(prepare(path, skip_invalid=True)) == ["a", "b"]
-    else:
-        with pytest.raises(ValueError, match=r"data\.jsonl, line 2"):
-            prepare(path)
-
-
-@pytest.mark.parametrize("bad", ["{", "text", "{'text': 'a'}"])
-def test_bad_json_is_named_with_its_line(folder, bad):
-    path = folder / "data.jsonl"
-    path.write_text(f'{{"text": "a"}}\n\n{bad}\n')
-    with pytest.raises(ValueError, match=r"data\.jsonl, line 3, cannot be read as JSON \("):
-        prepare(path)
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ('{"body": "b"}', "has no field 'text', but body: set the field"),
-        ('{"text": 3}', "has a number in the field 'text', not text: write it as"),
-        ('["text"]', "is an array, not an object with 'text'"),
-        ("7", "is a number, not an object with 'text'"),
-    ],
-)
-def test_json_without_the_text_is_named_with_its_line(folder, bad, message):
-    path = folder / "data.jsonl"
-    path.write_text(f'{{"text": "a"}}\n{bad}\n')
-    with pytest.raises(ValueError, match=rf"data\.jsonl, line 2, {message}"):
-        prepare(path)
-
-
-def test_missing_path_is_named(folder):
-    with pytest.raises(ValueError, match=r"data\.path .*nowhere does not exist: give a file"):
-        prepare(folder / "nowhere")
-
-
-@pytest.mark.parametrize("num_empty", [0, 2])
-def test_folder_without_text_is_named(folder, num_empty):
-    write(folder, **{f"f{n}": "" for n in range(num_empty)})
-    message = r"texts holds no document, left out: 2 empty"
-    with pytest.raises(ValueError, match=message if num_empty else "texts holds no file"):
-        prepare(folder)
-
-
-def test_folder_of_invalid_files_alone_is_named(folder):
-    (folder / "a.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"holds no document, left out: 1 not UTF-8"):
-        prepare(folder, skip_invalid=True)
 
 
 def fake_library(monkeypatch, folder):
@@ -421,12 +205,6 @@ def test_a_mark_of_the_beginning_and_capital_letters_are_read(folder, name):
     assert all_texts(prepare(folder)) == ["alpha", "beta", "gamma"]
 
 
-@pytest.mark.parametrize("path", ["", " ", None])
-def test_an_empty_path_is_refused(path):
-    with pytest.raises(ValueError, match=r"data.path \(.*\) must be a path"):
-        TextFiles(path).prepare()
-
-
 def test_copies_of_a_held_out_document_are_held_out(folder):
     write(folder, **{f"copy{i}": "the same text" for i in range(5)}, other="another text")
     splits = prepare(folder)
@@ -435,33 +213,6 @@ def test_copies_of_a_held_out_document_are_held_out(folder):
         for side in (splits.train, splits.validation)
     ]
     assert not sides[0] & sides[1]
-
-
-def test_a_tokenizer_that_loses_text_is_warned_of(folder, tmp_path, caplog):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    write(folder, a="plain words", b="\u4f60\u597d, \u4e16\u754c! " * 9, c="more words")
-    lossy = Tokenizer(models.BPE())
-    lossy.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    lossy.decoder = decoders.ByteLevel()
-    lossy.train_from_iterator(["plain words"], trainers.BpeTrainer(show_progress=False))
-    lossy.save(str(tmp_path / "own.json"))
-    with caplog.at_level(logging.WARNING):
-        splits = prepare(folder, tokenizer=str(tmp_path / "own.json"))
-    assert splits.byte_lengths is None
-    assert "no bits per byte are reported" in caplog.text
-
-
-def test_unknown_words_are_warned_of(folder, tmp_path, caplog):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    write(folder, a="alpha beta gamma", b="beta gamma delta")
-    words = Tokenizer(models.WordLevel({"[UNK]": 0, "alpha": 1}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.save(str(tmp_path / "own.json"))
-    with caplog.at_level(logging.WARNING):
-        assert prepare(folder, tokenizer=str(tmp_path / "own.json")).byte_lengths is None
-    assert "(71.9 %), 50.0 % of the tokens are [UNK]" in caplog.text
 
 
 def test_tables_and_compressed_files_are_read_as_what_they_hold(folder):

@@ -1,6 +1,5 @@
 """The model: every combination of its choices keeps documents apart and looks back only."""
 
-import math
 from functools import partial
 from itertools import product
 
@@ -10,13 +9,15 @@ from torch.nn import functional as F
 
 from packformer.attention import KERNELS, PackedLayout
 from packformer.model import GPT, SelfAttention
-from packformer.nn import ALiBi, Learned, NoPosition, RMSNorm, Rotary
+from packformer.nn import Rotary
 
-VOCAB, WIDTH, HEADS, LONGEST = 31, 32, 4, 16
+from .conftest import KV_HEADS, LONGEST, POSITIONS, VOCAB, make_model
+
 LENGTHS = [9, 1, 16, 7]
-KV_HEADS = {"mha": None, "gqa": 2, "mqa": 1}
-POSITIONS = {"rotary": Rotary, "alibi": ALiBi, "learned": Learned, "none": NoPosition}
+
+
 COMBINATIONS = list(product(KV_HEADS, POSITIONS, [None, 5], [False, True], [True, False]))
+
 
 every_combination = pytest.mark.parametrize(
     ("attention", "position", "window", "qk_norm", "tied"),
@@ -27,34 +28,6 @@ every_combination = pytest.mark.parametrize(
         for attention, position, window, qk_norm, tied in COMBINATIONS
     ],
 )
-
-
-def make_model(
-    attention="mha",
-    position="rotary",
-    window=None,
-    qk_norm=False,
-    tied=True,
-    head_dim=None,
-    **sizes,
-):
-    torch.manual_seed(0)
-    # The default init_std leaves attention nearly uniform at this width: 0.2 makes it matter.
-    options = {"num_layers": 2, "width": WIDTH, "num_heads": HEADS, "init_std": 0.2, **sizes}
-    return GPT(
-        VOCAB,
-        LONGEST,
-        attention=partial(
-            SelfAttention,
-            num_kv_heads=KV_HEADS[attention],
-            window=window,
-            qk_norm=qk_norm,
-            head_dim=head_dim,
-        ),
-        position=POSITIONS[position],
-        tie_embeddings=tied,
-        **options,
-    )
 
 
 def make_row(num_slots=8):
@@ -245,38 +218,6 @@ def test_model_and_loss_compile_to_one_graph_for_all_packings_on_the_gpu(
         assert found == pytest.approx(expected, rel=1e-2)
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-def test_initial_weights_have_the_stated_spread(position):
-    num_layers, std = 8, 0.05
-    model = make_model(position=position, num_layers=num_layers, width=128, init_std=std)
-    projections = {
-        id(weight)
-        for block in model.blocks
-        for weight in (block.attention.out.weight, block.mlp.w3.weight)
-    }
-    assert len(projections) == 2 * num_layers
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            assert (parameter == 1).all(), name
-            continue
-        wanted = std / math.sqrt(2 * num_layers) if id(parameter) in projections else std
-        assert parameter.std().item() == pytest.approx(wanted, rel=0.1), name
-        assert abs(parameter.mean().item()) < 0.1 * wanted, name
-
-
-def test_tied_embeddings_are_one_matrix():
-    tied, untied = make_model(tied=True), make_model(tied=False)
-    assert tied.head.weight is tied.embedding.weight
-    assert untied.head.weight is not untied.embedding.weight
-    assert untied.num_parameters() - tied.num_parameters() == VOCAB * WIDTH
-
-
-@pytest.mark.parametrize("name", ["tie_embeddings", "fp32_residual"])
-def test_choices_must_be_true_or_false(name):
-    with pytest.raises(ValueError, match=rf"{name} \(no\) must be true or false"):
-        GPT(11, 8, num_layers=1, width=8, num_heads=2, position=Rotary, **{name: "no"})
-
-
 @pytest.mark.parametrize("fp32", [True, False])
 @pytest.mark.parametrize("autocast", [True, False])
 def test_the_residual_stream_has_the_dtype_asked_for(fp32, autocast):
@@ -296,12 +237,6 @@ def test_the_residual_stream_has_the_dtype_asked_for(fp32, autocast):
     assert all(p.grad.dtype == torch.float32 for p in model.parameters())
     error = torch.linalg.norm(logits - exact) / torch.linalg.norm(exact)
     assert error < (2e-2 if autocast else 1e-5)
-
-
-def test_num_parameters_counts_by_hand():
-    model = make_model("gqa", "learned", qk_norm=True, hidden_width=24)
-    per_layer = (4 + 2 + 2) * 8 * 32 + 32 * 32 + 2 * 24 * 32 + 24 * 32 + 2 * 32 + 2 * 8
-    assert model.num_parameters() == VOCAB * 32 + LONGEST * 32 + 2 * per_layer + 32
 
 
 @pytest.mark.parametrize("position", list(POSITIONS))
@@ -328,56 +263,6 @@ def test_heads_of_any_size_are_isolated_and_trained(attention, width, heads, hea
     assert asked.head_dim == head_dim
 
 
-def test_the_size_that_heads_would_have_anyway_changes_nothing():
-    given, left_out = make_model("gqa", head_dim=8), make_model("gqa")
-    for one, other in zip(given.parameters(), left_out.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_layers_with_heads_of_different_sizes_are_refused():
-    layers = [partial(SelfAttention, head_dim=size) for size in (8, 4)]
-    with pytest.raises(ValueError, match=r"head_dim must be the same in all layers, not \[4, 8\]"):
-        GPT(8, 8, num_layers=2, width=8, num_heads=2, attention=layers, position=Rotary)
-
-
-@pytest.mark.parametrize("eps", [1e-6, 1.0])
-def test_every_norm_adds_norm_eps(eps):
-    model = make_model(qk_norm=True, norm_eps=eps)
-    norms = [module for module in model.modules() if isinstance(module, RMSNorm)]
-    assert len(norms) == 2 * 4 + 1
-    for norm in norms:
-        x = torch.randn(3, norm.normalized_shape[0])
-        expected = x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
-        torch.testing.assert_close(norm(x), expected)
-
-
-def test_without_norm_eps_norms_are_those_of_older_runs():
-    model = make_model(qk_norm=True)
-    assert model.norm.eps == model.blocks[0].attention_norm.eps == model.blocks[1].mlp_norm.eps
-    assert model.norm.eps == 1e-5
-    assert model.layers[0].q_norm.eps is model.layers[1].k_norm.eps is None
-
-
-@pytest.mark.parametrize("value", [0, -1e-5, "x", True, float("nan")])
-def test_norm_eps_must_be_positive(value):
-    with pytest.raises(ValueError, match=rf"norm_eps \({value}\) must be a number above 0"):
-        make_model(norm_eps=value)
-
-
-@pytest.mark.parametrize(("width", "hidden"), [(32, 128), (48, 128), (72, 192), (768, 2048)])
-def test_hidden_width_is_eight_thirds_of_the_width_in_multiples_of_64(width, hidden):
-    with torch.device("meta"):
-        model = make_model(position="none", width=width)
-    assert model.blocks[0].mlp.w3.in_features == hidden
-
-
-@pytest.mark.parametrize(("attention", "kv_heads"), [("mha", 4), ("gqa", 2), ("mqa", 1)])
-def test_kv_cache_holds_keys_and_values_of_every_layer(attention, kv_heads):
-    model = make_model(attention, num_layers=3)
-    assert model.kv_cache_bytes(10) == 10 * 3 * 2 * kv_heads * 8 * 2
-    assert model.kv_cache_bytes(10, 4) == 10 * 3 * 2 * kv_heads * 8 * 4
-
-
 def test_select_kernel_settles_every_layer():
     model = make_model()
     assert model.select_kernel("cpu", torch.float32).startswith("sdpa (")
@@ -395,26 +280,6 @@ def test_select_kernel_knows_what_the_layers_ask():
     chosen = model.select_kernel("cuda", torch.bfloat16, select)
     assert chosen == f"flex ({KERNELS['flex'].description}): because"
     assert asked == [("cuda bfloat16 16 grouped window alibi", "auto")]
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5])
-@pytest.mark.parametrize(
-    "name", ["vocab_size", "max_position", "width", "num_layers", "num_heads", "hidden_width"]
-)
-def test_sizes_that_are_no_whole_number_from_one_up_are_named(name, value):
-    sizes = {"vocab_size": 8, "max_position": 8, "width": 8, "num_layers": 1, "num_heads": 1}
-    with pytest.raises(ValueError, match=rf"{name} \({value}\) must be"):
-        GPT(**{**sizes, name: value}, position=Rotary)
-
-
-def test_width_must_fit_the_heads():
-    with pytest.raises(ValueError, match=r"width \(32\) must be divisible by num_heads \(5\)"):
-        make_model(num_heads=5)
-
-
-def test_rotary_with_an_odd_head_size_is_refused():
-    with pytest.raises(ValueError, match=r"head_dim \(9\) must be even .* change width \(36\)"):
-        make_model(width=36)
 
 
 def test_a_model_for_longer_documents_than_it_was_made_for():

@@ -1,0 +1,165 @@
+"""A preparation that was interrupted goes on: no byte changes, no finished part is made again."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from packformer.corpus import preparation as module_under_test
+from packformer.corpus import prepare, shards
+from packformer.corpus.journal import JOURNAL
+from packformer.corpus.shards import ShardWriter
+
+from .conftest import content, make_texts, preparation, small_parts
+
+
+def test_an_interruption_changes_no_byte_and_redoes_no_part(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+    made = None
+    for number in range(1, 8):
+
+        def stop(progress, number=number):
+            if not progress.text:
+                return
+            if (tmp_path / "cut" / JOURNAL).read_text().count("place") >= number:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare(preparation(corpus[0], tmp_path / "cut"), stop)
+        assert not (tmp_path / "cut" / "manifest.json").exists()
+        first = tmp_path / "cut" / "train-00000.tokens"
+        made = made or first.stat().st_mtime_ns
+        assert first.stat().st_mtime_ns == made
+    prepare(preparation(corpus[0], tmp_path / "cut"))
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_line_of_the_journal_that_was_cut_off_is_forgotten(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+
+    def stop(progress):
+        if progress.text > 15_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(preparation(corpus[0], tmp_path / "cut"), stop)
+    journal = tmp_path / "cut" / JOURNAL
+    journal.write_text(journal.read_text()[:-20])
+    prepare(preparation(corpus[0], tmp_path / "cut"))
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def _is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3))
+def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
+    texts = make_texts(8000, seed=number)
+    file = tmp_path / "b.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    arguments = [str(file), "--vocab-size", "300", "--shard-mib", "1", "--workers", "2"]
+    code = (
+        "from packformer.cli import main; from packformer.corpus import preparation; "
+        "preparation._FEW = 0; main()"
+    )
+    command = [sys.executable, "-c", code, "prepare", *arguments, "--output"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "cut")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.time() + 60
+    while time.time() < deadline and process.poll() is None:
+        if len(list((tmp_path / "cut").glob("train-*.tokens"))) > number // 2:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    while time.time() < deadline and _is_alive(process.pid):
+        time.sleep(0.01)
+    assert not _is_alive(process.pid), "its processes end with it"
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_kill_between_manifest_and_journal_is_gone_on_with(corpus, tmp_path, monkeypatch):
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+
+    def save(manifest, folder):
+        saved(manifest, folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        saved = shards.Manifest.save
+        patch.setattr(shards.Manifest, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(preparation(corpus[0], tmp_path / "cut"))
+    prepare(preparation(corpus[0], tmp_path / "cut"))
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_tokenizer_is_not_trained_again(corpus, tmp_path, monkeypatch):
+    def stop(progress):
+        if progress.doing == "tokenizing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(preparation(corpus[0], tmp_path / "c"), stop)
+    monkeypatch.setattr(module_under_test, "train_bpe", None)
+    assert prepare(preparation(corpus[0], tmp_path / "c")).train
+    monkeypatch.undo()
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+    assert content(tmp_path / "c") == content(tmp_path / "whole")
+
+
+def test_a_finished_corpus_is_left_alone(corpus, tmp_path):
+    prepare(preparation(corpus[0], tmp_path / "c"))
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "c").glob("*.*")}
+    prepare(preparation(corpus[0], tmp_path / "c"))
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "c").glob("*.*")}
+
+
+def test_a_full_disk_keeps_what_is_finished(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    prepare(preparation(corpus[0], tmp_path / "whole"))
+    write = ShardWriter._write
+
+    def full(self, data):
+        if "00003" in self._file.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self._file))
+        write(self, data)
+
+    monkeypatch.setattr(ShardWriter, "_write", full)
+    message = r"00003.tokens: No space left on device \(kept: 3 finished parts; the same command"
+    with pytest.raises(ValueError, match=message):
+        prepare(preparation(corpus[0], tmp_path / "c"))
+    assert not list((tmp_path / "c").glob(".*tokens"))
+    monkeypatch.setattr(ShardWriter, "_write", write)
+    prepare(preparation(corpus[0], tmp_path / "c"))
+    assert content(tmp_path / "c") == content(tmp_path / "whole")
+
+
+def test_a_bad_line_stops_and_finished_parts_are_kept(corpus, tmp_path, monkeypatch):
+    small_parts(monkeypatch)
+    file, _ = corpus
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines[:200], "{oops\n", *lines[200:]]))
+    with pytest.raises(
+        ValueError, match=r"a.jsonl, line 201, cannot be read as JSON.*kept: \d+ finished p"
+    ):
+        prepare(preparation(file, tmp_path / "c", sample_mib=1))
+    assert (tmp_path / "c" / "train-00000.tokens").exists()
