@@ -45,6 +45,6 @@ def test_the_arguments_of_the_trainer_are_those_it_names() -> None:
     assert named
     assert named <= INSTEAD.keys()
     added = re.findall(r"adds (.*?) \(`simple`", PAGE, flags=re.DOTALL)[0]
-    in_files = {"accelerator", "devices", "precision", "max_steps"}
+    in_files = {"accelerator", "devices", "num_nodes", "strategy", "precision", "max_steps"}
     in_files |= {"accumulate_grad_batches", "log_every_n_steps"}
     assert set(re.findall(r"`(\w+)`", added)) == PASSED_ON - in_files
