@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -63,7 +65,7 @@ class Run:
         rows: of a step, per device.
         devices: of the run.
         tokens_per_second: over all devices, median.
-        ratio: of that to the first number of devices with as many rows; None for the first.
+        ratio: of that to the first number of devices with as many rows.
         utilisation: flops that the documents need, by those of all devices; None if not known.
         rank_wait: share of the time spent waiting for the others' gradients; None on one device.
         imbalance: attention's work on the busiest device over the mean; None on one.
@@ -83,11 +85,16 @@ class Run:
 
 
 def run_devices_bench(bench: DevicesBench, folder: Path) -> None:
-    """Measures, prints, and writes ``devices.csv`` beside the folders of the runs."""
+    """Measures, prints, and writes ``devices.csv`` beside the folders of the runs.
+
+    The file is whole after every run: one that hangs, and is ended, costs none of the others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    runs = list(_measure(bench, folder))
+    runs: list[Run] = []
+    for run in _measure(bench, folder):
+        runs.append(run)
+        write_csv(runs, folder / "devices.csv")
     _print(runs, bench)
-    write_csv(runs, folder / "devices.csv")
     Console(width=150).print(f"  {folder}", soft_wrap=True)
 
 
@@ -105,15 +112,12 @@ def _run(bench: DevicesBench, folder: Path, rows: int, devices: int, first: floa
         f"measuring {devices} x {rows} rows a step", highlight=False, soft_wrap=True
     )
     own = folder / f"{devices}x{rows}"
-    done = subprocess.run(
-        command(bench, own, rows, devices), capture_output=True, text=True, check=False
-    )
-    (folder / f"{own.name}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-    if done.returncode:
-        last = (
-            done.stderr.strip() or done.stdout.strip() or f"code {done.returncode}"
-        ).splitlines()
-        return Run(rows, devices, left_out=last[-1][:_LONGEST_REASON])
+    log = folder / f"{own.name}.log"
+    with log.open("w", encoding="utf-8") as stream:
+        code = _finish(command(bench, own, rows, devices), stream)
+    if code:
+        told = log.read_text(encoding="utf-8").strip() or f"code {code}"
+        return Run(rows, devices, left_out=told.splitlines()[-1][:_LONGEST_REASON])
     records = _records(own / "metrics.csv")
     rate = _median(records, "train/tokens_per_second")
     peak = _median(records, "memory/peak_gpu_bytes")
@@ -127,6 +131,17 @@ def _run(bench: DevicesBench, folder: Path, rows: int, devices: int, first: floa
         imbalance=_median(records, "data/imbalance"),
         peak_gib=peak / 2**30 if peak else None,
     )
+
+
+def _finish(arguments: Sequence[str], log: TextIO) -> int:
+    """The return code. The run ends with this process: left alone, it would slow the next one."""
+    with subprocess.Popen(arguments, stdout=log, stderr=log) as process:
+        former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, former)
+            process.terminate()
 
 
 def command(bench: DevicesBench, folder: Path, rows: int, devices: int) -> list[str]:
