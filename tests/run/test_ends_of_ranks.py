@@ -22,8 +22,8 @@ import pytest
 from packformer.run import ranks
 
 _LONG = 60.0  # seconds, that a rank would wait
-_SOON = 5.0
-_SLOW = 0.5  # seconds until the failure
+_SOON = 10.0  # also where other tests take the processor
+_SLOW = 0.3  # seconds until rank 1 fails
 KILLED = (
     "was killed (SIGKILL): if the machine ran out of memory, lower loader.num_workers or the "
     "number of devices; what was saved is whole"
@@ -37,7 +37,13 @@ def fail(error: Exception) -> None:
 
 def end(how: str, number: int) -> None:
     """What rank ``number`` does in the case ``how``."""
-    time.sleep(_SLOW)
+    if number == 0:
+        while not Path(f"{how}.ready").exists():
+            time.sleep(0.01)
+        Path(f"{how}.began").write_text(str(time.monotonic()))  # of all processes
+    else:
+        Path(f"{how}.ready").touch()
+        time.sleep(_SLOW)
     if how == f"raises-{number}":
         fail(ValueError("a file is gone"))
     if how == f"dies-{number}":
@@ -84,7 +90,6 @@ def as_cases(names: list[str]) -> None:
     import packformer.run.ranks_launcher  # noqa: F401
 
     for how in names:
-        began = time.monotonic()
         pid = os.fork()
         if pid == 0:
             os.setsid()
@@ -95,7 +100,8 @@ def as_cases(names: list[str]) -> None:
             sys.exit(0)
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        while time.monotonic() - began < 2 * _SOON:
+        began = float(Path(f"{how}.began").read_text())
+        while time.monotonic() - began < _LONG:
             try:
                 os.killpg(pid, 0)
             except ProcessLookupError:

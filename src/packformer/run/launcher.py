@@ -15,6 +15,10 @@ _MPI = {
     "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
     "PMI_SIZE": "PMI_RANK",
 }
+SWEEP = "PACKFORMER_SWEEP"
+"""Names the sweep's folder, in the process of one of its jobs."""
+PARENT = "PACKFORMER_PARENT"
+"""The id of the process that a rank or a job ends with."""
 ERRORS = "PACKFORMER_ERRORS"
 """Names the folder where the ranks that rank 0 started leave their errors and what they print."""
 

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,6 +15,7 @@ from omegaconf import DictConfig
 
 from packformer.run import wandb
 from packformer.run.folder import csv_logger
+from packformer.run.jobs import sweep_folder
 from packformer.run.naming import run_name
 from packformer.settings import name_of
 
@@ -138,5 +137,5 @@ def _checked_start(name: str, start: Any) -> Any:
 
 
 def _sweep() -> str | None:
-    hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+    folder = sweep_folder()
+    return None if folder is None else folder.name

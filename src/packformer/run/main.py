@@ -18,7 +18,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer import completion
 from packformer.data.ahead import Ahead, prepared_ahead
@@ -26,7 +26,15 @@ from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
-from packformer.run.launcher import launched, rank
+from packformer.run.jobs import (
+    Job,
+    failures,
+    finished_before,
+    in_sweep,
+    run_jobs,
+    stopped_before,
+)
+from packformer.run.launcher import check_processes, launched, rank
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
@@ -38,6 +46,7 @@ from packformer.run.ranks import (
     tell,
 )
 from packformer.run.secrets import refuse_secrets
+from packformer.run.side_by_side import register_side_by_side
 from packformer.run.start import with_settings_of_start
 from packformer.run.start_times import StartTimes
 from packformer.run.sweep import write_failure
@@ -47,7 +56,6 @@ log = logging.getLogger(__name__)
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
 _EXAMPLES = {"data.path": "my_texts (a file or folder)"}  # of values that have to be given
-_failures: list[str] = []
 _command: list[str] = []
 _began: list[float] = []  # of the command, until its first job takes it
 
@@ -62,6 +70,12 @@ def _job(config: DictConfig) -> float:
         refuse_ignored(config, HydraConfig.get().overrides.task)
         config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
+        if in_sweep():
+            value = _of_earlier_sweep(config)
+            if value is None and _needs_processes(config):
+                value = _in_own_process(config)
+            if value is not None:
+                return value
         with _data_ahead(config) as ahead:
             _import(config)
             from packformer.run.train import train
@@ -74,20 +88,48 @@ def _job(config: DictConfig) -> float:
         raise
     except Exception as error:
         hydra_config = HydraConfig.get()
-        in_sweep = hydra_config.mode == RunMode.MULTIRUN
         folder = Path(hydra_config.runtime.output_dir)
-        place = keep_traceback(error, folder, in_sweep=in_sweep) if own_folder() else None
+        place = keep_traceback(error, folder, in_sweep=in_sweep()) if own_folder() else None
         expected = is_user_error(error)
-        if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep or is_several()):
+        if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep() or is_several()):
             raise
         kind = "" if expected else f"{type(error).__name__}: "
-        _failures.append(kind + one_line(error, list(hydra_config.overrides.task)))
-        if in_sweep and folder.is_dir():
-            write_failure(folder, run_name(config), _failures[-1])
+        failures.append(kind + one_line(error, list(hydra_config.overrides.task)))
+        if in_sweep() and folder.is_dir():
+            write_failure(folder, run_name(config), failures[-1])
         hint = f" (traceback: {place})" if place else ""
-        trace = "" if expected or in_sweep else traceback.format_exc()
-        tell(error, f"{_failures[-1]}{hint}", trace)
+        trace = "" if expected or in_sweep() else traceback.format_exc()
+        tell(error, f"{failures[-1]}{hint}", trace)
         return math.nan
+
+
+def _of_earlier_sweep(config: DictConfig) -> float | None:
+    """The objective of a job that finished in this folder before; one that stopped is resumed."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    value = finished_before(config, folder)
+    if value is not None:
+        print(f"job {folder.name} finished before", flush=True)
+    elif stopped_before(config, folder):
+        OmegaConf.update(config, "resume", str(folder))
+    return value
+
+
+def _needs_processes(config: DictConfig) -> bool:
+    """Whether a job of a sweep, in the sweep's own process, would have to start others."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return False
+    check_processes(1, 1, in_sweep=True)
+    return config.trainer.devices not in (1, "1", [0]) or config.trainer.get("num_nodes", 1) > 1
+
+
+def _in_own_process(config: DictConfig) -> float:
+    hydra = HydraConfig.get()
+    whole = config.copy()
+    with open_dict(whole):
+        whole.hydra = hydra
+    job = Job(whole, Path(hydra.runtime.output_dir), Path(hydra.sweep.dir))
+    (value,) = run_jobs([job], [{}])
+    return value
 
 
 def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
@@ -123,7 +165,7 @@ def _check_given(config: DictConfig) -> None:
 def _check(config: DictConfig) -> None:
     check_configuration(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN and hydra_config.sweeper.get("params"):
+    if not in_sweep() and hydra_config.sweeper.get("params"):
         raise ValueError("a sweep needs -m: packformer train -m ...")
 
 
@@ -136,9 +178,10 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     """
     started = sys.argv
     given = started[1:] if arguments is None else list(arguments)
-    _failures.clear()
+    failures.clear()
     _began[:] = [time.perf_counter() if began is None else began]
     register_folder_suffix()
+    register_side_by_side()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.
     _command[:] = started
@@ -166,5 +209,5 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         sys.exit(_EXIT_FAILURE)
     finally:
         sys.argv = started
-    if _failures:
+    if failures:
         sys.exit(_EXIT_FAILURE)

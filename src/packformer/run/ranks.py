@@ -20,7 +20,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from packformer.run.launcher import ERRORS, launched, rank
+from packformer.run.launcher import ERRORS, PARENT, SWEEP, launched, rank
 
 _WATCHED_EVERY = 0.3  # seconds
 _UNTIL_ENDED = 6.0  # seconds that a rank leaves to the one that knows why, and to a launcher
@@ -66,17 +66,21 @@ def end_with_parent() -> None:
 
     Otherwise a rank whose rank 0 or torchrun was killed would wait for it in a collective.
     """
-    if rank() == 0 and _TORCHRUNS not in os.environ:
+    of_rank_zero = ERRORS in os.environ and rank() != 0
+    if of_rank_zero or SWEEP in os.environ:
+        parent = int(os.environ.get(PARENT, os.getppid()))  # which may be gone already
+    elif _TORCHRUNS in os.environ:
+        parent = os.getppid()
+    else:
         return
-    if ERRORS in os.environ or _TORCHRUNS in os.environ:
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(parent, of_rank_zero), daemon=True).start()
 
 
-def _watch_parent(parent: int) -> None:
+def _watch_parent(parent: int, of_rank_zero: bool) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCHED_EVERY)
     folder = Path(os.environ.get(ERRORS, ""))
-    if ERRORS in os.environ and folder.is_dir() and _first_to(folder / "0.told"):
+    if of_rank_zero and folder.is_dir() and _first_to(folder / "0.told"):
         show(f"error: {death(0, -9)}\n")
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

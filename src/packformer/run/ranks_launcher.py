@@ -20,7 +20,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
 from packformer.run import ranks
-from packformer.run.launcher import ERRORS
+from packformer.run.launcher import ERRORS, PARENT
 
 _EVERY = 0.1  # seconds between looks at the processes
 _UNTIL_FINISHED = 60.0  # seconds that the others have at the end of a run
@@ -62,6 +62,7 @@ class _Launcher(_SubprocessScriptLauncher):
         if not self.cluster_environment.creates_processes_externally:
             folder = Path(tempfile.mkdtemp(prefix="packformer-ranks-"))
             os.environ[ERRORS] = str(folder)
+            os.environ[PARENT] = str(os.getpid())
             self._call_children_scripts()
             watch = threading.Thread(target=self._watch, args=(folder,), daemon=True)
             watch.start()

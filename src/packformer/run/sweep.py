@@ -18,7 +18,7 @@ from rich.table import Table
 from packformer.run.resume import SUMMARY_FILE
 
 _FILE = "sweep.csv"
-_FAILURE_FILE = "failure.json"
+FAILURE_FILE = "failure.json"
 _WIDTH = 110  # characters, where no terminal says how many
 _COLUMNS = {
     "val/loss": ("val loss", "{:.4f}"),
@@ -45,7 +45,7 @@ class SweepTable(Callback):
 def write_failure(folder: Path, name: str, error: str) -> None:
     """Leaves the name and error of a failed job for the table."""
     text = json.dumps({"name": name, "error": error}, indent=2)
-    (folder / _FAILURE_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / FAILURE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def _summaries(folder: Path) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def _summaries(folder: Path) -> list[dict[str, Any]]:
     for job in sorted(jobs, key=lambda job: int(job.name.split("_")[0])):
         file = job / SUMMARY_FILE
         if not file.is_file():
-            file = job / _FAILURE_FILE
+            file = job / FAILURE_FILE
         summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         rows.append({"name": job.name, "folder": str(job), **summary, "job": job.name})
     return rows

@@ -46,6 +46,7 @@ from packformer.run.device import (
 )
 from packformer.run.first_step import FirstStep
 from packformer.run.folder import write_records
+from packformer.run.jobs import in_sweep, sweep_folder
 from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
@@ -207,8 +208,9 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
         failed = False
     except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (folder / LAST_CHECKPOINT).is_file():
-            alone = HydraConfig.get().mode != RunMode.MULTIRUN
-            where = shown_override("resume", str(folder) if alone else "auto")
+            sweep = sweep_folder()
+            setting = ("resume", folder) if sweep is None else ("hydra.sweep.dir", sweep)
+            where = shown_override(setting[0], str(setting[1]))
             log.warning("interrupted: go on with the same command and %s", where)
         raise KeyboardInterrupt from end
     finally:
@@ -221,7 +223,7 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
 def _leave_out_samples_of_sweeps(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     asked_for = any("callbacks.samples" in override for override in hydra.overrides.task)
-    if hydra.mode == RunMode.MULTIRUN and not asked_for and config.get("callbacks"):
+    if in_sweep() and not asked_for and config.get("callbacks"):
         OmegaConf.update(config, "callbacks.samples", None, force_add=True)
 
 
@@ -293,7 +295,7 @@ def _folder(checkpoint: Path | None) -> Path:
     former = None if checkpoint is None else run_folder(checkpoint)
     if former is None or former == new.resolve():
         return new
-    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep reads the job's numbers there
+    if not in_sweep():  # a sweep reads the job's numbers there
         with suppress(OSError):  # not empty, or another rank was faster
             new.rmdir()
     return former

@@ -1,0 +1,151 @@
+"""``hydra/launcher=side_by_side``: jobs of a sweep at the same time, each on GPUs of its own.
+
+Hydra's launcher for Joblib, last released in May 2022, gives no worker a GPU of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from packformer.counted import counted
+from packformer.run.jobs import Job, failures, finished_before, run_jobs
+from packformer.settings import check_whole
+
+_MODULE = "hydra_plugins.packformer"
+
+
+class SideBySide(Launcher):
+    """Starts as many jobs at a time as GPUs allow.
+
+    Args:
+        jobs: at a time; None for as many as there are GPUs for.
+    """
+
+    def __init__(self, jobs: int | None = None) -> None:
+        if jobs is not None:
+            check_whole("hydra.launcher.jobs", jobs, at_least=1)
+        self._jobs = jobs
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra before the jobs."""
+        self._context, self._config = hydra_context, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Runs one job per list of overrides.
+
+        Raises:
+            ValueError: if it cannot be said how many at a time.
+        """
+        setup_globals()
+        jobs = [
+            self._job(overrides, number)
+            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+        ]
+        places = self._places(jobs[0].config)
+        returns = [self._returned(job, finished_before(_run_of(job), job.folder)) for job in jobs]
+        left = [number for number, returned in enumerate(returns) if returned.return_value is None]
+        if len(left) < len(jobs):
+            print(f"{counted(len(jobs) - len(left), 'job')} finished before", flush=True)
+
+        def told(number: int, value: float) -> None:
+            returns[left[number]].return_value = value
+            ended = jobs[left[number]]
+            how = "finished" if value == value else f"failed: {failures[-1]}"
+            print(f"job {ended.folder.name} {how}", flush=True)
+            self._context.callbacks.on_job_end(
+                config=ended.config, config_name="config", job_return=returns[left[number]]
+            )
+
+        run_jobs([jobs[number] for number in left], places, told)
+        return returns
+
+    def _job(self, overrides: Sequence[str], number: int) -> Job:
+        composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        with open_dict(composed):
+            composed.hydra.job.id = composed.hydra.job.num = number
+        HydraConfig.instance().set_config(composed)  # for `${hydra:job.num}` in a folder's name
+        sweep = Path(str(self._config.hydra.sweep.dir))
+        folder = sweep / str(OmegaConf.select(composed, "hydra.sweep.subdir"))
+        return Job(composed, folder, sweep)
+
+    def _returned(self, job: Job, value: float | None) -> JobReturn:
+        overrides: Any = OmegaConf.to_container(job.config.hydra.overrides.task)
+        done = JobReturn(overrides=overrides, cfg=job.config, status=JobStatus.COMPLETED)
+        done.return_value = value
+        return done
+
+    def _places(self, config: DictConfig) -> list[dict[str, str]]:
+        cards = _cards() if config.trainer.accelerator != "cpu" else []
+        if not cards:
+            if self._jobs is None:
+                raise ValueError(
+                    "hydra.launcher.jobs is needed where there is no GPU: write "
+                    "hydra.launcher.jobs=2"
+                )
+            return [{}] * self._jobs
+        each = config.trainer.devices
+        if not isinstance(each, int) or each < 1:
+            raise ValueError(f"trainer.devices ({each}) must be a number for jobs side by side")
+        most = len(cards) // each
+        if (self._jobs or 1) > most:
+            raise ValueError(
+                f"hydra.launcher.jobs ({self._jobs or 1}) x trainer.devices ({each}) is more than "
+                f"the {counted(len(cards), 'GPU')} of this machine"
+            )
+        groups = [cards[n * each : (n + 1) * each] for n in range(self._jobs or most)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
+def _run_of(job: Job) -> DictConfig:
+    """Its configuration without Hydra's."""
+    names = [str(name) for name in job.config if name != "hydra"]
+    return OmegaConf.masked_copy(job.config, names)
+
+
+def _cards() -> list[str]:
+    """Names of the GPUs that this process may use."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    import torch  # slow
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def register_side_by_side() -> None:
+    """Makes ``hydra/launcher=side_by_side`` known to Hydra."""
+    plugins = Plugins.instance()
+    # Hydra takes launchers from the package of plugins alone, which is there only if a plugin is
+    # installed.
+    package, _, name = _MODULE.partition(".")
+    if package not in sys.modules and find_spec(package) is None:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = []
+    sys.modules[_MODULE] = sys.modules[__name__]
+    setattr(import_module(package), name, sys.modules[__name__])
+    SideBySide.__module__ = _MODULE
+    plugins.register(SideBySide)
+    ConfigStore.instance().store(
+        group="hydra/launcher",
+        name="side_by_side",
+        node={"_target_": f"{_MODULE}.SideBySide", "jobs": None},
+        provider="packformer",
+    )
