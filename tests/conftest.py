@@ -22,6 +22,8 @@ settings.load_profile("packformer")
 # Tensors in tests are small: a second thread costs more than it brings. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.disable()  # until all tests are collected: imports make no garbage
+
 _MAY_BE_SKIPPED = ("gpu", "platform")
 
 
@@ -49,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
+    gc.enable()
     gc.collect()
     gc.freeze()  # what was imported stays: the collections that tests ask for need not look there
 
@@ -100,7 +103,10 @@ def pytest_terminal_summary(
 def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("home")
-        patch.setenv("PACKFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # One for all workers: what one of them proved or tokenized, none does again.
+        workers = "PYTEST_XDIST_WORKER" in os.environ
+        folder = tmp_path_factory.getbasetemp()
+        patch.setenv("PACKFORMER_CACHE", str((folder.parent if workers else folder) / "cache"))
         # Where torch keeps what it compiled by default: each session would compile it anew.
         compiled = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
         if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:

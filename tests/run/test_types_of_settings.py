@@ -24,7 +24,10 @@ _CHOICES = [  # the first for all settings, the others for those of the groups t
     ["data=random", "position=none", "attention=mqa"],
 ]
 # Classes of others, and what is read elsewhere: text that may be a number, or is checked before.
-_NOT_OURS = ("callbacks.checkpoint.", "logger.", "name", "resume", "output_dir", "bpe_vocab_size")
+_NOT_OURS = (
+    *("callbacks.checkpoint.", "logger.", "name", "resume", "init_from", "output_dir"),
+    "bpe_vocab_size",
+)
 _WRONG: dict[type, list[Any]] = {  # for a default of the type
     bool: ["maybe", 7, [1]],
     int: ["maybe", True, float("nan"), [1]],

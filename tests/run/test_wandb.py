@@ -109,7 +109,7 @@ def test_a_dead_server_does_not_stop_a_run(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("packformer.run.wandb._INIT_SECONDS", 5)
+    monkeypatch.setattr("packformer.run.wandb._INIT_SECONDS", 1)
     done = train(*small, "logger=wandb", "trainer.max_steps=1")
     assert done.code == 0, done.err
     assert list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb"))
