@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 from packformer.tools.document_arguments import add_documents, documents, packing
@@ -12,12 +14,21 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command, with its arguments."""
     parser = commands.add_parser(
         "plan",
-        help="what packing saves on your documents",
+        help="what packing saves on your documents, or what memory a preset takes",
         description="Padding, concatenation and packing of the same documents side by side: fill, "
-        "what is cut or dropped, attention, and speed by flops.",
+        "what is cut or dropped, attention, and speed by flops. With a preset instead of a path, "
+        "such as gpt_7b: the memory of each GPU, and whether it fits.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_documents(parser, "Python's standard library")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="of a preset: settings as of `python -m train`, such as trainer.devices=2",
+    )
+    parser.add_argument(
+        "--card-gb", type=float, default=80.0, help="of a preset: memory of a GPU, 10^9 bytes"
+    )
     parser.add_argument("--batch", type=int, default=8, help="documents in a padded batch")
     parser.add_argument(
         "--layers", type=int, default=12, help="layers of the model whose flops count"
@@ -26,14 +37,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("plan"), help="folder for the CSV and the picture"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=partial(_run, parser))
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     from packformer.data import StandardLibrary
-    from packformer.settings import check_whole
+    from packformer.settings import check_number, check_whole
     from packformer.tools.plan.table import Sizes, run_plan
 
+    if options.path is not None and _is_preset(options.path):
+        from packformer.tools.plan.fit import print_fit
+
+        check_number("--card-gb", options.card_gb, above=0)
+        print_fit(options.path, options.overrides, options.card_gb)
+        return
+    if options.overrides:
+        parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
     check_whole("--layers", options.layers, at_least=1)
     check_whole("--width", options.width, at_least=1)
     run_plan(
@@ -44,3 +63,10 @@ def _run(options: argparse.Namespace) -> None:
         options.batch,
         options.output,
     )
+
+
+def _is_preset(name: str) -> bool:
+    """Whether it is an experiment's name, and nothing of that name lies here."""
+    if Path(name).expanduser().exists() or not name.isidentifier():
+        return False
+    return files("packformer.conf").joinpath("experiment", f"{name}.yaml").is_file()

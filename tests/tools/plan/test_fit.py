@@ -1,0 +1,90 @@
+"""``packformer plan PRESET``: what memory each rank takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from packformer.cli import main
+from packformer.tools.plan.memory import memory_of_rank
+
+_CARD = 80 * 10**9
+_7B, _3B = 7_391_678_464, 2_973_281_280
+
+
+@pytest.mark.parametrize(("preset", "parameters"), [("gpt_7b", _7B), ("gpt_3b", _3B)])
+@pytest.mark.parametrize("devices", [2, 4])
+def test_shards_of_all_ranks_are_sixteen_bytes_per_parameter(
+    preset: str, parameters: int, devices: int
+) -> None:
+    told, found = memory_of_rank(preset, [f"trainer.devices={devices}"], _CARD)
+    assert f"{parameters:,} parameters, in {devices} shards" in told
+    lasting = [found[name] for name in ("weights", "gradients", "optimizer states")]
+    assert [devices * size for size in lasting] == [4 * parameters, 4 * parameters, 8 * parameters]
+    assert sum(found.values()) < _CARD
+
+
+def test_what_cannot_be_divided_is_rounded_up() -> None:
+    settings = ["trainer.devices=3", "trainer.rows_per_step=3"]
+    _, found = memory_of_rank("gpt_7b", settings, _CARD)
+    assert 4 * _7B / 3 < found["weights"] < 1.001 * 4 * _7B / 3
+
+
+def test_nodes_that_hold_copies_shard_over_their_own_devices() -> None:
+    settings = ["trainer.devices=2", "trainer.num_nodes=2"]
+    _, all_ranks = memory_of_rank("gpt_7b", settings, _CARD)
+    settings.append("trainer.strategy.replicate_over_nodes=true")
+    _, of_node = memory_of_rank("gpt_7b", settings, _CARD)
+    assert of_node["weights"] == 2 * all_ranks["weights"]
+
+
+def test_rows_of_a_step_keep_whole_gradients_unless_each_is_sent() -> None:
+    two = ["trainer.devices=2"]
+    _, once = memory_of_rank("gpt_7b", [*two, "trainer.strategy.reduce_every_row=false"], _CARD)
+    assert once["gradients until the step ends"] == 4 * _7B
+    assert sum(once.values()) > _CARD
+    _, each = memory_of_rank("gpt_7b", two, _CARD)
+    assert "gradients until the step ends" not in each
+    _, one_row = memory_of_rank("gpt_3b", [*two, "trainer.rows_per_step=2"], _CARD)
+    assert "gradients until the step ends" not in one_row
+
+
+def test_a_whole_model_of_1b_takes_what_was_measured_on_an_h100() -> None:
+    _, found = memory_of_rank("gpt_1b", [], _CARD)
+    # docs/performance.md: 56.00 GiB in Lightning, of which 4.91 were the bare loop's weights.
+    assert sum(found.values()) == pytest.approx((56.00 - 4.91) * 2**30, rel=0.03)
+
+
+def test_checkpointing_keeps_less() -> None:
+    of = {
+        mode: memory_of_rank("gpt_1b", [f"model.activation_checkpointing={mode}"], _CARD)[1]
+        for mode in ("none", "selective", "full")
+    }
+    kept = [of[mode]["activations"] for mode in ("full", "selective", "none")]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[1] < kept[2]
+
+
+def test_the_command_says_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "gpt_7b", "trainer.devices=2"])
+    assert "fits a GPU of 80 GB: 11.6 GB are left" in capsys.readouterr().out
+    main(["plan", "gpt_7b", "--card-gb", "40", "trainer.devices=2"])
+    assert "does not fit a GPU of 40 GB: 28.4 GB are missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["gpt_7b", "trainer.devices=auto"], "must be a number here"),
+        (["gpt_7b", "trainer.devices=1"], "shards a model over several devices: there is 1"),
+        (["gpt_7b", "trainer.devices=3"], "cannot be shared equally by 3 devices"),
+        (["gpt_7b", "trainer.devices=2", "--card-gb", "0"], "--card-gb (0.0) must be"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", *arguments])
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
