@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from packformer.run.launcher import PARENT, SWEEP
 from packformer.run.ranks import death
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, SUMMARY_FILE, changed_settings
+from packformer.run.shown_override import shown_override
 from packformer.run.sweep import FAILURE_FILE, write_failure
 
 _EVERY = 0.1  # seconds between looks at the processes
@@ -44,6 +45,14 @@ def sweep_folder() -> Path | None:
     if folder := os.environ.get(SWEEP):
         return Path(folder)
     return Path(HydraConfig.get().sweep.dir) if in_sweep() else None
+
+
+def to_go_on(folder: Path) -> str:
+    """What to do after an interruption of the run in ``folder``, or of its sweep."""
+    sweep = sweep_folder()
+    setting = ("resume", folder) if sweep is None else ("hydra.sweep.dir", sweep)
+    where = shown_override(setting[0], str(setting[1]))
+    return f"interrupted: go on with the same command and {where}"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.counted import counted
-from packformer.run.jobs import Job, failures, finished_before, run_jobs
+from packformer.run.jobs import Job, failures, finished_before, run_jobs, to_go_on
 from packformer.settings import check_whole
 
 _MODULE = "hydra_plugins.packformer"
@@ -75,7 +75,11 @@ class SideBySide(Launcher):
                 config=ended.config, config_name="config", job_return=returns[left[number]]
             )
 
-        run_jobs([jobs[number] for number in left], places, told)
+        try:
+            run_jobs([jobs[number] for number in left], places, told)
+        except KeyboardInterrupt:
+            print(to_go_on(jobs[0].folder), file=sys.stderr)  # jobs told it to their files
+            raise
         return returns
 
     def _job(self, overrides: Sequence[str], number: int) -> Job:

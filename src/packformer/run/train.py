@@ -46,7 +46,7 @@ from packformer.run.device import (
 )
 from packformer.run.first_step import FirstStep
 from packformer.run.folder import write_records
-from packformer.run.jobs import in_sweep, sweep_folder
+from packformer.run.jobs import in_sweep, to_go_on
 from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
@@ -69,7 +69,6 @@ from packformer.run.resume import (
 )
 from packformer.run.same_ranks import SameRanks
 from packformer.run.secrets import refuse_secrets
-from packformer.run.shown_override import shown_override
 from packformer.run.start_times import StartTimes
 from packformer.run.step_rows import StepRows
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
@@ -208,10 +207,7 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
         failed = False
     except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (folder / LAST_CHECKPOINT).is_file():
-            sweep = sweep_folder()
-            setting = ("resume", folder) if sweep is None else ("hydra.sweep.dir", sweep)
-            where = shown_override(setting[0], str(setting[1]))
-            log.warning("interrupted: go on with the same command and %s", where)
+            log.warning(to_go_on(folder))
         raise KeyboardInterrupt from end
     finally:
         wandb.finish(failed=failed)
