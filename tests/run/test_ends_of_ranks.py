@@ -135,7 +135,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder,
         env={**os.environ, "TMPDIR": str(temporary)},
         check=True,
-        timeout=120,
+        timeout=300,
     )
     return folder
 
@@ -160,7 +160,7 @@ def test_under_torchrun_one_rank_tells_an_error_on_one_line(tmp_path: Path) -> N
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     message = "data.path is needed and not given: write data.path=my_texts (a file or folder)"
     assert done.returncode == 1

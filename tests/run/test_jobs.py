@@ -17,8 +17,8 @@ from packformer.run.side_by_side import SideBySide
 
 COMMAND = (sys.executable, "-m", "train", "-m", "hydra.sweep.dir=tree", "trainer.accelerator=cpu")
 SIDE_BY_SIDE = ("hydra/launcher=side_by_side", "hydra.launcher.jobs=2")
-SMALLER = ("packing.row_length=128", "trainer.validate_every_n_steps=20", "callbacks.samples=null")
-STEPS = "trainer.max_steps=20,600"
+SMALLER = ("packing.row_length=128", "trainer.validate_every_n_steps=50", "callbacks.samples=null")
+STEPS = "trainer.max_steps=50,400"
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -47,24 +47,24 @@ def test_a_killed_sweep_goes_on_in_its_folder(small: list[str], tmp_path: Path) 
                     list(tmp_path.glob("tree/0_*/summary.json"))
                     and list(tmp_path.glob("tree/1_*/checkpoints/last.ckpt"))
                 ),
-                100,
+                300,
             )
         finally:
             process.kill()
     wait_until(lambda: not processes_of(tmp_path), 5)
     done, stopped = sorted(tmp_path.glob("tree/?_*"))
-    assert [done.name, stopped.name] == ["0_default_max_steps-20", "1_default_max_steps-600"]
+    assert [done.name, stopped.name] == ["0_default_max_steps-50", "1_default_max_steps-400"]
     before = (done / "config.yaml").stat().st_mtime_ns
     assert not (stopped / "summary.json").exists()
 
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("1 job finished before\njob 1_default_max_steps-600 finished\n")
+    assert again.stdout.startswith("1 job finished before\njob 1_default_max_steps-400 finished\n")
     assert (done / "config.yaml").stat().st_mtime_ns == before
     assert "resumed  after step" in (stopped / "output.txt").read_text()
     table = rows(tmp_path)
     assert list(table) == [done.name, stopped.name]
-    assert [row["steps"] for row in table.values()] == ["20", "600"]
+    assert [row["steps"] for row in table.values()] == ["50", "400"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tree"]
 
 
@@ -74,7 +74,7 @@ def test_a_job_over_several_devices_has_a_process_of_its_own(
     """Which starts the other ranks, if the rows can be shared."""
     several = ("trainer.devices=2", "trainer.rows_per_step=3", "seed=1")
     done = subprocess.run(
-        [*COMMAND, *small, *several], cwd=tmp_path, capture_output=True, text=True, timeout=100
+        [*COMMAND, *small, *several], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     message = "trainer.rows_per_step (3) cannot be shared equally by 2 devices"
