@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.tensor import DTensor
 
 import packformer
+from packformer.cli import main as packformer_command
 from packformer.run.main import main
 from packformer.training import LastCheckpoint, TrainingModule
 from packformer.training.checkpoint import recorded_steps
@@ -122,6 +123,7 @@ def run_as_a_rank(settings: list[str]) -> None:
     run("sharded-plain", *settings, *SHARDED, PLAIN, UNTIED)
     run("sharded-float8", *settings, *SHARDED, ACCUMULATED, FLOAT8)
     run("copies", *settings, *COPIES, ACCUMULATED)
+    run("copies-plain", *settings, *COPIES, PLAIN, UNTIED)
     run_until_interrupted("sharded-stopped", *settings, *SHARDED, ACCUMULATED)
     torch.distributed.barrier()
     for name in ("two-to-one", "two-to-copies", "two-to-two") * (os.environ["LOCAL_RANK"] == "0"):
@@ -176,7 +178,10 @@ def losses(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("name", "of_one"),
-    [("sharded", "one"), ("copies", "one"), ("sharded-plain", "one-plain")],
+    [
+        *(("sharded", "one"), ("copies", "one")),
+        *(("sharded-plain", "one-plain"), ("copies-plain", "one-plain")),
+    ],
 )
 def test_shards_and_copies_train_as_one_process(runs: Path, name: str, of_one: str) -> None:
     found, wanted = (torch.load(runs / f"{run}.pt") for run in (name, of_one))
@@ -250,6 +255,13 @@ def test_shards_are_read_as_what_they_hold_and_only_those_in_use_are_kept(runs: 
         folder_of(file, torch.load(file, weights_only=True)) for file in checkpoints.glob("*.ckpt")
     }
     assert set((checkpoints / "shards").iterdir()) == used
+
+
+def test_shards_are_exported(runs: Path, tmp_path: Path) -> None:
+    packformer_command(["export", str(runs / "sharded"), str(tmp_path / "exported")])
+    model, _ = packformer.load(tmp_path / "exported")
+    weights = torch.load(runs / "sharded.pt")["weights"]
+    assert all(map(torch.equal, [p.detach() for p in model.parameters()], weights))
 
 
 def test_a_part_that_is_missing_or_damaged_is_one_line(
