@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test gpu-test setup clean
+.PHONY: train test types unit gpu-test setup clean
 
 # Modules are compiled when they are first imported: most never are.
 setup: $(READY)
@@ -27,12 +27,18 @@ train: $(READY)
 # Tests start many processes: without bytecode, each would compile torch's modules for seconds.
 BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$(CURDIR)/.venv/bytecode"
 
-# make test JOBS=8, where there are 8 cores and 16 GB of memory
-JOBS ?= 2
+# Types are checked beside the tests, some of which wait.
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs=2 types unit
+
+types: $(READY)
 	$(BIN)/mypy
+
+# make test JOBS=8, where there are 8 cores and 16 GB of memory
+JOBS ?= 2
+unit: $(READY)
 	$(BYTECODE) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not gpu" --no-skips
 
 # make gpu-test GPU_JOBS=5, where there are 50 GiB of GPU memory: a job takes up to 9

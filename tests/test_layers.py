@@ -42,6 +42,7 @@ BELOW = {
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "model", "settings"},
     "huggingface": {"attention", "corpus", "model", "nn", "requirements", "settings"},
+    "ranks": set(),
     "run": {
         "attention",
         "batch",
@@ -53,6 +54,7 @@ BELOW = {
         "huggingface",
         "layer_pattern",
         "model",
+        "ranks",
         "requirements",
         "settings",
         "training",
@@ -76,7 +78,7 @@ BELOW = {
 ONLY_IN = {
     "hydra": {"run"},
     "omegaconf": {"run", "tools/bench/step/bench.py"},
-    "lightning": {"run", "training", "data", "tools/bench/step/bench.py"},
+    "lightning": {"run", "training", "data", "ranks", "tools/bench/step/bench.py"},
     "torchao": {"training/float8.py"},
     "torchmetrics": {"training", "run/lean.py"},
     "safetensors": {"huggingface/shards.py"},

@@ -22,8 +22,8 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from packformer.run.launcher import PARENT, SWEEP
-from packformer.run.ranks import death
+from packformer.ranks.ending import death
+from packformer.ranks.launched import PARENT, SWEEP
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, SUMMARY_FILE, changed_settings
 from packformer.run.shown_override import shown_override
 from packformer.run.sweep import FAILURE_FILE, write_failure

@@ -22,6 +22,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer import completion
 from packformer.data.ahead import Ahead, prepared_ahead
+from packformer.ranks.ending import (
+    end_with_parent,
+    is_several,
+    own_folder,
+    quiet_other_ranks,
+    tell,
+)
+from packformer.ranks.launched import check_processes, launched, rank
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
@@ -34,17 +42,9 @@ from packformer.run.jobs import (
     run_jobs,
     stopped_before,
 )
-from packformer.run.launcher import check_processes, launched, rank
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
-from packformer.run.ranks import (
-    end_with_parent,
-    is_several,
-    own_folder,
-    quiet_other_ranks,
-    tell,
-)
 from packformer.run.secrets import refuse_secrets
 from packformer.run.side_by_side import register_side_by_side
 from packformer.run.start import with_settings_of_start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from packformer.data.ahead import Ahead
 from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
+from packformer.ranks.launched import check_processes
+from packformer.ranks.starting import watch_ranks
 from packformer.run import wandb
-from packformer.run.agreement import from_rank_zero
 from packformer.run.build import (
     build_data,
     build_model,
@@ -47,11 +48,10 @@ from packformer.run.device import (
 from packformer.run.first_step import FirstStep
 from packformer.run.folder import write_records
 from packformer.run.jobs import in_sweep, to_go_on
-from packformer.run.launcher import check_processes
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
-from packformer.run.ranks_launcher import watch_ranks
+from packformer.run.place import checkpoint_of, folder_of
 from packformer.run.read_source import take_weights
 from packformer.run.recorded import recorded
 from packformer.run.rehearsal import rehearse
@@ -61,11 +61,9 @@ from packformer.run.resume import (
     SUMMARY_FILE,
     binding_differences,
     changed_settings,
-    find_checkpoint,
     identity_in_words_of,
     identity_of,
     other_settings,
-    run_folder,
 )
 from packformer.run.same_ranks import SameRanks
 from packformer.run.secrets import refuse_secrets
@@ -91,7 +89,6 @@ _LIGHTNING_HINTS = (
     ".*recommended to use `self.log.*sync_dist=True.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
     # What Lightning calls of torch.
-    "`broadcast_buffers` is deprecated.*",
     ".*torch.distributed.nn.functional.all_gather is deprecated.*",
 )
 
@@ -129,8 +126,8 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     check_strategy(strategy, rows.num_devices, precision)
     check_loggers(config.get("logger"))
     rehearse(config, plain, accelerator, precision)
-    checkpoint = _checkpoint(config, plain)
-    folder = Path(from_rank_zero("folder", lambda: str(_folder(checkpoint))))
+    checkpoint = checkpoint_of(config, plain)
+    folder = folder_of(checkpoint)
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     watch_ranks(trainer)
     _forget_former_job()
@@ -271,30 +268,6 @@ def _check_objective(objective: str, data: PackedDataModule) -> None:
     names = [f"val/{name}" for name in measured]
     if objective not in names:
         raise ValueError(f"objective ({objective}) must be one of {', '.join(names)}")
-
-
-def _checkpoint(config: DictConfig, plain: dict[str, Any]) -> Path | None:
-    """Where to continue; rank 0 decides about ``auto``: others may look later."""
-
-    def find() -> Path | None:
-        return find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
-
-    if config.resume != "auto":
-        return find()
-    found = from_rank_zero("checkpoint", lambda: str(find() or ""))
-    return Path(found) if found else None
-
-
-def _folder(checkpoint: Path | None) -> Path:
-    """The run's folder: Hydra's new one, or that of the resumed run."""
-    new = Path(HydraConfig.get().runtime.output_dir)
-    former = None if checkpoint is None else run_folder(checkpoint)
-    if former is None or former == new.resolve():
-        return new
-    if not in_sweep():  # a sweep reads the job's numbers there
-        with suppress(OSError):  # not empty, or another rank was faster
-            new.rmdir()
-    return former
 
 
 def _announce(

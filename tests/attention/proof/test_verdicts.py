@@ -23,12 +23,7 @@ VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped", "alibi"}))
 SDPA = KERNELS["sdpa"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
-    verdicts.known_wrong.cache_clear()
-    yield
-    verdicts.known_wrong.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class Scaled(torch.autograd.Function):

@@ -12,12 +12,7 @@ VARIANT = Variant("cpu", torch.float32, 16, frozenset({"grouped"}))
 SDPA = KERNELS["sdpa"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
-    verdicts.known_wrong.cache_clear()
-    yield
-    verdicts.known_wrong.cache_clear()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def wrong(q, k, v, layout, scoring, block_mask=None):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from packformer.run.launcher import ERRORS, check_processes, rank
+from packformer.ranks.launched import ERRORS, check_processes, rank
 
 SLURM = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "1"}
 

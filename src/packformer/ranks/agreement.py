@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.distributed.rendezvous import rendezvous
 
-from packformer.run.launcher import launched
+from packformer.ranks.launched import Launched, launched
 
 _WAIT = timedelta(minutes=10)
 _ENVIRONMENTS: dict[str, type[ClusterEnvironment]] = {
@@ -37,7 +37,7 @@ def from_rank_zero(name: str, decide: Callable[[], str]) -> str:
     found = launched()
     if found is None or found.processes == 1 or found.by_rank_zero:
         return decide()
-    store = _store(found.by)
+    store = _store(found)
     key = f"packformer/{name}"
     if found.rank == 0:
         store.set(key, decide())
@@ -45,11 +45,12 @@ def from_rank_zero(name: str, decide: Callable[[], str]) -> str:
 
 
 @cache
-def _store(by: str) -> Any:
+def _store(found: Launched) -> Any:
     """Where ranks leave words for one another: torch's own, at the address that training uses."""
-    environment = _ENVIRONMENTS.get(by, LightningEnvironment)()
+    environment = _ENVIRONMENTS.get(found.by, LightningEnvironment)()
     os.environ["MASTER_ADDR"] = str(environment.main_address)
     os.environ["MASTER_PORT"] = str(environment.main_port)
-    place = f"env://?rank={environment.global_rank()}&world_size={environment.world_size()}"
+    # Not the environment's: LightningEnvironment's is 0 in all ranks until training begins.
+    place = f"env://?rank={found.rank}&world_size={found.processes}"
     store, _, _ = next(rendezvous(place, timeout=_WAIT))
     return store

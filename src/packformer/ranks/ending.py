@@ -1,6 +1,6 @@
 """How the processes of one run end together: one of them tells why, the others are silent.
 
-Rank 0 may have been started alone and start the others (``ranks_launcher``); or torchrun, SLURM or
+Rank 0 may have been started alone and start the others (``starting``); or torchrun, SLURM or
 MPI start all of them.
 """
 
@@ -20,7 +20,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from packformer.run.launcher import ERRORS, PARENT, SWEEP, launched, rank
+from packformer.ranks.launched import ERRORS, PARENT, SWEEP, launched, rank
 
 _WATCHED_EVERY = 0.3  # seconds
 _UNTIL_ENDED = 6.0  # seconds that a rank leaves to the one that knows why, and to a launcher

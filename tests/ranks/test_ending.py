@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from packformer.run import ranks
+from packformer.ranks import ending
 
 _LONG = 60.0  # seconds, that a rank would wait
 _SOON = 10.0  # also where other tests take the processor
@@ -31,7 +31,7 @@ KILLED = (
 
 
 def fail(error: Exception) -> None:
-    ranks.tell(error, str(error))
+    ending.tell(error, str(error))
     sys.exit(1)
 
 
@@ -60,8 +60,8 @@ def end(how: str, number: int) -> None:
 
 
 def as_rank(how: str, number: int, work: Callable[[], Any]) -> None:
-    ranks.quiet_other_ranks()
-    ranks.end_with_parent()
+    ending.quiet_other_ranks()
+    ending.end_with_parent()
     try:
         work()
     except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def as_rank(how: str, number: int, work: Callable[[], Any]) -> None:
 def as_rank_zero(how: str) -> None:
     from lightning.fabric.plugins.environments import LightningEnvironment
 
-    from packformer.run.ranks_launcher import _Launcher
+    from packformer.ranks.starting import _Launcher
 
     class Launcher(_Launcher):
         def _call_children_scripts(self) -> None:
@@ -87,7 +87,7 @@ def as_rank_zero(how: str) -> None:
 
 def as_cases(names: list[str]) -> None:
     """Each case in a session of its own, one after the other: imports are paid for once."""
-    import packformer.run.ranks_launcher  # noqa: F401
+    import packformer.ranks.starting  # noqa: F401
 
     for how in names:
         pid = os.fork()

@@ -19,8 +19,8 @@ from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
-from packformer.run import ranks
-from packformer.run.launcher import ERRORS, PARENT
+from packformer.ranks import ending
+from packformer.ranks.launched import ERRORS, PARENT
 
 _EVERY = 0.1  # seconds between looks at the processes
 _UNTIL_FINISHED = 60.0  # seconds that the others have at the end of a run
@@ -86,8 +86,8 @@ def _fail(processes: list[subprocess.Popen], folder: Path, number: int) -> None:
     told = _told_by(folder, number, processes[number - 1].returncode)
     for process in processes:
         process.kill()
-    if ranks.begin_to_tell():  # else rank 0 has told an error of its own, and ends
-        ranks.show(told)
+    if ending.begin_to_tell():  # else rank 0 has told an error of its own, and ends
+        ending.show(told)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
@@ -100,12 +100,12 @@ def _told_by(folder: Path, number: int, code: int) -> str:
     log = folder / f"{number}.log"
     printed = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     last = "".join(f"{line}\n" for line in printed.splitlines()[-_LINES:])
-    return f"{last}error: {ranks.death(number, code)}\n"
+    return f"{last}error: {ending.death(number, code)}\n"
 
 
 def _end(processes: list[subprocess.Popen], folder: Path) -> None:
     """At the end of this process: those that failed or hang are ended, others may finish."""
-    failed = ranks.has_told()
+    failed = ending.has_told()
     limit = time.monotonic() + _UNTIL_FINISHED
     for process in processes:
         if not failed:

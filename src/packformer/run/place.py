@@ -1,0 +1,42 @@
+"""Where a run continues, and the folder it writes to; the same for all ranks."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from packformer.ranks.agreement import from_rank_zero
+from packformer.run.jobs import in_sweep
+from packformer.run.resume import find_checkpoint, run_folder
+
+
+def checkpoint_of(config: DictConfig, plain: dict[str, Any]) -> Path | None:
+    """What the run continues; rank 0 decides about ``auto``, since others may look later."""
+
+    def find() -> Path | None:
+        return find_checkpoint(str(config.resume), Path(str(config.output_dir)), plain)
+
+    if config.resume != "auto":
+        return find()
+    found = from_rank_zero("checkpoint", lambda: str(find() or ""))
+    return Path(found) if found else None
+
+
+def folder_of(checkpoint: Path | None) -> Path:
+    """The run's folder: Hydra's new one, or that of the run that ``checkpoint`` continues."""
+    return Path(from_rank_zero("folder", lambda: str(_folder(checkpoint))))
+
+
+def _folder(checkpoint: Path | None) -> Path:
+    new = Path(HydraConfig.get().runtime.output_dir)
+    former = None if checkpoint is None else run_folder(checkpoint)
+    if former is None or former == new.resolve():
+        return new
+    if not in_sweep():  # a sweep reads the job's numbers there
+        with suppress(OSError):  # not empty, or another rank was faster
+            new.rmdir()
+    return former
