@@ -51,6 +51,9 @@ def test_an_installed_wheel_trains(tmp_path: Path, corpus: Path) -> None:
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps"]
     subprocess.run([*install, "--no-index", str(wheel)], check=True, capture_output=True)
 
+    modules = {Path(f).relative_to("src") for f in files if f.startswith("src/")}
+    assert {file for file in modules if not (site / file).is_file()} == set(), "not in the wheel"
+
     empty = tmp_path / "empty"
     empty.mkdir()
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
