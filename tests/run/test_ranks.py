@@ -52,14 +52,21 @@ BETWEEN_RECORDS = "{}/checkpoints/best.ckpt"  # of the validation after step 3
 
 def keep(patch: pytest.MonkeyPatch, name: str) -> None:
     """Has a run write ``name-RANK.pt``: of each step its rank's number of counted tokens and the
-    gradients before they are clipped, and the weights at the end.
+    gradients before they are clipped, how much was broadcast before each row, and the weights at
+    the end.
     """
     steps: dict[int, dict[str, Any]] = {}
     step = TrainingModule.training_step
+    broadcast, sent = torch.distributed.broadcast, [0]
+
+    def counting_sent(*arguments: Any, **options: Any) -> Any:
+        sent[0] += 1
+        return broadcast(*arguments, **options)
 
     def counting(module: Any, batch: Any, batch_idx: int) -> Any:
-        seen = steps.setdefault(module.trainer.global_step + 1, {"targets": []})
+        seen = steps.setdefault(module.trainer.global_step + 1, {"targets": [], "sent": []})
         seen["targets"].append(batch.num_targets)
+        seen["sent"].append(sent[0])
         return step(module, batch, batch_idx)
 
     def before_step(module: Any, optimizer: Any) -> None:
@@ -70,6 +77,7 @@ def keep(patch: pytest.MonkeyPatch, name: str) -> None:
         weights = [p.detach() for p in module.model.parameters()]
         torch.save({"steps": steps, "weights": weights}, f"{name}-{module.global_rank}.pt")
 
+    patch.setattr(torch.distributed, "broadcast", counting_sent)
     patch.setattr(TrainingModule, "training_step", counting)
     patch.setattr(TrainingModule, "on_before_optimizer_step", before_step)
     patch.setattr(TrainingModule, "on_train_end", at_the_end)
@@ -188,6 +196,13 @@ def test_several_ranks_tell_how_they_share_the_work(ranks: Path) -> None:
         assert float(row["train/tokens_per_second_per_device"]) == pytest.approx(rate / 2)
         assert 1 <= float(row["data/imbalance"]) < 2
         assert 0 < float(row["train/rank_wait"]) < 1
+
+
+def test_no_rank_waits_for_another_before_a_row(ranks: Path) -> None:
+    for rank in (0, 1):
+        steps = torch.load(ranks / f"whole-{rank}.pt")["steps"]
+        before_rows = [steps[step]["sent"] for step in (1, 2, 3)]  # then comes the validation
+        assert len({sent for step in before_rows for sent in step}) == 1, before_rows
 
 
 def test_two_ranks_that_were_interrupted_go_on_exactly(ranks: Path) -> None:

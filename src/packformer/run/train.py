@@ -27,6 +27,7 @@ from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.ranks.launched import check_processes
 from packformer.ranks.starting import watch_ranks
+from packformer.ranks.termination import hear_sigterm_alone
 from packformer.run import wandb
 from packformer.run.build import (
     build_data,
@@ -130,6 +131,7 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     folder = folder_of(checkpoint)
     trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
     watch_ranks(trainer)
+    hear_sigterm_alone(trainer)
     _forget_former_job()
     L.seed_everything(config.seed, verbose=False)
     times.ended("rehearsal")
