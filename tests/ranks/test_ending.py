@@ -1,7 +1,7 @@
 """When one rank dies, the others end within seconds, and one line tells why.
 
-As a script this file is what the processes run: rank 0 with packformer's launcher, which starts
-rank 1 with this file too. Neither trains: a rank sleeps, as if it waited for the other one.
+As a script this file is what the processes run: rank 0, which starts rank 1 with this file
+too, and packformer's launcher. Neither trains: a rank sleeps, as if it waited for the other one.
 """
 
 from __future__ import annotations
@@ -73,15 +73,11 @@ def as_rank(how: str, number: int, work: Callable[[], Any]) -> None:
 def as_rank_zero(how: str) -> None:
     from lightning.fabric.plugins.environments import LightningEnvironment
 
+    from packformer.ranks import others
     from packformer.ranks.starting import _Launcher
 
-    class Launcher(_Launcher):
-        def _call_children_scripts(self) -> None:
-            environment = {**os.environ, "LOCAL_RANK": "1"}
-            command = [sys.executable, __file__, how]
-            self.procs.append(subprocess.Popen(command, env=environment))
-
-    launcher = Launcher(LightningEnvironment(), 2, 1)
+    others._found = others.Others([[sys.executable, __file__, how]])
+    launcher = _Launcher(LightningEnvironment(), 2, 1)
     as_rank(how, 0, lambda: launcher.launch(lambda: end(how, 0)))
 
 

@@ -30,6 +30,7 @@ from packformer.ranks.ending import (
     tell,
 )
 from packformer.ranks.launched import check_processes, launched, rank
+from packformer.ranks.others import devices_before_torch, forget_others
 from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
@@ -45,6 +46,7 @@ from packformer.run.jobs import (
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.overrides import refuse_altered_text, settings_last
+from packformer.run.own_ranks import start_own_ranks
 from packformer.run.secrets import refuse_secrets
 from packformer.run.side_by_side import register_side_by_side
 from packformer.run.start import with_settings_of_start
@@ -76,6 +78,7 @@ def _job(config: DictConfig) -> float:
                 value = _in_own_process(config)
             if value is not None:
                 return value
+        start_own_ranks(devices_before_torch(config.trainer.devices, config.trainer.accelerator))
         with _data_ahead(config) as ahead:
             _import(config)
             from packformer.run.train import train
@@ -209,5 +212,6 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         sys.exit(_EXIT_FAILURE)
     finally:
         sys.argv = started
+        forget_others()
     if failures:
         sys.exit(_EXIT_FAILURE)

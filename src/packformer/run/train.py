@@ -26,6 +26,7 @@ from packformer.layer_pattern import letters_of_layers, pattern_of
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.ranks.launched import check_processes
+from packformer.ranks.others import rank_zero_first
 from packformer.ranks.starting import watch_ranks
 from packformer.ranks.termination import hear_sigterm_alone
 from packformer.run import wandb
@@ -52,6 +53,7 @@ from packformer.run.jobs import in_sweep, to_go_on
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
+from packformer.run.own_ranks import start_own_ranks
 from packformer.run.place import checkpoint_of, folder_of
 from packformer.run.read_source import take_weights
 from packformer.run.recorded import recorded
@@ -126,17 +128,19 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     strategy = config.trainer.get("strategy")
     check_strategy(strategy, rows.num_devices, precision)
     check_loggers(config.get("logger"))
+    start_own_ranks(rows.num_devices // config.trainer.get("num_nodes", 1))
     rehearse(config, plain, accelerator, precision)
-    checkpoint = checkpoint_of(config, plain)
-    folder = folder_of(checkpoint)
-    trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
-    watch_ranks(trainer)
-    hear_sigterm_alone(trainer)
     _forget_former_job()
-    L.seed_everything(config.seed, verbose=False)
     times.ended("rehearsal")
-    ahead.wait()
-    data = build_data(config)
+    with rank_zero_first():
+        checkpoint = checkpoint_of(config, plain)
+        folder = folder_of(checkpoint)
+        trainer = build_trainer(config, folder, accelerator=accelerator, precision=precision)
+        watch_ranks(trainer)
+        hear_sigterm_alone(trainer)
+        L.seed_everything(config.seed, verbose=False)
+        ahead.wait()
+        data = build_data(config)
     times.ended("data")
     _check_objective(config.objective, data)
     deferred = Deferred() if is_sharded(strategy) else None

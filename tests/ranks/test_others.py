@@ -1,0 +1,112 @@
+"""The ranks that rank 0 starts before it imports torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packformer.ranks import others
+from packformer.ranks.launched import ERRORS
+
+WAITS = """
+import os, sys, time
+from packformer.ranks.others import rank_zero_first
+for name in ("first", "second"):
+    with rank_zero_first():
+        made = os.path.exists(name)
+        open(f"{name}-{os.environ['LOCAL_RANK']}", "w").write(f"{made} {os.environ.get('FOUND')}")
+"""
+OF_TWO = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.rows_per_step=2")
+
+
+@pytest.mark.parametrize(
+    ("devices", "accelerator", "cards", "number"),
+    [
+        (1, "auto", 4, 1),
+        (2, "auto", 4, 2),
+        (4, "gpu", 4, 4),
+        (5, "gpu", 4, 1),  # refused later
+        ("2", "auto", 4, 2),
+        ("0,1,", "auto", 4, 2),
+        ([0, 3], "cuda", 4, 2),
+        ([], "cuda", 4, 1),
+        ("auto", "auto", 4, 4),
+        ("auto", "auto", 0, 1),
+        (-1, "gpu", 3, 3),
+        ("auto", "cpu", 4, 1),
+        (2, "cpu", 4, 2),
+        (2, "auto", 0, 2),
+        (3, "cpu", 0, 1),  # more than processors
+        (10**9, "cpu", 0, 1),
+        (0, "cpu", 0, 1),
+        (-2, "cpu", 0, 1),
+        (True, "auto", 4, 1),
+        (None, "auto", 4, 1),
+        ("many", "auto", 4, 1),
+    ],
+)
+def test_devices_are_counted_without_torch(
+    devices: Any, accelerator: str, cards: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ",".join(str(n) for n in range(cards))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert others.devices_before_torch(devices, accelerator) == number
+
+
+def test_the_others_wait_for_rank_zero_in_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(others, "_runs", 0)
+    for name in (ERRORS, "PACKFORMER_PARENT", "FOUND", "MASTER_PORT", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "unset when the test ends")
+        monkeypatch.delenv(name)
+    found = others.Others([[sys.executable, "-c", WAITS]] * 2)
+    monkeypatch.setattr(others, "_found", found)
+    try:
+        for name in ("first", "second"):
+            with others.rank_zero_first():
+                time.sleep(0.2)  # the others would be faster
+                assert not list(tmp_path.glob(f"{name}-*"))
+                (tmp_path / name).touch()
+                os.environ["FOUND"] = name
+            assert int(os.environ["MASTER_PORT"]) > 0
+            for rank in (1, 2):
+                file = tmp_path / f"{name}-{rank}"
+                while not file.exists() or not file.read_text():
+                    assert {process.poll() for process in found.processes} <= {None, 0}
+                    time.sleep(0.01)
+                assert file.read_text() == f"True {name}"
+        assert [process.wait() for process in found.processes] == [0, 0]
+    finally:
+        others.forget_others()
+    assert others._found is None
+    assert ERRORS not in os.environ
+
+
+def test_others_that_wait_are_ended_with_a_run_that_fails(small: list[str], tmp_path: Path) -> None:
+    """Their error is the same, and told once."""
+    command = [sys.executable, "-m", "train", *small, *OF_TWO, "objective=val/none"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1
+    assert "objective (val/none) must be one of" in done.stderr
+    assert not _processes_with("objective=val/none")
+
+
+def _processes_with(argument: str) -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if argument in file.read_text().split("\0"):
+                found.append(file.parent.name)
+        except OSError:
+            continue
+    return found
