@@ -276,7 +276,12 @@ def test_a_part_that_is_missing_or_damaged_is_one_line(
     with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*distcp: its checksum is"):
         packformer.load(last)
     part.unlink()
-    with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*__1_0.distcp: it is missing"):
+    missing = r"last.ckpt is not whole, .*__1_0.distcp: it is missing"
+    with pytest.raises(ValueError, match=missing + "$"):  # best.ckpt is made of the same parts
+        packformer.load(last)
+    other = shutil.copytree(runs / "one" / "checkpoints", tmp_path / "one")
+    shutil.copy(other / "best.ckpt", last.with_name("best.ckpt"))
+    with pytest.raises(ValueError, match=missing + r"; .*best.ckpt may be whole: resume="):
         packformer.load(last)
 
 

@@ -201,8 +201,18 @@ def _tensors(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 def _damaged(path: Path, file: Path, reason: str) -> str:
     best = path.with_name("best.ckpt")
-    other = f"; {best} may be whole: resume={best}" if best != path and best.is_file() else ""
+    shares = best == path or not best.is_file() or _names_shards(best, file.parent.name)
+    other = "" if shares else f"; {best} may be whole: resume={best}"
     return f"checkpoint {path} is not whole, {file}: {reason}{other}"
+
+
+def _names_shards(path: Path, name: str) -> bool:
+    """Whether a checkpoint is made of the shards called ``name``, or cannot be read."""
+    try:
+        read = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # a damaged file can make the unpickler raise anything
+        return True
+    return is_sharded(read) and read[_KEY]["folder"] == name
 
 
 def _reason(error: Exception) -> str:
