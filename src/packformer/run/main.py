@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
 _EXAMPLES = {"data.path": "my_texts (a file or folder)"}  # of values that have to be given
+_DEVICES = ("devices", "accelerator")
 _command: list[str] = []
 _began: list[float] = []  # of the command, until its first job takes it
 
@@ -69,6 +70,9 @@ def _job(config: DictConfig) -> float:
     times = StartTimes(_began.pop() if _began else time.perf_counter())
     try:
         _check_given(config)
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            asked = [OmegaConf.select(config, f"trainer.{name}") for name in _DEVICES]
+            start_own_ranks(devices_before_torch(*asked))
         refuse_ignored(config, HydraConfig.get().overrides.task)
         config = with_settings_of_start(config, HydraConfig.get().overrides.task)
         _check(config)
@@ -78,7 +82,6 @@ def _job(config: DictConfig) -> float:
                 value = _in_own_process(config)
             if value is not None:
                 return value
-        start_own_ranks(devices_before_torch(config.trainer.devices, config.trainer.accelerator))
         with _data_ahead(config) as ahead:
             _import(config)
             from packformer.run.train import train
