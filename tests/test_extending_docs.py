@@ -1,6 +1,7 @@
 """Every part that docs/extending.md adds from outside the package trains."""
 
 import csv
+import inspect
 import json
 import re
 import shlex
@@ -18,6 +19,38 @@ COMMANDS = [
     for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
     for line in block.splitlines()
 ]
+
+
+def listed(section):
+    """What the first column of a section's table names, without arguments."""
+    text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", text, flags=re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+
+
+def test_the_page_lists_every_hook_of_a_position_scheme():
+    from packformer.nn import Position
+
+    made_of_them = {"scores", "locate", "own_scores"}
+    hooks = {name for name in vars(Position) if not name.startswith("_")} - made_of_them
+    assert set(listed("A position scheme")) == hooks - {"rotation"} | {"alibi_slopes"}
+
+
+def test_the_page_lists_what_sources_and_tasks_need():
+    from packformer.data.prepared import _OF_A_SOURCE
+    from packformer.data.tasks import _OF_A_TASK
+
+    assert tuple(listed("A data source")) == _OF_A_SOURCE
+    assert tuple(listed("A task")) == (*_OF_A_TASK, "prepare")
+    parts = ", ".join(f"`{name}`" for name in listed("A task"))
+    assert f"| [task](#a-task) | a dataclass with {parts} | `data=` |" in PAGE
+
+
+def test_the_page_lists_what_a_kernel_gets():
+    from packformer.attention.kernel import KernelFunction
+
+    (_, *arguments) = inspect.signature(KernelFunction.__call__).parameters
+    assert listed("A kernel") == arguments
 
 
 @pytest.fixture
@@ -62,6 +95,20 @@ def test_positions_of_a_scheme_restart_in_every_document():
     logits = model(tokens, PackedLayout.from_lengths([3, 3]))
     assert torch.equal(logits[0, :3], logits[0, 3:])
     assert not torch.allclose(model(tokens, PackedLayout.from_lengths([6]))[0, 3:], logits[0, 3:])
+
+
+@pytest.mark.usefixtures("_parts")
+def test_a_scheme_that_extends_reads_longer_documents():
+    from my_parts import Sinusoidal
+
+    from packformer import GPT, PackedLayout
+
+    model = GPT(9, 8, num_layers=1, width=16, num_heads=2, position=Sinusoidal)
+    tokens = torch.arange(24)[None] % 9
+    before = model(tokens[:, :8], PackedLayout.from_lengths([8]))
+    model.extend(24)
+    after = model(tokens, PackedLayout.from_lengths([24]))
+    torch.testing.assert_close(after[:, :8], before)
 
 
 @pytest.mark.usefixtures("_parts")

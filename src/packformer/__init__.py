@@ -47,19 +47,20 @@ __all__ = [
     "packed_attention",
 ]
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "packformer.attention": ("PackedLayout", "packed_attention"),
-        "packformer.batch": ("PackedBatch",),
-        "packformer.data": ("Documents", "pack"),
-        "packformer.evaluation": ("evaluate",),
-        "packformer.generation": ("encode_prompt", "generate"),
-        "packformer.model": ("GPT", "SelfAttention"),
-        "packformer.nn": ("ALiBi", "Learned", "NoPosition", "Position", "Rotary"),
-        "packformer.run.load": ("load",),
-    },
-)
+if not TYPE_CHECKING:  # a checker would take any name for one of these
+    __getattr__ = lazily(
+        __name__,
+        {
+            "packformer.attention": ("PackedLayout", "packed_attention"),
+            "packformer.batch": ("PackedBatch",),
+            "packformer.data": ("Documents", "pack"),
+            "packformer.evaluation": ("evaluate",),
+            "packformer.generation": ("encode_prompt", "generate"),
+            "packformer.model": ("GPT", "SelfAttention"),
+            "packformer.nn": ("ALiBi", "Learned", "NoPosition", "Position", "Rotary"),
+            "packformer.run.load": ("load",),
+        },
+    )
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def test_the_ends_of_what_fits(changes: dict[str, Any]) -> None:
         ({"vocab_size": "9"}, r"vocab_size \(9\) must be a whole number"),
         ({"vocab_size": 3}, r"train: tokens of document 0 hold 3, .* below vocab_size \(3\)"),
         ({"fingerprint": 3}, r"fingerprint \(int\) must be text"),
+        (
+            {"fingerprint": "<my_parts.Mine object at 0x7f4fd6>"},
+            r"fingerprint \(<.*Mine object at 0x7f4fd6>\) holds an address, so that no run could "
+            r"be resumed: make it a dataclass, or give it a __repr__ that tells its settings$",
+        ),
         ({"description": None}, r"description \(NoneType\) must be text"),
         ({"scores_answers": 1}, r"scores_answers \(int\) must be True or False"),
         ({"tokenizer": "tokenizer.json"}, r"tokenizer \(str\) must be a Path, or None"),
@@ -148,3 +154,28 @@ def test_an_error_of_the_users_code_stays_what_it_is() -> None:
 def test_a_task_has_what_documents_are_made_of() -> None:
     with pytest.raises(ValueError, match=r"^task \(Mine\) lacks seed, size, length, generate$"):
         task_splits(Mine(None), vocab_size=5, num_validation=4, name="half a task")
+
+
+class Reverse:
+    """A task that is no dataclass, and whose ``repr`` is an address."""
+
+    seed = 0
+    size = length = generate = None
+
+
+@dataclass
+class Named(Reverse):
+    """A task whose ``repr`` tells one of its settings by an address."""
+
+    order: Any
+
+
+def test_a_task_has_a_repr_that_lasts() -> None:
+    def split(task: Any) -> DataSplits:
+        return task_splits(task, vocab_size=5, num_validation=4, name="reverse")
+
+    assert split(Named("up")).description == "reverse"
+    assert split(Named(len)).description == "reverse"  # <built-in function len>
+    for task in (Reverse(), Named(lambda: 0), Named(partial(split, None))):
+        with pytest.raises(ValueError, match=r"^repr of the task \(.* at 0x\w+>.* an address"):
+            split(task)

@@ -31,22 +31,23 @@ __all__ = [
     "task_splits",
 ]
 
-__getattr__ = lazily(
-    __name__,
-    {
-        "packformer.data.in_memory": ("Documents", "pack"),
-        "packformer.data.module": ("PackedDataModule",),
-        "packformer.data.random_documents": ("RandomDocuments",),
-        "packformer.data.settings": ("PackingSettings",),
-        "packformer.data.source": ("DataSplits",),
-        "packformer.data.tasks": (
-            *("AssociativeRecall", "Copying", "Sorting"),
-            *("Task", "task_splits"),
-        ),
-        "packformer.data.text": ("StandardLibrary", "TextFiles"),
-        "packformer.data.token_shards": ("TokenShards",),
-    },
-)
+if not TYPE_CHECKING:  # a checker would take any name for one of these
+    __getattr__ = lazily(
+        __name__,
+        {
+            "packformer.data.in_memory": ("Documents", "pack"),
+            "packformer.data.module": ("PackedDataModule",),
+            "packformer.data.random_documents": ("RandomDocuments",),
+            "packformer.data.settings": ("PackingSettings",),
+            "packformer.data.source": ("DataSplits",),
+            "packformer.data.tasks": (
+                *("AssociativeRecall", "Copying", "Sorting"),
+                *("Task", "task_splits"),
+            ),
+            "packformer.data.text": ("StandardLibrary", "TextFiles"),
+            "packformer.data.token_shards": ("TokenShards",),
+        },
+    )
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from packformer.batch import IGNORE_INDEX
-from packformer.data.source import DataSet, DataSplits, Mixture, Sectioned, whole_document
+from packformer.data.source import (
+    DataSet,
+    DataSplits,
+    Mixture,
+    Sectioned,
+    check_lasting,
+    whole_document,
+)
 from packformer.settings import check_whole
 
 _OF_A_SOURCE = ("num_documents", "length", "piece")
@@ -46,6 +53,7 @@ def _check_plain(name: str, splits: DataSplits) -> None:
         value = getattr(splits, field)
         if not isinstance(value, kind):
             raise ValueError(f"data ({name}): {field} ({type(value).__name__}) must be {words}")
+    check_lasting(f"data ({name}): fingerprint", splits.fingerprint)
     lengths = splits.byte_lengths
     if lengths is not None and lengths.shape != (splits.vocab_size,):
         raise ValueError(

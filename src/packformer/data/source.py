@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from packformer.batch import IGNORE_INDEX
 
 Tokens = NDArray[np.int64]
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+>")  # in the repr of an object that defines none
 
 
 class DocumentSource(Protocol):
@@ -123,6 +125,23 @@ class Mixture:
         """Tokens and targets of a piece of document ``index``."""
         source, number = self.locate(index)
         return source.piece(number, start, length)
+
+
+def check_lasting(name: str, compared: str) -> None:
+    """That a text which a resume compares is the same in every process.
+
+    Args:
+        name: of what is compared.
+        compared: the text, often the ``repr`` of a data set.
+
+    Raises:
+        ValueError: if an object's address stands in it.
+    """
+    if _ADDRESS.search(compared):
+        raise ValueError(
+            f"{name} ({compared}) holds an address, so that no run could be resumed: make it a "
+            "dataclass, or give it a __repr__ that tells its settings"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import fingerprint
-from packformer.data.source import DataSplits, Tokens
+from packformer.data.source import DataSplits, Tokens, check_lasting
 from packformer.settings import check_whole
 
 _TRAIN, _VALIDATION = 0, 1
@@ -80,11 +80,13 @@ def task_splits(task: Task, vocab_size: int, num_validation: int, name: str) -> 
         name: one line for the log.
 
     Raises:
-        ValueError: if a method of the task is missing, or a number out of range.
+        ValueError: if a part of the task is missing, its ``repr`` holds an address, or a number is
+            out of range.
     """
     missing = [part for part in _OF_A_TASK if not hasattr(task, part)]
     if missing:
         raise ValueError(f"task ({type(task).__name__}) lacks {', '.join(missing)}")
+    check_lasting("repr of the task", repr(task))
     check_whole("validation_documents", num_validation, at_least=1)
     check_whole("data.seed", task.seed, at_least=0)
     return DataSplits(
