@@ -11,12 +11,14 @@ from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+from yaml.error import MarkedYAMLError
 
 from packformer.run.hints import explain
 from packformer.run.references import explain_reference
 
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
-"""What packformer, Hydra and OmegaConf raise for input they cannot use."""
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
+"""What packformer, Hydra, OmegaConf and PyYAML raise for input they cannot use."""
 # By name: torch and Lightning are slow to import.
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _LOST_PROCESS = re.compile(
@@ -42,6 +44,8 @@ def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
             "lower packing.row_length and raise trainer.rows_per_step instead "
             f"({_first_line(error)})"
         )
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
+        return f"{mark.name}, line {mark.line + 1}, is no YAML: {error.problem}"
     message = _of_loader_process(str(error)).partition("Config search path:")[0]
     if "hydra/sweeper/optuna" in message:
         return "the Optuna sweeper is not installed: pip install '.[optuna]'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,8 +17,10 @@ from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, TOKENIZER_FILE, run_folder
+from packformer.run.targets import imported, targets_of
 from packformer.training.checkpoint import read_weights
 
+_PARTS = ("model", "attention", "position", "layers")
 _BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")
 
 
@@ -106,11 +108,20 @@ def checkpoint_of(path: Path) -> Path:
     return found[0]
 
 
+def _check_parts(config: DictConfig) -> None:
+    """Refuses a model with parts of the user's that are not there."""
+    parts = OmegaConf.masked_copy(config, [name for name in _PARTS if name in config])
+    settings: Any = OmegaConf.to_container(parts, resolve=True)
+    for place, node in targets_of(settings):
+        imported(place, node["_target_"])
+
+
 def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
     """The model of a configuration, with random weights; its vocabulary is that of ``weights``."""
     try:
         config = OmegaConf.load(file)
         assert isinstance(config, DictConfig)
+        _check_parts(config)
         with settings_of("model, attention, position or packing"):
             packing: PackingSettings = make(config.packing)
             model: GPT = make(config.model)(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from pkgutil import resolve_name
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from packformer.attention import select_kernel
-from packformer.layer_pattern import kinds_of_layers
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
 from packformer.run.device import resolve_float8
 from packformer.run.nearest import nearest
+from packformer.run.targets import imported, targets_of
 from packformer.training import build_optimizer, check_factor
 from packformer.training.float8 import check_sizes
 from packformer.training.module import DTYPES
@@ -37,7 +36,7 @@ def rehearse(
     Raises:
         ValueError: if something does not take its settings, or no kernel runs the variant.
     """
-    for place, node in (*_targets(settings, ""), *_kinds(settings)):
+    for place, node in targets_of(settings):
         _check_names(place, node)
     packing = make_packing(config)
     wanted = config.trainer.get("float8", False)
@@ -64,34 +63,13 @@ def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
         return None
 
 
-def _targets(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What Hydra makes objects of, and where it stands."""
-    if not isinstance(node, dict):
-        return
-    if "_target_" in node:
-        yield place, node
-    for name, child in node.items():
-        yield from _targets(child, f"{place}.{name}" if place else str(name))
-
-
-def _kinds(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What layers of each kind are made of, where they differ."""
-    for letter, kind in kinds_of_layers(settings).items():
-        for group, node in kind.items():
-            yield f"layers.{letter}.{group}", node
-
-
 def _check_names(place: str, node: dict[str, Any]) -> None:
     """Refuses a class or function that does not exist, and settings that it does not accept.
 
     Raises:
         ValueError: naming the first, and what may have been meant.
     """
-    target = node["_target_"]
-    try:
-        found = resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{place}._target_ ({target}) cannot be imported: {error}") from error
+    found = imported(place, node["_target_"])
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):  # written in C

@@ -1,0 +1,47 @@
+"""What a configuration names to be made: classes and functions, also of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
+from typing import Any
+
+from packformer.layer_pattern import kinds_of_layers
+
+
+def targets_of(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every group of settings that Hydra makes an object of, and its place.
+
+    Args:
+        settings: resolved, as plain types.
+    """
+    yield from _below(settings, "")
+    for letter, kind in kinds_of_layers(settings).items():
+        for group, node in kind.items():
+            yield f"layers.{letter}.{group}", node
+
+
+def _below(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield place, node
+    for name, child in node.items():
+        yield from _below(child, f"{place}.{name}" if place else str(name))
+
+
+def imported(place: str, target: str) -> Any:
+    """The class or function called ``target``, which the group at ``place`` names.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    try:
+        return resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        package = target.partition(".")[0]
+        lacks = isinstance(error, ModuleNotFoundError) and error.name == package
+        where = f"; set PYTHONPATH to the folder that {package} lies in" if lacks else ""
+        raise ValueError(
+            f"{place}._target_ ({target}) cannot be imported: {error}{where}"
+        ) from error
