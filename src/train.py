@@ -1,7 +1,7 @@
 """Entry point of ``python -m train``."""
 
 from packformer.cache import keep_compiled
-from packformer.run.main import main
+from packformer.command_line.main import main
 from packformer.run.start_times import process_began
 from packformer.threads import share_processor
 

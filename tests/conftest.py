@@ -184,7 +184,7 @@ def train(
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., Finished]:
     """Runs ``python -m train ARGUMENTS`` in this process, in an empty folder."""
-    from packformer.run.main import main
+    from packformer.command_line.main import main
 
     monkeypatch.chdir(tmp_path)
     _compose_once(monkeypatch)

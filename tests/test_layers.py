@@ -37,7 +37,8 @@ BELOW = {
     "corpus": {"settings"},
     "data": {"attention", "batch", "cache", "corpus", "lazy", "settings"},
     "completion": set(),
-    "cli": {"cache", "completion", "run", "threads", "tools"},
+    "cli": {"cache", "command_line", "completion", "run", "threads", "tools"},
+    "command_line": {"completion", "data", "ranks", "run", "sweeps"},
     "training": {"attention", "batch", "cache", "model", "settings", "requirements"},
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "model", "settings"},
@@ -47,7 +48,6 @@ BELOW = {
         "attention",
         "batch",
         "cache",
-        "completion",
         "corpus",
         "data",
         "generation",
@@ -59,6 +59,7 @@ BELOW = {
         "settings",
         "training",
     },
+    "sweeps": {"ranks", "run", "settings"},
     "tools": {
         "attention",
         "batch",
@@ -76,8 +77,8 @@ BELOW = {
 }
 # Which files may import an outside library.
 ONLY_IN = {
-    "hydra": {"run"},
-    "omegaconf": {"run", "tools/bench/step/bench.py"},
+    "hydra": {"command_line", "run", "sweeps"},
+    "omegaconf": {"command_line", "run", "sweeps", "tools/bench/step/bench.py"},
     "lightning": {"run", "training", "data", "ranks", "tools/bench/step/bench.py"},
     "torchao": {"training/float8.py"},
     "torchmetrics": {"training", "run/lean.py"},
@@ -91,7 +92,7 @@ ONLY_IN = {
         "tools/bench/generate/bench.py",
         "tools/bench/step/peers.py",
     },
-    "rich": {"run", "tools"},
+    "rich": {"run", "sweeps", "tools"},
     "filelock": {
         "attention/proof/verdicts.py",
         "cache.py",

@@ -83,7 +83,7 @@ def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    from packformer.run.main import main as train
+    from packformer.command_line.main import main as train
     from packformer.run.start_times import process_began
 
     keep_compiled()
@@ -91,7 +91,7 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _train_parser(line: str) -> argparse.ArgumentParser:
-    from packformer.run.completion import train_parser
+    from packformer.command_line.completion import train_parser
 
     return train_parser(line)
 

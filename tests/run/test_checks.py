@@ -103,7 +103,7 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
         import contextlib, io, sys
         sys.modules["torch"] = sys.modules["lightning"] = None
         from hydra._internal.hydra import Hydra
-        from packformer.run.main import main
+        from packformer.command_line.main import main
         Hydra.get_mode = lambda *_, **__: None  # what it finds, after composing all once more
         for override in sys.argv[1:]:
             sys.argv = ["train", override]

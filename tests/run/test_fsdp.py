@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 import packformer
 from packformer.cli import main as packformer_command
-from packformer.run.main import main
+from packformer.command_line.main import main
 from packformer.training import LastCheckpoint, TrainingModule
 from packformer.training.checkpoint import recorded_steps
 from packformer.training.shards import folder_of

@@ -91,7 +91,7 @@ def test_settings_of_a_letter_are_told_with_the_letter_before_torch_is_imported(
     script = """if True:
         import contextlib, io, sys
         sys.modules["torch"] = sys.modules["lightning"] = None
-        from packformer.run.main import main
+        from packformer.command_line.main import main
         for override in sys.argv[1:]:
             err = io.StringIO()
             with contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):

@@ -20,8 +20,8 @@ import pytest
 import torch
 import yaml
 
+from packformer.command_line.main import main
 from packformer.run.lock import lock_run
-from packformer.run.main import main
 from packformer.run.recorded import chosen
 from packformer.run.resume import find_checkpoint
 from packformer.training import LastCheckpoint, TrainingModule

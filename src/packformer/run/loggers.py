@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 
 from packformer.run import wandb
 from packformer.run.folder import csv_logger
-from packformer.run.jobs import sweep_folder
 from packformer.run.naming import run_name
+from packformer.run.of_sweep import sweep_folder
 from packformer.settings import name_of
 
 _NO_LOGGER = "logger.{} ({}) must be a logger of Lightning's, or null"

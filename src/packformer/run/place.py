@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from packformer.ranks.agreement import from_rank_zero
-from packformer.run.jobs import in_sweep
+from packformer.run.of_sweep import in_sweep
 from packformer.run.resume import find_checkpoint, run_folder
 
 

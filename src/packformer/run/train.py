@@ -49,10 +49,10 @@ from packformer.run.device import (
 )
 from packformer.run.first_step import FirstStep
 from packformer.run.folder import write_records
-from packformer.run.jobs import in_sweep, to_go_on
 from packformer.run.lock import lock_run
 from packformer.run.loggers import build_loggers, check_loggers
 from packformer.run.naming import run_name
+from packformer.run.of_sweep import in_sweep, to_go_on
 from packformer.run.own_ranks import start_own_ranks
 from packformer.run.place import checkpoint_of, folder_of
 from packformer.run.read_source import take_weights

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from packformer.run.main import main as train
+from packformer.command_line.main import main as train
 
 
 @pytest.fixture(scope="module")

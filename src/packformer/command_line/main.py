@@ -35,23 +35,17 @@ from packformer.run.checks import check_configuration
 from packformer.run.errors import is_user_error, keep_traceback, one_line
 from packformer.run.groups import refuse_removed
 from packformer.run.ignored_layers import refuse_ignored
-from packformer.run.jobs import (
-    Job,
-    failures,
-    finished_before,
-    in_sweep,
-    run_jobs,
-    stopped_before,
-)
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
+from packformer.run.of_sweep import in_sweep
 from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.own_ranks import start_own_ranks
 from packformer.run.secrets import refuse_secrets
-from packformer.run.side_by_side import register_side_by_side
 from packformer.run.start import with_settings_of_start
 from packformer.run.start_times import StartTimes
-from packformer.run.sweep import write_failure
+from packformer.sweeps.jobs import Job, failures, finished_before, run_jobs, stopped_before
+from packformer.sweeps.side_by_side import register_side_by_side
+from packformer.sweeps.table import write_failure
 
 log = logging.getLogger(__name__)
 

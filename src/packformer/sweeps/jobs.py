@@ -17,42 +17,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.ranks.ending import death
 from packformer.ranks.launched import PARENT, SWEEP
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, SUMMARY_FILE, changed_settings
-from packformer.run.shown_override import shown_override
-from packformer.run.sweep import FAILURE_FILE, write_failure
+from packformer.sweeps.table import FAILURE_FILE, write_failure
 
 _EVERY = 0.1  # seconds between looks at the processes
 _INTERRUPTED = 130
 _OUTPUT = "output.txt"
 failures: list[str] = []
 """Errors of the jobs of this process, one line each."""
-
-
-def in_sweep() -> bool:
-    """Whether the run of this process is a job of a sweep."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN or SWEEP in os.environ
-
-
-def sweep_folder() -> Path | None:
-    """The sweep's, if this run is a job of one."""
-    if folder := os.environ.get(SWEEP):
-        return Path(folder)
-    return Path(HydraConfig.get().sweep.dir) if in_sweep() else None
-
-
-def to_go_on(folder: Path) -> str:
-    """What to do after an interruption of the run in ``folder``, or of its sweep."""
-    sweep = sweep_folder()
-    setting = ("resume", folder) if sweep is None else ("hydra.sweep.dir", sweep)
-    where = shown_override(setting[0], str(setting[1]))
-    return f"interrupted: go on with the same command and {where}"
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.counted import counted
-from packformer.run.jobs import Job, failures, finished_before, run_jobs, to_go_on
+from packformer.run.of_sweep import to_go_on
 from packformer.settings import check_whole
+from packformer.sweeps.jobs import Job, failures, finished_before, run_jobs
 
 _MODULE = "hydra_plugins.packformer"
 

@@ -30,7 +30,7 @@ def train_parser(line: str) -> argparse.ArgumentParser:
 
 def suggestions(line: str) -> list[str]:
     """What may stand for the last word of ``line``, ``packformer train ...``."""
-    from packformer.run.main import main
+    from packformer.command_line.main import main
 
     settings = line.split(maxsplit=2)[2:] or [""]
     found = io.StringIO()

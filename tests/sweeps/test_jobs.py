@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from packformer.run.side_by_side import SideBySide
+from packformer.sweeps.side_by_side import SideBySide
 
 COMMAND = (sys.executable, "-m", "train", "-m", "hydra.sweep.dir=tree", "trainer.accelerator=cpu")
 SIDE_BY_SIDE = ("hydra/launcher=side_by_side", "hydra.launcher.jobs=2")

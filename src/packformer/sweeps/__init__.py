@@ -1,0 +1,1 @@
+"""Sweeps: their jobs, each in its folder, and one table of all."""
