@@ -9,7 +9,7 @@ from torch import nn
 from packformer.attention import PackedLayout
 from packformer.attention.kernels.reference import visible
 from packformer.model import GPT, SelfAttention
-from packformer.model.flops import attended_pairs, matrix_weights, training_flops
+from packformer.model.flops import attended_pairs, matrix_weights, score_products, training_flops
 from packformer.nn import Learned, Rotary
 
 
@@ -39,7 +39,7 @@ def test_training_flops_are_six_per_weight_and_token_and_twelve_widths_per_pair(
     )
     # Per layer: queries 8x8, keys and values 4x8 each, out 8x8, gate and up 24x8, down 8x24.
     weights = 3 * (64 + 32 + 32 + 64 + 192 + 192 + 192) + 50 * 8
-    assert training_flops(model, 10, 3 * 37) == 6 * weights * 10 + 3 * 12 * 8 * 37
+    assert training_flops(model, 10, 8 * 3 * 37) == 6 * weights * 10 + 3 * 12 * 8 * 37
 
 
 def test_training_flops_are_those_torch_counts():
@@ -51,7 +51,7 @@ def test_training_flops_are_those_torch_counts():
         layer.kernel = "reference"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 16, dtype=torch.int64), PackedLayout.from_lengths([16]))
-    assert training_flops(model, 16, 2 * 16 * 16) == 3 * counter.get_total_flops()
+    assert training_flops(model, 16, 8 * 2 * 16 * 16) == 3 * counter.get_total_flops()
 
 
 def test_training_flops_follow_the_head_size():
@@ -64,7 +64,24 @@ def test_training_flops_follow_the_head_size():
         layer.kernel = "reference"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 16, dtype=torch.int64), PackedLayout.from_lengths([16]))
-    assert training_flops(model, 16, 2 * 16 * 16) == 3 * counter.get_total_flops()
+    assert training_flops(model, 16, 12 * 2 * 16 * 16) == 3 * counter.get_total_flops()
+
+
+@pytest.mark.parametrize("heads", [(4, 8), (8, 4), (2, 2), (1, 8)])
+@pytest.mark.parametrize("windows", [(None, None), (1, None), (None, 3), (16, 5)])
+def test_every_layer_counts_its_own_heads_and_window(heads, windows):
+    def attention(heads, window):
+        return lambda width, num_heads: SelfAttention(width, heads, head_dim=4, window=window)
+
+    of_layers = [attention(h, w) for h, w in zip(heads, windows, strict=True)]
+    sizes = {"num_layers": 2, "width": 16, "num_heads": 4, "hidden_width": 24}
+    model = GPT(50, 16, attention=of_layers, position=Rotary, **sizes)
+    lengths = [5, 1, 16]
+    pairs = [int(visible(PackedLayout.from_lengths(lengths), w).sum()) for w in windows]
+    wanted = 4 * (heads[0] * pairs[0] + heads[1] * pairs[1])
+    assert score_products(model, lengths) == wanted
+    weights = sum(4 * 16 * 4 * h + 3 * 16 * 24 for h in heads) + 50 * 16
+    assert training_flops(model, 22, wanted) == 6 * weights * 22 + 12 * wanted
 
 
 def test_matrix_weights_are_those_of_linear_layers():

@@ -257,7 +257,6 @@ def test_heads_of_any_size_are_isolated_and_trained(attention, width, heads, hea
     kv_heads = model.layers[0].num_kv_heads
     assert model.layers[0].qkv.weight.shape == ((heads + 2 * kv_heads) * head_dim, width)
     assert model.layers[0].out.weight.shape == (width, heads * head_dim)
-    assert model.attention_width == heads * head_dim
     assert model.kv_cache_bytes(3) == 2 * 3 * 2 * kv_heads * head_dim * 2
     asked, _ = model.asked_of_kernels("cpu", torch.float32)[0]
     assert asked.head_dim == head_dim

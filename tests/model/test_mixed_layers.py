@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from packformer.attention import KERNELS, PackedLayout
 from packformer.model import GPT, SelfAttention
-from packformer.model.flops import pairs_of_layers
+from packformer.model.flops import score_products
 from packformer.nn import ALiBi, Learned, NoPosition, Rotary, published_slopes
 
 VOCAB, WIDTH, HEADS, LONGEST = 29, 32, 4, 16
@@ -252,7 +252,8 @@ def test_pairs_and_cache_know_each_layers_window_and_heads():
     model = mixed([LOCAL, LOCAL, GLOBAL], Rotary)
     local = sum(min(i + 1, 3) for n in LENGTHS for i in range(n))
     whole = sum(n * (n + 1) // 2 for n in LENGTHS)
-    assert pairs_of_layers(model, LENGTHS) == 2 * local + whole
+    size = model.layers[0].num_heads * model.layers[0].head_dim
+    assert score_products(model, LENGTHS) == size * (2 * local + whole)
     for context in (1, 2, 3, 4, 100):
         values = 2 * 2 * 2 * 8 * min(context, 3) + 2 * 1 * 8 * context
         assert model.kv_cache_bytes(context) == 2 * values

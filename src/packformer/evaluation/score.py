@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-_MOST_NATS = 700.0  # whose exponential is a float
+from packformer.mean_loss import bits_per_byte, mean_loss, perplexity
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,17 @@ class Score:
     @property
     def loss(self) -> float:
         """Nats per token; NaN of none."""
-        return self.nats / self.tokens if self.tokens else math.nan
+        return mean_loss(self.nats, self.tokens)
 
     @property
     def perplexity(self) -> float:
         """Exponential of the loss."""
-        return math.inf if self.loss > _MOST_NATS else math.exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float | None:
         """Comparable between tokenizers; None where no byte was counted."""
-        return self.nats / math.log(2) / self.bytes if self.bytes else None
+        return bits_per_byte(self.nats, self.bytes)
 
 
 @dataclass(frozen=True)

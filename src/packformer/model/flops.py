@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
 from packformer.model.gpt import GPT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Length = TypeVar("_Length", int, "NDArray[np.int64]")
+
+
+def causal_pairs(length: _Length) -> _Length:
+    """Query-key pairs of a causal document without a window; of an array, those of each length."""
+    return length * (length + 1) // 2
 
 
 def attended_pairs(lengths: Iterable[int], window: int | None = None) -> int:
@@ -15,14 +27,21 @@ def attended_pairs(lengths: Iterable[int], window: int | None = None) -> int:
     pairs = 0
     for length in lengths:
         reach = length if window is None else min(window, length)
-        pairs += reach * (reach + 1) // 2 + (length - reach) * reach
+        pairs += causal_pairs(reach) + (length - reach) * reach
     return pairs
 
 
-def pairs_of_layers(model: GPT, lengths: Sequence[int]) -> int:
-    """Query-key pairs of all layers together, each inside its own window."""
-    windows = Counter(layer.window for layer in model.layers)
-    return sum(count * attended_pairs(lengths, window) for window, count in windows.items())
+def score_products(model: GPT, lengths: Sequence[int]) -> int:
+    """Multiply-adds of the scores of all layers: H K per query-key pair, each in its own window.
+
+    Args:
+        model: whose layers may differ in heads and windows.
+        lengths: of the documents, in tokens.
+    """
+    sizes: Counter[int | None] = Counter()
+    for layer in model.layers:
+        sizes[layer.window] += layer.num_heads * layer.head_dim
+    return sum(size * attended_pairs(lengths, window) for window, size in sizes.items())
 
 
 def matrix_weights(model: nn.Module) -> int:
@@ -38,19 +57,18 @@ def product_flops(weights: int, num_tokens: int) -> int:
     return 6 * weights * num_tokens
 
 
-def attention_flops(width: int, pairs: int, *, recomputed: bool = False) -> int:
+def attention_flops(products: int, *, recomputed: bool = False) -> int:
     """Flops of attention, forward and backward: 12 H K per query-key pair of a layer.
 
     Args:
-        width: H K, heads times head size.
-        pairs: of all layers together.
+        products: H K times the query-key pairs, of all layers together, see ``score_products``.
         recomputed: whether to count the scores that a kernel computes anew in its backward, as
             FlashAttention does: 14 H K.
     """
-    return (14 if recomputed else 12) * width * pairs
+    return (14 if recomputed else 12) * products
 
 
-def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
+def training_flops(model: GPT, num_tokens: int, products: int) -> int:
     """Flops that forward and backward need; recomputation does not count.
 
     Source: Chowdhery et al. 2022, appendix B; here with the true pairs instead of the row length
@@ -59,7 +77,6 @@ def training_flops(model: GPT, num_tokens: int, pairs: int) -> int:
     Args:
         model: its matrices, the head included and the embedding look-up not.
         num_tokens: documents' tokens, padding left out.
-        pairs: from ``pairs_of_layers``.
+        products: of attention, from ``score_products``.
     """
-    attention = attention_flops(model.attention_width, pairs)
-    return product_flops(matrix_weights(model), num_tokens) + attention
+    return product_flops(matrix_weights(model), num_tokens) + attention_flops(products)

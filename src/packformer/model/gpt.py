@@ -151,11 +151,6 @@ class GPT(nn.Module):
         return sizes[0]
 
     @property
-    def attention_width(self) -> int:
-        """H K: of the queries, and of what a layer attends to."""
-        return self.layers[0].num_heads * self.layers[0].head_dim
-
-    @property
     def layers(self) -> list[SelfAttention]:
         """The attention layers, bottom up."""
         return [cast(Block, block).attention for block in self.blocks]

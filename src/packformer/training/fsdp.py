@@ -39,8 +39,10 @@ class FSDP2(ModelParallelStrategy):
     """Shards the model over all ranks with torch's ``fully_shard`` (Zhao et al. 2023).
 
     Each block is gathered when it runs and freed after it, in forward and backward. So a rank holds
-    its share of parameters, gradients and optimizer states, and one or two whole blocks. Under
-    ``bf16-mixed`` weights are gathered in bfloat16, and the shards stay float32.
+    its share of parameters, gradients and optimizer states. Beside it there is room for up to three
+    whole blocks: the one that runs, the buffer it was gathered into, and the next, which is
+    gathered meanwhile. Under ``bf16-mixed`` weights are gathered in bfloat16, and the shards stay
+    float32.
 
     Args:
         reduce_dtype: ``"float32"`` or ``"bfloat16"``, in which gradients are summed over ranks.

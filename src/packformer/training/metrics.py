@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torchmetrics import Metric
 
 from packformer.attention import PackedLayout
 from packformer.batch import IGNORE_INDEX
+from packformer.mean_loss import bits_per_byte, mean_loss, perplexity
 
 
 class _Sums(Metric):
@@ -58,19 +58,12 @@ class TokenLoss(_Sums):
 
     def compute(self) -> dict[str, float]:
         """Metrics over everything added since the last reset."""
-        loss, bits_per_byte = _means(
-            self.nll.item(), self.num_targets.item(), self.num_bytes.item()
-        )
-        metrics = {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
-        if bits_per_byte is not None:
-            metrics["bits_per_byte"] = bits_per_byte
+        nats = self.nll.item()
+        loss = mean_loss(nats, self.num_targets.item())
+        metrics = {"loss": loss, "perplexity": perplexity(loss)}
+        if (bits := bits_per_byte(nats, self.num_bytes.item())) is not None:
+            metrics["bits_per_byte"] = bits
         return metrics
-
-
-def _means(nll: float, num_targets: float, num_bytes: float) -> tuple[float, float | None]:
-    """Nats per counted token (NaN of none), and bits per byte (None where no byte was counted)."""
-    loss = nll / num_targets if num_targets else math.nan
-    return loss, nll / math.log(2) / num_bytes if num_bytes else None
 
 
 class CorpusLoss(_Sums):
@@ -103,10 +96,10 @@ class CorpusLoss(_Sums):
         """Metrics over everything added since the last reset."""
         losses, bits = {}, {}
         sums = (state.tolist() for state in (self.nll, self.num_targets, self.num_bytes))
-        for name, *of_one in zip(self._names, *sums, strict=True):
-            losses[f"loss/{name}"], bits_per_byte = _means(*of_one)
-            if bits_per_byte is not None:
-                bits[f"bits_per_byte/{name}"] = bits_per_byte
+        for name, nats, num_targets, num_bytes in zip(self._names, *sums, strict=True):
+            losses[f"loss/{name}"] = mean_loss(nats, num_targets)
+            if (of_one := bits_per_byte(nats, num_bytes)) is not None:
+                bits[f"bits_per_byte/{name}"] = of_one
         return losses | bits
 
 

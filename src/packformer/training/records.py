@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from packformer.batch import PackedBatch
-from packformer.model.flops import pairs_of_layers, training_flops
+from packformer.model.flops import score_products, training_flops
 from packformer.settings import is_number
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 from packformer.training.module import TrainingModule
@@ -160,8 +160,8 @@ class StepRecords(L.Callback):
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         model = pl_module.model
-        pairs = pairs_of_layers(model, batch.lengths)
-        self._counts.add(batch, training_flops(model, batch.num_tokens, pairs))
+        products = score_products(model, batch.lengths)
+        self._counts.add(batch, training_flops(model, batch.num_tokens, products))
         if is_record_due(trainer, batch_idx):
             self._record(trainer, pl_module, batch)
         elif ends_step(trainer, batch_idx):

@@ -105,13 +105,12 @@ def test_kernels_are_grouped_by_what_they_do(kernel, group):
 def test_limits_by_hand(residual_bytes):
     limits = group_limits(
         num_tokens=1000,
-        pairs=2 * 50_000,
-        attention_width=96,
+        products=96 * 2 * 50_000,
         width=64,
         num_layers=2,
         hidden_width=128,
         vocab_size=512,
-        kv_share=0.5,
+        rotated_width=96 * 1.5,
         matrix_weights=100_000,
         parameters=120_000,
         flops_per_second=1e12,

@@ -64,6 +64,81 @@ def test_checkpointing_keeps_less() -> None:
     assert kept[0] < kept[1] < kept[2]
 
 
+_WIDE = ["model.num_heads=32", "model.width=2048", "packing.row_length=8192"]
+
+
+def _mixed(pattern: str, kv_heads: dict[str, int], *settings: str) -> dict[str, int]:
+    of_letters = [f"++layers.{k}.attention.num_kv_heads={n}" for k, n in kv_heads.items()]
+    given = [*_WIDE, f"layers.pattern={pattern}", *of_letters, *settings]
+    return memory_of_rank("local_global", given, _CARD)[1]
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+@pytest.mark.parametrize(
+    ("pattern", "kv_heads"),
+    [
+        ("SLLL", {"S": 32, "L": 1}),
+        ("SLLL", {"S": 1, "L": 32}),
+        ("LLLS", {"S": 1, "L": 32}),
+        ("ABCD", {"A": 1, "B": 32, "C": 16, "D": 2}),
+    ],
+)
+def test_every_layer_keeps_what_its_own_heads_need(
+    mode: str, pattern: str, kv_heads: dict[str, int]
+) -> None:
+    chosen = f"model.activation_checkpointing={mode}"
+    found = _mixed(pattern, kv_heads, "model.num_layers=4", chosen)
+    alike_of = {
+        letter: _mixed("S", {"S": number}, "model.num_layers=4", chosen)
+        for letter, number in kv_heads.items()
+    }
+    alike = [alike_of[letter] for letter in pattern]
+    assert found["activations"] == sum(of["activations"] for of in alike) // 4
+    name = "one block's backward"
+    assert found[name] == max(of[name] for of in alike)
+    first_alone = found["activations"] == alike[0]["activations"]
+    assert first_alone == (mode == "full"), "a block computed again keeps its input alone"
+
+
+def test_activations_of_mixed_heads_are_those_worked_out_by_hand() -> None:
+    # Bytes of a token: float32 input of the block and of its second norm, bfloat16 normed inputs
+    # and hidden units, and three times queries and keys in bfloat16, of heads of 64.
+    hidden = 5504
+    common = 2 * 4 * 2048 + 2 * 2 * 2048 + 2 * 3 * hidden
+    layers = [common + 2 * 3 * 64 * (32 + kv_heads) for kv_heads in (32, 1, 1, 1)]
+    given = {"S": 32, "L": 1}
+    found = _mixed("SLLL", given, "trainer.precision=bf16-mixed")
+    assert found["activations"] == 8192 * sum(layers)
+    assert f"{found['activations'] / 1e9:.2f}" == "2.40"
+
+
+@pytest.mark.parametrize(
+    ("kv_heads", "gathered", "sent"),
+    [
+        ({"A": 32, "B": 1, "C": 1}, "AAB", "AB"),
+        ({"A": 1, "B": 32, "C": 4}, "BBC", "BC"),
+        ({"A": 8, "B": 1, "C": 16}, "CCB", "BC"),
+        ({"A": 8, "B": 8, "C": 8}, "AAA", "AA"),
+        ({"A": 4}, "AAA", "AA"),
+    ],
+)
+def test_the_largest_neighbours_are_gathered_at_a_time(
+    kv_heads: dict[str, int], gathered: str, sent: str
+) -> None:
+    pattern = "".join(kv_heads)
+    shards = ["trainer=fsdp", "trainer.devices=2", "trainer.rows_per_step=2"]
+    found = _mixed(pattern, kv_heads, f"model.num_layers={len(pattern)}", *shards)
+    # Queries and out, keys and values of heads of 64, three of the feed-forward, two norms.
+    size = {
+        letter: 2 * 2048**2 + 2 * 2048 * 64 * heads + 3 * 2048 * 5504 + 2 * 2048
+        for letter, heads in kv_heads.items()
+    }
+    head = 4096 * 2048
+    assert found["gathered weights"] == 2 * (sum(size[k] for k in gathered) + head)
+    wanted = 2 * max(size.values()) + 4 * sum(size[k] for k in sent)
+    assert found["gradients being sent"] == wanted
+
+
 def test_the_command_says_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "gpt_7b", "trainer.devices=2"])
     assert "fits a GPU of 80 GB: 11.6 GB are left" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from packformer.batch import IGNORE_INDEX
 from packformer.data.packing import BestFitPacker, PackerState
 from packformer.data.settings import PackingSettings
 from packformer.data.source import Tokens
-from packformer.model.flops import attention_flops, product_flops
+from packformer.model.flops import attention_flops, causal_pairs, product_flops
 
 _OPEN_ROWS = 64  # of first-fit
 _PACKED_PIECES = 200_000  # that are packed one by one, a second or two; the rest fills rows as well
@@ -64,7 +64,7 @@ class Cost:
         """
         if not self.useful:
             return math.inf
-        attention = attention_flops(width, num_layers * self.pairs)
+        attention = attention_flops(width * num_layers * self.pairs)
         return (product_flops(weights, self.computed) + attention) / self.useful
 
 
@@ -94,11 +94,6 @@ def costs(
     ]
 
 
-def _triangle(length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Query-key pairs of a causal document."""
-    return length * (length + 1) // 2
-
-
 def _padded(lengths: NDArray[np.int64], longest: int, batch: int, *, fixed: bool) -> Cost:
     kept = np.minimum(lengths, longest)
     firsts = np.arange(0, len(kept), batch)
@@ -110,7 +105,7 @@ def _padded(lengths: NDArray[np.int64], longest: int, batch: int, *, fixed: bool
         useful=int(kept.sum()),
         cut=int((lengths > longest).sum()),
         dropped=int((lengths - kept).sum()),
-        pairs=int(counts @ _triangle(sizes)),
+        pairs=int(counts @ causal_pairs(sizes)),
     )
 
 
@@ -125,7 +120,7 @@ def _concatenated(lengths: NDArray[np.int64], row: int) -> Cost:
         useful=num_rows * row,
         cut=int((in_several & (lengths > 0)).sum()),
         dropped=total - num_rows * row,
-        pairs=num_rows * (row * (row + 1) // 2),
+        pairs=num_rows * causal_pairs(row),
         rows=tuple(
             _between(ends, number * row, (number + 1) * row)
             for number in range(min(num_rows, _ROWS_SHOWN))
@@ -220,7 +215,7 @@ def _packed(
         useful=useful,
         cut=int((lengths > limit).sum()),
         dropped=int(lengths.sum()) - useful,
-        pairs=num_whole * (limit * (limit + 1) // 2) + int(_triangle(rest).sum()),
+        pairs=num_whole * causal_pairs(limit) + int(causal_pairs(rest).sum()),
         rows=tuple(shown),
         estimated=estimated,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +21,6 @@ from packformer.training.chained import members_of
 from packformer.training.module import DTYPES
 
 _VOCABULARY_MULTIPLE = 128
-_GATHERED = 3  # the block that runs, what it was gathered into, and the next one
-_REDUCED = 2  # gradients that are being sent, of this block and the one before
 
 
 def memory_of_rank(
@@ -123,30 +122,39 @@ def _of_sharding(model: GPT, compute: int, reduced: int) -> dict[str, int]:
     """Whole weights of the blocks that run, and gradients that are being sent."""
     tied = model.head.weight is model.embedding.weight
     parts: list[nn.Module] = [*model.blocks, *([] if tied else [model.embedding])]
-    largest = max(sum(p.numel() for p in part.parameters()) for part in parts)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in parts]
+    neighbours = list(itertools.pairwise(sizes)) or [(sizes[0], sizes[0])]
+    # The block that runs, the buffer that it was gathered into, and the next one's buffer: FSDP2
+    # gathers one block ahead. Backward goes the other way, so either may be the one that runs.
+    gathered = max(one + two + max(one, two) for one, two in neighbours)
     head = model.head.weight.numel()  # stays gathered from its forward to the backward's end
+    sent = max(one + two for one, two in neighbours)  # of this block and the one before
     return {
-        "gathered weights": compute * (_GATHERED * largest + head),
-        "gradients being sent": compute * largest + _REDUCED * reduced * largest,
+        "gathered weights": compute * (gathered + head),
+        "gradients being sent": compute * max(sizes) + reduced * sent,
     }
 
 
 def _of_activations(model: GPT, tokens: int, compute: int, stored: int) -> dict[str, int]:
     """What the forward keeps for the backward, and what one block computes again."""
-    layer = model.layers[0]
-    queries, keys = layer.num_heads * layer.head_dim, layer.num_kv_heads * layer.head_dim
     residual = stored if model.fp32_residual else compute
     entered = residual * model.width
-    # Normed input; queries, keys and values; queries and keys rotated; what attention returns.
-    attention = compute * (model.width + 3 * queries + 3 * keys) + entered
     feed_forward = compute * (model.width + 3 * model.hidden_width)
-    kept, again = {
-        "none": (entered + attention + feed_forward, 0),
-        "selective": (entered + attention, feed_forward),
-        "full": (entered, attention + feed_forward),
-    }[str(model.blocks[0].activation_checkpointing)]
+    mode = str(model.blocks[0].activation_checkpointing)  # one for all
+    kept, again = [], []
+    for layer in model.layers:
+        heads = layer.num_heads + layer.num_kv_heads
+        # Normed input; queries, keys and values; queries and keys rotated; what attention returns.
+        attention = compute * (model.width + 3 * heads * layer.head_dim) + entered
+        of_layer = {
+            "none": (entered + attention + feed_forward, 0),
+            "selective": (entered + attention, feed_forward),
+            "full": (entered, attention + feed_forward),
+        }[mode]
+        kept.append(of_layer[0])
+        again.append(of_layer[1])
     gradients = compute * (3 * model.hidden_width + 2 * model.width)
     return {
-        "activations": tokens * kept * len(model.blocks),
-        "one block's backward": tokens * (again + gradients),
+        "activations": tokens * sum(kept),
+        "one block's backward": tokens * (max(again) + gradients),
     }

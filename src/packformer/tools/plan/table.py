@@ -105,7 +105,7 @@ def _row(cost: Cost, sizes: Sizes, ours: float) -> dict[str, str | int | float]:
         "documents_cut": cost.cut,
         "tokens_dropped": cost.dropped,
         "attention_pairs": cost.pairs,
-        "attention_flops": attention_flops(sizes.width, sizes.num_layers * cost.pairs),
+        "attention_flops": attention_flops(sizes.width * sizes.num_layers * cost.pairs),
         "flops_per_token": flops,
         "relative_speed": ours / flops,
     }

@@ -135,7 +135,7 @@ def _measure(bench: Bench, documents: str, variant: str, tokens: int) -> list[di
     window = _WINDOW if variant == "window" else None
     scoring = Scoring(bench.head_dim**-0.5, window, None, PUBLISHED if variant == "alibi" else None)
     width = bench.num_heads * bench.head_dim
-    flops = attention_flops(width, attended_pairs(lengths, window), recomputed=True)
+    flops = attention_flops(width * attended_pairs(lengths, window), recomputed=True)
     rows = []
     for name, make in _implementations(bench, q, k, layout, scoring).items():
         row: dict[str, Any] = {

@@ -20,7 +20,7 @@ from torch import nn
 from packformer.attention.proof.verdicts import machine
 from packformer.batch import PackedBatch
 from packformer.data import PackedDataModule
-from packformer.model.flops import matrix_weights, pairs_of_layers, training_flops
+from packformer.model.flops import matrix_weights, score_products, training_flops
 from packformer.run.build import (
     build_data,
     build_model,
@@ -217,8 +217,8 @@ class _Ours:
     @staticmethod
     def _work(module: TrainingModule, batch: PackedBatch) -> Work:
         model = module.model
-        pairs = pairs_of_layers(model, batch.lengths)
-        return Work(batch.num_targets, training_flops(model, batch.num_tokens, pairs))
+        products = score_products(model, batch.lengths)
+        return Work(batch.num_targets, training_flops(model, batch.num_tokens, products))
 
     def in_lightning(self, bench: StepBench, folder: Path, peak: float | None) -> Speed:
         """The whole of ``python -m train`` but checkpoints, logger and validation."""
@@ -298,13 +298,14 @@ class _Ours:
         flops, copy = measured_rates(self._dtype)
         return group_limits(
             num_tokens=self._data.row_length,
-            pairs=sum(pairs_of_layers(model, b.lengths) for b in rows) // len(rows),
+            products=sum(score_products(model, b.lengths) for b in rows) // len(rows),
             width=model.width,
-            attention_width=model.attention_width,
             num_layers=len(model.blocks),
             hidden_width=model.hidden_width,
             vocab_size=model.vocab_size,
-            kv_share=fmean(layer.num_kv_heads / layer.num_heads for layer in model.layers),
+            rotated_width=fmean(
+                (layer.num_heads + layer.num_kv_heads) * layer.head_dim for layer in model.layers
+            ),
             matrix_weights=matrix_weights(model),
             parameters=model.num_parameters(),
             flops_per_second=flops,

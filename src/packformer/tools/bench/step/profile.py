@@ -83,13 +83,12 @@ def profile_kernels(step: Callable[[], Any], count: int = 3) -> list[KernelTime]
 def group_limits(
     *,
     num_tokens: int,
-    pairs: int,
+    products: int,
     width: int,
-    attention_width: int,
     num_layers: int,
     hidden_width: int,
     vocab_size: int,
-    kv_share: float,
+    rotated_width: float,
     matrix_weights: int,
     parameters: int,
     flops_per_second: float,
@@ -108,12 +107,11 @@ def group_limits(
     2 per hidden dimension).
     """
     product = product_flops(matrix_weights, num_tokens) / flops_per_second
-    attention = attention_flops(attention_width, pairs, recomputed=True) / flops_per_second
+    attention = attention_flops(products, recomputed=True) / flops_per_second
     loss = 3 * 2 * num_tokens * vocab_size / bytes_per_second
     optimizer = (28 + 8) * parameters / bytes_per_second
     r = residual_bytes
-    rotation = 4 * attention_width * (1 + kv_share)
-    per_layer = width * (2 * (r + 2) + 2 * (2 * r + 2)) + rotation + 6 * hidden_width
+    per_layer = width * (2 * (r + 2) + 2 * (2 * r + 2)) + 4 * rotated_width + 6 * hidden_width
     elementwise = 3 * num_tokens * num_layers * per_layer / bytes_per_second
     return {
         "attention": 1e3 * attention,
