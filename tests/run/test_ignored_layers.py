@@ -13,6 +13,7 @@ from packformer.run.composition import compose
 
 MIXED = "layers=local_global"
 NO_POSITION = "position._target_=packformer.nn.NoPosition"
+SIX = [f"+layers.{letter}.attention.window={n}" for n, letter in enumerate("ABCDEF", 1)]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,23 @@ NO_POSITION = "position._target_=packformer.nn.NoPosition"
         (["+layers.Z=nonsense"], "layers.Z changes no layer"),
         (["+layers.s.attention.window=x"], "(SSSL) has no s: did you mean layers.S?"),
         (["layers.pattern=S", "layers.L.attention.window=9"], "layers.L changes no layer"),
+        (
+            ["model.num_layers=1", "layers.S.attention.window=3"],
+            "layers.S changes no layer, as layers.pattern (SSSL) makes L of model.num_layers (1): "
+            "leave it out, or give more layers",
+        ),
+        *(
+            (
+                ["layers.pattern=ABCDEF", "model.num_layers=2", *SIX[:1], SIX[ignored], SIX[-1]],
+                f"layers.{'ABCDEF'[ignored]} changes no layer, as layers.pattern (ABCDEF) makes AF",
+            )
+            for ignored in range(1, 5)
+        ),
+        (["model.num_layers=5", "layers.pattern=ABCDEF", *SIX], "makes ABCDF of model.num_layers"),
+        (
+            ["model.num_layers=1", "~layers.S.attention.window", "attention.window=64"],
+            "attention.window (64) changes no layer, as layers.L has its own",
+        ),
         (["layers.pattern=null", "layers.L.attention.window=9"], "as layers.pattern is null: "),
     ],
 )
@@ -61,6 +79,12 @@ def test_what_changes_no_layer_is_refused(overrides: list[str], message: str) ->
         ["layers.pattern=L", "layers.L.attention.window=9"],
         ["layers.pattern=S"],
         ["layers.pattern=null", "attention.window=64"],
+        ["model.num_layers=1"],
+        ["model.num_layers=1", "layers.L.attention.window=9", "layers.pattern=SL"],
+        ["model.num_layers=2", "layers.S.attention.window=3"],
+        ["+debug=fast", "layers.pattern=ABCDEF", *SIX],
+        ["layers.pattern=ABCDEF", "model.num_layers=6", *SIX],
+        ["layers.pattern=ABCDEF", "model.num_layers=7", *SIX],
     ],
 )
 def test_what_changes_a_layer_is_taken(overrides: list[str]) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
+from packformer.layer_pattern import letters_of_layers
+
 _OF_A_LETTER = re.compile(r"layers\.([^.=]+)\..*|layers\.([^\W\d_])$")
 _OF_ALL = re.compile(r"(attention|position)(?:\.([^.]+).*)?$")
 
 
 def refuse_ignored(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuses settings of letters that the pattern lacks, and those that all letters replace.
+    """Refuses settings of letters that no layer has, and those that the letters of all replace.
 
     What ``init_from`` contradicts is refused elsewhere.
 
@@ -27,15 +29,28 @@ def refuse_ignored(config: DictConfig, overrides: Sequence[str]) -> None:
     if not isinstance(layers, DictConfig) or config.get("init_from") is not None:
         return
     pattern = layers.get("pattern")
+    num_layers = OmegaConf.select(config, "model.num_layers", throw_on_resolution_failure=False)
+    # +debug takes layers away from a run that is otherwise as it was meant.
+    debugs = any(override.startswith("+debug=") for override in overrides)
+    present = _letters(pattern, None if debugs else num_layers)
     for override in overrides:
         name, _, value = override.lstrip("+").partition("=")
         if found := _OF_A_LETTER.match(name):
-            _check_letter(found[1] or found[2], pattern)
-        elif isinstance(pattern, str) and (found := _OF_ALL.match(name)):
-            _check_common(name, value, found[1], found[2], pattern, layers)
+            _check_letter(found[1] or found[2], pattern, present)
+        elif present and (found := _OF_ALL.match(name)):
+            _check_common(name, value, found[1], found[2], present, layers)
 
 
-def _check_letter(letter: str, pattern: object) -> None:
+def _letters(pattern: object, num_layers: object) -> str:
+    """Of the layers that there are, bottom up; those of the pattern if ``num_layers`` is wrong."""
+    if not isinstance(pattern, str):
+        return ""
+    if not pattern.isalpha() or type(num_layers) is not int or num_layers < 1:
+        return pattern
+    return letters_of_layers(pattern, num_layers)
+
+
+def _check_letter(letter: str, pattern: object, present: str) -> None:
     if len(letter) != 1 or (pattern is not None and not isinstance(pattern, str)):
         return  # told as no letter, or no pattern
     if pattern is None:
@@ -50,12 +65,17 @@ def _check_letter(letter: str, pattern: object) -> None:
             f"layers.{letter} changes no layer, as layers.pattern ({pattern}) has no "
             f"{letter}: {advice}"
         )
+    if letter not in present:
+        raise ValueError(
+            f"layers.{letter} changes no layer, as layers.pattern ({pattern}) makes {present} of "
+            f"model.num_layers ({len(present)}): leave it out, or give more layers"
+        )
 
 
 def _check_common(
-    name: str, value: str, group: str, setting: str | None, pattern: str, layers: DictConfig
+    name: str, value: str, group: str, setting: str | None, present: str, layers: DictConfig
 ) -> None:
-    letters = list(dict.fromkeys(pattern))
+    letters = list(dict.fromkeys(present))
     if all(_replaces(layers.get(letter), group, setting) for letter in letters):
         owners = " and ".join(f"layers.{letter}" for letter in letters)
         have = "have their own" if len(letters) > 1 else "has its own"
