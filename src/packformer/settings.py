@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 
@@ -49,6 +50,18 @@ def as_text(name: str, value: Any, kind: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} ({'null' if value is None else value}) must be a {kind}")
     return value
+
+
+def imported(name: str, place: str) -> Any:
+    """What stands at a place such as ``my_parts.mine``, that a setting names.
+
+    Raises:
+        ValueError: naming the setting, if it cannot be imported.
+    """
+    try:
+        return resolve_name(place)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} ({place}) cannot be imported: {error}") from error
 
 
 def name_of(function: Callable[..., Any]) -> str:

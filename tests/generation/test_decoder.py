@@ -92,6 +92,24 @@ def test_a_bias_and_a_score_function_of_ones_own():
         assert new == by_full_forwards(model, prompt)
 
 
+def test_a_score_function_of_the_layer():
+    def nearer(score, batch, head, q_index, kv_index):
+        return score - 3 * torch.log1p((q_index - kv_index).clamp(min=0))
+
+    torch.manual_seed(1)
+    layers = [partial(SelfAttention, kernel="reference", score_mod=f) for f in (nearer, None)]
+    model = GPT(
+        V, 64, num_layers=2, width=32, num_heads=4, position=Rotary, attention=layers, init_std=0.3
+    ).eval()
+    prompts = prompts_of()
+    written = generate(model, prompts, max_new_tokens=NEW)
+    model.layers[0].score_mod = None
+    assert written != generate(model, prompts, max_new_tokens=NEW)
+    model.layers[0].score_mod = nearer
+    for prompt, new in zip(prompts, written, strict=True):
+        assert new == by_full_forwards(model, prompt)
+
+
 def test_layers_that_differ():
     layers = [
         partial(SelfAttention, window=4, num_kv_heads=1),

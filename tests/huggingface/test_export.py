@@ -174,6 +174,10 @@ class _OwnAttention(SelfAttention):
     pass
 
 
+def _own_scores(score: Any, batch: Any, head: Any, q_index: Any, kv_index: Any) -> Any:
+    return score
+
+
 def _layers(*options: dict) -> list[Any]:
     return [partial(SelfAttention, **{"num_kv_heads": 2, **option}) for option in options]
 
@@ -187,6 +191,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "soft cap": (
         {"attention": partial(SelfAttention, soft_cap=30.0)},
         r"attention.soft_cap \(30.0\) has no form in transformers: set it to null",
+    ),
+    "score function": (
+        {"attention": partial(SelfAttention, score_mod=_own_scores)},
+        r"attention.score_mod \(_own_scores\) has no form in transformers: set it to null",
     ),
     "windows": (
         {"attention": _layers({"window": 4}, {})},

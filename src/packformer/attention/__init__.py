@@ -15,7 +15,7 @@ Shape legend, used as name suffixes throughout:
     N  blocks of 128 tokens
 """
 
-from packformer.attention.checks import debugging
+from packformer.attention.checks import debugging, requested_score_mod
 from packformer.attention.choice import requested_kernel, select_kernel, select_proved_kernel
 from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Variant
 from packformer.attention.kernels import KERNELS
@@ -39,6 +39,7 @@ __all__ = [
     "debugging",
     "packed_attention",
     "requested_kernel",
+    "requested_score_mod",
     "select_kernel",
     "select_proved_kernel",
 ]

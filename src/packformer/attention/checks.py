@@ -18,7 +18,8 @@ from torch import Tensor
 from packformer.attention.kernel import PUBLISHED, Scoring
 from packformer.attention.layout import PackedLayout
 from packformer.counted import counted
-from packformer.settings import name_of
+from packformer.nn.position import ScoreMod
+from packformer.settings import imported, name_of
 
 SCORE_CALL = "f(score, batch, head, q_index, kv_index)"
 DEBUG_VARIABLE = "PACKFORMER_DEBUG"
@@ -205,6 +206,25 @@ def check_score_mod(score_mod: Any) -> None:
         raise ValueError(
             f"score_mod ({name_of(score_mod)}) must take {SCORE_CALL}: {error}"
         ) from error
+
+
+def requested_score_mod(asked: Any) -> ScoreMod | None:
+    """The score function that a setting asks for.
+
+    Args:
+        asked: a function, where it stands (``"my_parts.f"``), or None.
+
+    Raises:
+        ValueError: if it cannot be imported or called.
+    """
+    function = imported("attention.score_mod", asked) if isinstance(asked, str) else asked
+    if isinstance(function, torch.nn.Module):
+        raise ValueError(
+            f"score_mod ({name_of(function)}) must be a function: for trained parameters write a "
+            "Position with score_mod"
+        )
+    check_score_mod(function)
+    return function
 
 
 def _check_bounds(layout: PackedLayout) -> None:

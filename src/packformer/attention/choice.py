@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from pkgutil import resolve_name
 from typing import Any
 
 from packformer.attention.kernel import Kernel, Variant
 from packformer.attention.kernels import BY_PREFERENCE, KERNELS
 from packformer.attention.proof import Verdict
 from packformer.attention.proof.verdicts import Verdicts, verdict_now
+from packformer.settings import imported
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ def requested_kernel(asked: Any) -> str | Kernel:
     """
     if asked == "auto" or (isinstance(asked, str) and asked in KERNELS):
         return str(asked)
-    kernel = _imported(asked) if isinstance(asked, str) and "." in asked else asked
+    is_place = isinstance(asked, str) and "." in asked
+    kernel = imported("attention.kernel", asked) if is_place else asked
     if not isinstance(kernel, Kernel):
         raise ValueError(
             f"unknown attention kernel {asked!r}: use auto or one of {', '.join(KERNELS)}; or a "
@@ -51,13 +52,6 @@ def requested_kernel(asked: Any) -> str | Kernel:
             f"a kernel of yours is named {kernel.name}, as one of packformer's is: rename it"
         )
     return kernel
-
-
-def _imported(place: str) -> Any:
-    try:
-        return resolve_name(place)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"attention.kernel ({place}) cannot be imported: {error}") from error
 
 
 def select_kernel(

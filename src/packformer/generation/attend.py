@@ -36,6 +36,7 @@ def attend_of_layer(
         scores: what the position scheme adds, of a row as long as the longest sequence.
         dtype: of queries and cache.
     """
+    scores = layer.with_own(scores)
     plain = not scores and layer.soft_cap is None
     on_gpu = slots.starts.device.type == "cuda"
     if on_gpu and plain and dtype in HALF and layer.head_dim in _STAGES:

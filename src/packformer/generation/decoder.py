@@ -117,7 +117,7 @@ class Decoder:
                 k,
                 v,
                 layout,
-                **located[self.model.scheme_of_layer[number]].scores,
+                **layer.with_own(located[self.model.scheme_of_layer[number]].scores),
                 window=layer.window,
                 soft_cap=layer.soft_cap,
                 kernel=layer.kernel,

@@ -10,6 +10,7 @@ from packformer.huggingface.form import Form
 from packformer.model import GPT, SelfAttention
 from packformer.model.block import Block
 from packformer.nn import Position, RMSNorm, Rotary
+from packformer.settings import name_of
 
 _NONE = "has no form in transformers"
 _ALIKE = ("num_heads", "num_kv_heads", "head_dim", "window")
@@ -60,6 +61,9 @@ def _check_alike(model: GPT) -> None:
     for number, layer in enumerate(model.layers):
         if layer.soft_cap is not None:
             raise ValueError(f"attention.soft_cap ({layer.soft_cap}) {_NONE}: set it to null")
+        if layer.score_mod is not None:
+            function = name_of(layer.score_mod)
+            raise ValueError(f"attention.score_mod ({function}) {_NONE}: set it to null")
         for name in _ALIKE:
             one, other = getattr(first, name), getattr(layer, name)
             if one != other:

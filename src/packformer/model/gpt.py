@@ -14,6 +14,7 @@ from packformer.model.block import Block
 from packformer.model.parts import (
     AttentionFactory,
     PositionFactory,
+    check_go_together,
     make_attention,
     make_position,
     of_each_layer,
@@ -126,6 +127,8 @@ class GPT(nn.Module):
         self.position, *others = schemes.values()
         self.other_positions = nn.ModuleList(others)
         self.scheme_of_layer = [list(schemes).index(make) for make in of_layers]
+        for layer, number in zip(self.layers, self.scheme_of_layer, strict=True):
+            check_go_together(layer, self.positions[number])
         self.norm = RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:

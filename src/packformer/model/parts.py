@@ -77,6 +77,20 @@ def make_position(
     return _checked("position", make, Position, make(**sizes))
 
 
+def check_go_together(layer: SelfAttention, scheme: Position) -> None:
+    """Refuses two functions that both have the last word on a score.
+
+    Raises:
+        ValueError: naming both.
+    """
+    own = type(scheme).score_mod
+    if layer.score_mod is not None and own is not Position.score_mod:
+        raise ValueError(
+            f"attention.score_mod ({name_of(layer.score_mod)}) and {own.__qualname__} cannot both "
+            "have the last word on a score: set attention.score_mod=null, or take another position"
+        )
+
+
 def _check_takes(
     name: str,
     make: Callable[..., Any],

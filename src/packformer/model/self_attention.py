@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from packformer.attention import (
     Kernel,
     PackedLayout,
+    ScoreMod,
     Scoring,
     Variant,
     packed_attention,
     requested_kernel,
+    requested_score_mod,
 )
 from packformer.nn import Located, Position, RMSNorm, Scores
 from packformer.requirements import check_attention
@@ -35,6 +37,8 @@ class SelfAttention(nn.Module):
         qk_norm: RMSNorm over the head size of queries and keys (Henry et al. 2020).
         soft_cap: scores ``s`` become ``soft_cap * tanh(s / soft_cap)`` (Gemma Team 2024); None for
             no cap.
+        score_mod: the last word on a score, as of ``packed_attention``: a function, or where it
+            stands (``"my_parts.f"``). Only a position scheme without one of its own goes with it.
         kernel: ``"auto"``, a name from ``packformer.attention.KERNELS``, a ``Kernel`` of yours, or
             where it stands (``"my_parts.mine"``).
 
@@ -52,6 +56,7 @@ class SelfAttention(nn.Module):
         window: int | None = None,
         qk_norm: bool = False,
         soft_cap: float | None = None,
+        score_mod: str | ScoreMod | None = None,
         kernel: str | Kernel = "auto",
     ) -> None:
         super().__init__()
@@ -70,6 +75,7 @@ class SelfAttention(nn.Module):
         self.head_dim = width // num_heads if head_dim is None else head_dim
         self.window = window
         self.soft_cap = soft_cap
+        self.score_mod = requested_score_mod(score_mod)
         self.kernel = requested_kernel(kernel)
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(num_heads * self.head_dim, width, bias=False)
@@ -90,7 +96,7 @@ class SelfAttention(nn.Module):
             k,
             v,
             layout,
-            **located.scores,
+            **self.with_own(located.scores),
             window=self.window,
             soft_cap=self.soft_cap,
             kernel=self.kernel,
@@ -112,9 +118,13 @@ class SelfAttention(nn.Module):
         k = position.rotate(self.k_norm(k).to(v.dtype), rotation)
         return q, k, v
 
+    def with_own(self, scores: Scores) -> Scores:
+        """The scores of a position scheme, and the layer's own function."""
+        return scores if self.score_mod is None else {**scores, "score_mod": self.score_mod}
+
     def variant(self, device_type: str, dtype: torch.dtype, scores: Scores) -> Variant:
         """What this layer asks of its kernel on a device, with the scores of its positions."""
-        scoring = Scoring(1.0, self.window, self.soft_cap, **scores)
+        scoring = Scoring(1.0, self.window, self.soft_cap, **self.with_own(scores))
         grouped = {"grouped"} if self.num_kv_heads != self.num_heads else set()
         return Variant(device_type, dtype, self.head_dim, scoring.features() | grouped)
 

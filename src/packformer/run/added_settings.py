@@ -9,7 +9,7 @@ from packformer.layer_pattern import kinds_of_layers
 
 _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.GPT": {"norm_eps": None},
-    "packformer.model.SelfAttention": {"head_dim": None},
+    "packformer.model.SelfAttention": {"head_dim": None, "score_mod": None},
     "packformer.nn.Rotary": {"scaling": None},
 }
 _ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}

@@ -17,7 +17,7 @@ from packformer.requirements import (
 
 _ELSEWHERE = {  # settings that the data, the kernels or `checks.CHOICES` decide on
     "model": ("vocab_size", "activation_checkpointing"),
-    "attention": ("kernel",),
+    "attention": ("kernel", "score_mod"),
 }
 _CHECKS: dict[str, Callable[..., None]] = {
     "packformer.training.adamw": check_adamw,

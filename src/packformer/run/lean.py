@@ -39,7 +39,7 @@ def _names_code_of_the_user(key: str, value: Any) -> bool:
         return any(_names_code_of_the_user(key, child) for child in value)
     if key == "_target_":
         return not str(value).startswith(_OWN)
-    return key == "kernel" and "." in str(value)
+    return key in ("kernel", "score_mod") and "." in str(value)
 
 
 @contextmanager

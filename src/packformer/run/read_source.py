@@ -27,7 +27,7 @@ _OWN = {
     "model": {"_target_": "packformer.model.GPT", "_partial_": True},
     "attention": {
         **{"_target_": "packformer.model.SelfAttention", "_partial_": True},
-        **{"soft_cap": None, "kernel": "auto"},
+        **{"soft_cap": None, "score_mod": None, "kernel": "auto"},
     },
     "position": {"_target_": "packformer.nn.Rotary", "_partial_": True},
 }

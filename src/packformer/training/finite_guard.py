@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.distributed.tensor import DTensor
 
+from packformer.settings import name_of
 from packformer.training.fsdp import FSDP2
 from packformer.training.module import TrainingModule
 from packformer.training.records import is_record_due
@@ -77,6 +78,8 @@ def _advice(module: TrainingModule) -> str:
     """What to try; a score function of the model may be the cause."""
     lower = "lower optimizer.learning_rate"
     hooks = [hook for scheme in module.model.positions for hook in scheme.own_scores]
+    functions = {layer.score_mod for layer in module.model.layers if layer.score_mod is not None}
+    hooks += sorted(f"attention.score_mod ({name_of(function)})" for function in functions)
     if not hooks:
         return lower
     of = " and ".join(dict.fromkeys(hooks))

@@ -23,6 +23,7 @@ from packformer.attention.proof import machine, median_milliseconds
 from packformer.cache import cache_folder, fingerprint
 from packformer.model import GPT
 from packformer.model.block import Block
+from packformer.settings import name_of
 from packformer.training.compilation import compile_whole
 from packformer.training.float8 import Float8, in_high_precision
 
@@ -179,6 +180,7 @@ def _key(model: GPT, float8: Float8, device: torch.device, setting: dict[str, An
         "float8": repr(float8),
         "torchao": version("torchao"),
         "block": repr(block),
+        "score_mod": None if layer.score_mod is None else name_of(layer.score_mod),
         "attention": [kernel, layer.num_heads, layer.num_kv_heads, layer.window, layer.soft_cap],
         "position": repr(model.positions[model.scheme_of_layer[0]]),
         "model": [model.width, model.max_position, model.fp32_residual],

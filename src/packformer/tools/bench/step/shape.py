@@ -45,7 +45,7 @@ def shape_of(model: GPT) -> Shape:
     """
     first = model.layers[0]
     kinds = {
-        (layer.window, layer.num_kv_heads, layer.soft_cap, type(layer.q_norm))
+        (layer.window, layer.num_kv_heads, layer.soft_cap, layer.score_mod, type(layer.q_norm))
         for layer in model.layers
     }
     if len(kinds) > 1 or len(model.positions) > 1:
@@ -70,6 +70,7 @@ def differences(model: GPT) -> str:
     lacks = {
         f"the window of {first.window}": first.window is not None,
         f"the soft-cap of {first.soft_cap}": first.soft_cap is not None,
+        "the score function": first.score_mod is not None,
         "norms of queries and keys": isinstance(first.q_norm, RMSNorm),
     }
     missing = " and ".join(name for name, is_ours in lacks.items() if is_ours)
