@@ -110,6 +110,10 @@ def test_layers_that_differ_need_no_num_kv_heads_of_the_attention(
     chosen = ("--config-dir", str(tmp_path / "own"), "attention=halved", "layers=local_global")
     done = train(*chosen, *small, "trainer.max_steps=1")
     assert done.code == 0, done.err
+    (file,) = (tmp_path / "runs").glob("*/checkpoints/last.ckpt")
+    weights = torch.load(file, weights_only=True)["state_dict"]
+    heads = [weights[f"model.blocks.{n}.attention.qkv.weight"].shape[0] // 16 for n in range(2)]
+    assert heads == [4 + 2 * 2] * 2  # four query heads of 16, and half as many of keys and values
 
 
 class Narrow(SelfAttention):

@@ -1,6 +1,5 @@
 """How long a device waits for data."""
 
-import time
 from functools import partial
 
 import lightning as L
@@ -119,13 +118,16 @@ def test_only_the_time_between_two_steps_counts(clock):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_gpu_that_still_works_does_not_wait(busy):
-    device = torch.device("cuda")
+def test_a_gpu_that_still_works_does_not_wait(busy, clock):
     wait = DataWait()
-    torch.cuda.synchronize()
+    stream = torch.cuda.current_stream()
+    stream.synchronize()
     if busy:
-        torch.cuda._sleep(10**9)
-    wait.step_ended(device)
-    time.sleep(0.05)
+        torch.cuda._sleep(10**10)  # cycles: seconds
+    wait.step_ended(torch.device("cuda"))
+    if not busy:
+        stream.synchronize()
+    clock.sleep(0.5)
     wait.row_came()
-    assert (wait.seconds == 0) if busy else (wait.seconds >= 0.05)
+    assert wait.seconds == (0 if busy else 0.5)
+    assert stream.query() != busy, "the GPU was done before it was asked"
