@@ -102,7 +102,8 @@ def _changes(letter: str, changes: Any) -> Mapping[str, Mapping[str, Any] | None
         if not (change is None or isinstance(change, Mapping)):
             name = f"layers.{letter}.{group}"
             setting = _INSTEAD[group].get(str(change))
-            advice = f"write +{name}.{setting}" if setting else f"write +{name}.NAME=VALUE"
+            # With ++, as the letter may have the setting already.
+            advice = f"write ++{name}.{setting or 'NAME=VALUE'}"
             raise ValueError(f"{name} ({change}) must hold settings: {advice}")
     return changes
 

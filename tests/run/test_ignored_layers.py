@@ -6,9 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from packformer.layer_pattern import kinds_of_layers
 from packformer.run.composition import compose
 
 MIXED = "layers=local_global"
@@ -104,7 +107,9 @@ WRONG = {
     "layers.L.attention.num_kv_heads=4": "num_heads (6) must be divisible by "
     "layers.L.attention.num_kv_heads (4)",
     "+layers.L.position.base=-1": "layers.L.position.base (-1) must be a number above 0",
-    "+layers.L.position=none": "write +layers.L.position._target_=packformer.nn.NoPosition",
+    "+layers.L.position=none": "write ++layers.L.position._target_=packformer.nn.NoPosition",
+    "+layers.S.attention.width=32": "layers.S.attention.width (32) cannot be set, as the model ",
+    "+layers.L.position.num_heads=3": "layers.L.position.num_heads (3) cannot be set, as the model",
     "layers.pattern=sl": "did you mean SL?",
 }
 
@@ -129,3 +134,27 @@ def test_settings_of_a_letter_are_told_with_the_letter_before_torch_is_imported(
     assert len(told) == len(WRONG)
     for line, message in zip(told, WRONG.values(), strict=True):
         assert message in line
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [
+        *(("attention", choice) for choice in ("mha", "gqa", "mqa")),
+        *(("position", choice) for choice in ("rotary", "alibi", "learned", "none")),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["+layers.S.position._target_=packformer.nn.ALiBi"]])
+def test_what_a_letter_is_advised_to_write_is_taken(
+    group: str, choice: str, more: list[str]
+) -> None:
+    plus = "+" * (group == "position" and not more)
+    composed = compose([MIXED, *more, f"{plus}layers.S.{group}={choice}"])
+    config: Any = OmegaConf.to_container(composed)
+    with pytest.raises(ValueError, match=r"must hold settings: write \+\+layers") as refused:
+        kinds_of_layers(config)
+    advice = str(refused.value).partition("write ")[2]
+    taken: Any = OmegaConf.to_container(compose([MIXED, *more, advice]))
+    alone: Any = OmegaConf.to_container(compose([f"{group}={choice}"]))
+    own = kinds_of_layers(taken)["S"][group]
+    name = "num_kv_heads" if group == "attention" else "_target_"
+    assert own[name] == alone[group][name]

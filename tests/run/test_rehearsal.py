@@ -35,6 +35,11 @@ def without_data(train: Callable, tmp_path: Path) -> Callable:
         ("attention.kernel=flash4", "attention kernel flash4 cannot run this variant"),
         ("+model.depth=3", "there is no setting model.depth: model takes vocab_size, "),
         (
+            "+attention.depth=3",
+            "there is no setting attention.depth: attention takes head_dim, num",
+        ),
+        ("+position.depth=3", "there is no setting position.depth: position takes base, scaling"),
+        (
             "+optimizer.lr=1",
             "there is no setting optimizer.lr: did you mean optimizer.learning_rate?",
         ),

@@ -115,6 +115,37 @@ def test_a_run_starts_from_a_run_of_any_variant(
         assert torch.equal(other.model.state_dict()[name], tensor), name
 
 
+def test_patterns_that_make_the_same_layers_agree(
+    train: Callable, small: list[str], own_data: list[str], tmp_path: Path
+) -> None:
+    mixed = ["+experiment=local_global", "layers.pattern=SSLSL", "model.num_layers=5"]
+    done = train(*small, *mixed, "trainer.max_steps=1")
+    assert done.code == 0, done.err
+    former = only(tmp_path / "runs")
+    started = [override for override in own_data if override != "+debug=fast"]
+    started += [f"init_from={former}"]
+    for agree in (
+        ["layers.pattern=SSL"],
+        ["layers.pattern=SSLSL"],
+        ["layers=local_global", "layers.pattern=SSL"],
+        ["layers=local_global", "layers.pattern=SSL", "model.num_layers=5"],
+    ):
+        taken = compose([*started, *agree])
+        assert (taken.model.num_layers, taken.layers.pattern) == (5, "SSLSL")
+        assert taken.layers.S.attention.window == 128
+    for differ, told in {
+        ("layers.pattern=SL",): "chosen: layers.pattern is SSLSL there and SL here: leave",
+        ("layers.pattern=SSLSS",): "chosen: layers.pattern is SSLSL there and SSLSS here: leave",
+        ("layers.pattern=SSL", "model.num_layers=4"): "chosen: model.num_layers is 5 there and 4",
+        ("layers=local_global", "layers.pattern=SSL", "layers.S.attention.window=64"): (
+            "chosen: layers.S.attention.window is 128 there and 64 here: leave them out"
+        ),
+    }.items():
+        with pytest.raises(ValueError, match="brings its settings along") as refused:
+            compose([*started, *differ])
+        assert told in str(refused.value)
+
+
 def test_fine_tuning_begins_at_the_loss_the_run_ended_with(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from packformer.layer_pattern import kinds_of_layers
 from packformer.run.early import check_parts
+from packformer.run.given import refuse_given
 from packformer.run.groups import check_groups
 from packformer.run.hints import no_setting
 from packformer.run.naming import check_name
@@ -75,6 +76,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
         if name not in SETTINGS:
             raise ValueError(no_setting(name, str(value)))
     check_groups(settings)
+    refuse_given(settings)
     check_trainer_settings(settings["trainer"])
     for key, choices in CHOICES.items():
         _check_choice(key, settings, choices)

@@ -13,6 +13,7 @@ from packformer.attention import select_kernel
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
 from packformer.run.device import resolve_float8
+from packformer.run.given import given_to
 from packformer.run.nearest import nearest
 from packformer.run.targets import imported, targets_of
 from packformer.training import build_optimizer, check_factor
@@ -78,7 +79,7 @@ def _check_names(place: str, node: dict[str, Any]) -> None:
         return
     for name in node:
         if name not in parameters and name not in _HYDRAS:
-            known = [f"{place}.{parameter}" for parameter in parameters]
-            near = nearest(f"{place}.{name}", known)
-            meant = f"did you mean {near}?" if near else f"{place} takes {', '.join(parameters)}"
+            known = [known for known in parameters if known not in given_to(place)]
+            near = nearest(f"{place}.{name}", [f"{place}.{setting}" for setting in known])
+            meant = f"did you mean {near}?" if near else f"{place} takes {', '.join(known)}"
             raise ValueError(f"there is no setting {place}.{name}: {meant}")

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from packformer.layer_pattern import letters_of_layers
 from packformer.run.added_settings import with_added_settings
 from packformer.run.resume import (
     ABSENT,
@@ -32,6 +33,8 @@ _FREE = (
     *("attention.kernel", "model.activation_checkpointing", "model.fp32_residual"),
     *("model.init_std", "attention._partial_", "position._partial_"),
 )
+_PATTERN = "layers.pattern"
+_SIZES = ("num_layers", "width", "num_heads")  # of the model
 _TOLD = 4  # contradictions, at most
 
 
@@ -134,7 +137,7 @@ def _source_of_run(folder: Path, former: dict[str, Any], path: Path) -> Source:
 
 
 def _with_source(config: DictConfig, source: Source, overrides: Sequence[str]) -> DictConfig:
-    composed = _plain(config)
+    composed = _plain(_with_letters_of(source, config))
     _refuse_contradictions(source, composed, overrides)
     taken = config.copy()
     with open_dict(taken):
@@ -158,8 +161,11 @@ def _refuse_contradictions(
     A setting counts as chosen if the command line names it or its group, or if it is not the
     default: an experiment chooses too, and ``+debug`` does not.
     """
-    theirs = in_words_of(composed, with_added_settings(source.settings))
-    wanted, found, default = (_flat_groups(of) for of in (theirs, composed, _defaults(overrides)))
+    theirs = with_added_settings(source.settings)
+    worded = in_words_of(_with_sizes_of(theirs, composed), theirs)
+    wanted, found, default = (_flat_groups(of) for of in (worded, composed, _defaults(overrides)))
+    if _same_letters(wanted, found):
+        wanted[_PATTERN] = found[_PATTERN]
     named = [override.lstrip("+~").partition("=")[0] for override in overrides]
     contradictions = [
         f"{key} is {shown(wanted.get(key, ABSENT))} there and {shown(found.get(key, ABSENT))} here"
@@ -175,6 +181,37 @@ def _refuse_contradictions(
             f"init_from ({source.path}) brings its settings along, and others are chosen: "
             f"{'; '.join(told)}: leave them out"
         )
+
+
+def _with_letters_of(source: Source, config: DictConfig) -> DictConfig:
+    """A copy in which letters without settings have those that come along: a pattern may be all
+    that is chosen."""
+    known, composed = source.settings.get("layers"), config.get("layers")
+    if not isinstance(known, Mapping) or not isinstance(composed, DictConfig):
+        return config
+    lent = config.copy()
+    with open_dict(lent):
+        lent.layers = {**composed, **{k: v for k, v in known.items() if k not in composed}}
+    return lent
+
+
+def _with_sizes_of(theirs: Mapping[str, Any], composed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``composed`` for as many layers, and as wide ones, as come along: others are refused."""
+    there, here = theirs.get("model"), composed.get("model")
+    if not isinstance(there, Mapping) or not isinstance(here, Mapping):
+        return composed
+    sizes = {name: there[name] for name in _SIZES if name in there}
+    return {**composed, "model": {**here, **sizes}}
+
+
+def _same_letters(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether two patterns give every layer that comes along the same letter."""
+    num_layers = wanted.get("model.num_layers")
+    patterns = wanted.get(_PATTERN), found.get(_PATTERN)
+    if type(num_layers) is not int or not all(isinstance(p, str) and p.isalpha() for p in patterns):
+        return False
+    one, other = (letters_of_layers(str(pattern), num_layers) for pattern in patterns)
+    return one == other
 
 
 def _flat_groups(settings: Mapping[str, Any]) -> dict[str, Any]:

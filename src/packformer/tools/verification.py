@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,7 +45,8 @@ def tell_verification(folder: Path, *, verified: bool) -> None:
     elif not huggingface.can_verify():
         print("not checked: transformers is not installed (pip install transformers)")
     else:
-        found = huggingface.verify(folder)
+        with _without_torchao():
+            found = huggingface.verify(folder)
         lengths = f"{min(found.lengths)} to {max(found.lengths):,} tokens"
         print(
             f"checked with transformers {version('transformers')}: float32 logits of "
@@ -50,3 +54,19 @@ def tell_verification(folder: Path, *, verified: bool) -> None:
             f"from those of each alone (2-norm, relative; at most {huggingface.TOLERANCE:g}), and "
             f"by {found.with_own_angles:.1e} without transformers' rounding of rotary angles"
         )
+
+
+@contextmanager
+def _without_torchao() -> Iterator[None]:
+    """Lets ``transformers`` import no torchao: none of these models is quantized.
+
+    It would with every model, and torchao takes seconds and tells what it lacks on this machine.
+    """
+    if "torchao" in sys.modules:
+        yield
+        return
+    sys.modules["torchao"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torchao"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +140,25 @@ def test_a_run_without_text_is_written_without_a_tokenizer(
     main(["export", str(run), str(tmp_path / "new")])
     assert "without a tokenizer: the model has none" in capsys.readouterr().out
     assert packformer.load(tmp_path / "new").tokenizer is None
+
+
+def test_transformers_imports_no_torchao(run_folder: Callable, tmp_path: Path) -> None:
+    """It would with every model, and torchao tells what it lacks on a machine."""
+    pytest.importorskip("transformers")
+    run = run_folder("attention=mqa")
+    package = tmp_path / "site" / "torchao"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('raise ImportError("torchao is imported")\n')
+    metadata = tmp_path / "site" / "torchao-99.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchao\nVersion: 99.0\n")
+    paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    for arguments in (["export", str(run), "folder"], ["import", "folder"]):
+        command = [sys.executable, "-m", "packformer.cli", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert "checked with transformers " in done.stdout
+        assert "torchao" not in done.stderr
