@@ -96,7 +96,7 @@ def test_a_mark_of_the_byte_order_is_no_text(tmp_path):
         (
             "a.jsonl",
             b'\n{"body": "a"}\n',
-            r"a.jsonl, line 2, has no field 'text', but body: set the field",
+            r"a.jsonl, line 2, has no field 'text', but body: set --field or data.field",
         ),
         (
             "a.jsonl",
@@ -189,8 +189,14 @@ def test_a_field_of_an_object_in_an_object_has_a_dot(tmp_path, line, text):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"a": {"c": "x"}}', r"line 1, has no field 'a.b', but a.c: set the field"),
-        ('{"a": "x"}', r"line 1, has no field 'a.b', but a: set the field"),
+        (
+            '{"a": {"c": "x"}}',
+            r"line 1, has no field 'a.b', but a.c: set --field or data.field",
+        ),
+        (
+            '{"a": "x"}',
+            r"line 1, has no field 'a.b', but a: set --field or data.field",
+        ),
         ('{"a": {"b": "x", "b": "y"}}', r"line 1, has the field 'a.b' more than once: keep one$"),
     ],
 )

@@ -12,7 +12,7 @@ from .conftest import beside, count_of, make_texts, preparation, small_parts
 
 def test_what_failed_before_its_first_part_binds_nobody(corpus, tmp_path):
     wrong = Input((str(corpus[0]),), field="body")
-    said = r"but text: set the field \(to leave such documents out: --skip-invalid\)"
+    said = r"but text: set --field or data.field \(to leave such documents out: --skip-invalid\)"
     with pytest.raises(ValueError, match=rf"has no field 'body', {said}"):
         prepare(replace(preparation(corpus[0], tmp_path / "c"), input=wrong))
     assert prepare(preparation(corpus[0], tmp_path / "c")).train

@@ -23,17 +23,20 @@ def test_of_many_names_the_first_are_listed(count, more):
 def test_odd_names_stay_short_on_one_line_and_visible():
     found = missing("field", "text", ["", " ", "a\nb", "\udcff", "東京", "x" * 61])
     shown = r"'', ' ', 'a\nb', '\udcff', 東京, " + "x" * 60 + "..."
-    assert found == f"has no field 'text', but {shown}: set the field"
+    assert found == f"has no field 'text', but {shown}: set --field or data.field"
 
 
 def test_what_is_missing_is_named_with_what_is_there():
-    assert missing("field", "text", ["a", "b"]) == "has no field 'text', but a, b: set the field"
+    assert (
+        missing("field", "text", ["a", "b"])
+        == "has no field 'text', but a, b: set --field or data.field"
+    )
     assert missing("column", "a.b", []) == "has no column 'a.b' and no other: fill or remove it"
 
 
 def test_a_long_type_is_shortened():
     found = not_text(f"struct<{'a: string, ' * 50}>", "column", "text")
-    assert found.endswith("... in the column 'text', not text: set the field")
+    assert found.endswith("... in the column 'text', not text: set --field or data.field")
     assert len(found) < 150
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_the_others_wait_for_rank_zero_in_each_run(
     assert ERRORS not in os.environ
 
 
-def test_others_that_wait_are_ended_with_a_run_that_fails(small: list[str], tmp_path: Path) -> None:
+def test_others_that_wait_are_ended_with_a_run_that_fails(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
     """Their error is the same, and told once."""
     command = [sys.executable, "-m", "train", *small, *OF_TWO, "objective=val/none"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -99,6 +102,10 @@ def test_others_that_wait_are_ended_with_a_run_that_fails(small: list[str], tmp_
     assert done.stderr.count("error:") == 1
     assert "objective (val/none) must be one of" in done.stderr
     assert not _processes_with("objective=val/none")
+    for _ in range(2):  # of one process, too
+        done = train(*small, *OF_TWO, "objective=val/none")
+        assert done.code == 1
+        assert done.err.startswith("error: objective (val/none) must be one of")
 
 
 def _processes_with(argument: str) -> list[str]:

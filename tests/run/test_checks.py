@@ -71,6 +71,7 @@ WRONG = {
     "-cfg": "there is no option -cfg: did you mean --cfg?",
     "--cfg=jb": "option --cfg/-c: invalid choice: 'jb' (choose from 'job', 'hydra', 'all')",
     "=": "= names no setting: write NAME=VALUE, without spaces around =",
+    "data=shards": "data.path is needed and not given: write data.path=my_corpus (a folder that ",
     "data=text": "data.path is needed and not given: write data.path=my_texts (a file or folder)",
     "name=${x}.txt": "name=${x}.txt refers to a setting x, and there is none: if it is meant as "
     "text, write 'name=\"\\${x}.txt\"'",

@@ -287,3 +287,40 @@ def test_a_kernel_that_cannot_run_here_leaves_nothing_behind(
     assert done.code == 1
     assert "attention kernel flex cannot run this variant: it runs on cuda only" in done.err
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_setting_of_what_was_left_out_is_told_so(train: Callable) -> None:
+    done = train("callbacks.samples=null", "callbacks.samples.prompts=hello")
+    assert done.err == (
+        "error: there is no setting callbacks.samples.prompts where callbacks.samples is null: "
+        "leave callbacks.samples=null out\n"
+    )
+
+
+@pytest.mark.parametrize("setting", ["output_dir", "hydra.run.dir"])
+def test_a_folder_that_cannot_be_made_is_named_with_its_setting(
+    setting: str, train: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = train(f"{setting}=file/runs")
+    assert done.code == 1
+    assert done.err == (
+        f"error: {setting} (file/runs): Not a directory: name a folder that can be made\n"
+    )
+
+
+def test_a_warm_up_that_never_ends_is_told(
+    train: Callable, small: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "the rate only rises"
+    assert train(*small, "scheduler.warmup_steps=1").code == 0
+    assert told not in caplog.text
+    assert train(*small, "scheduler.warmup_steps=1000").code == 0
+    assert caplog.text.count(told) == 1
+
+
+def test_python_runs_the_package_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "packformer", "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("usage: packformer [-h] COMMAND ...")

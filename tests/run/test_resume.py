@@ -175,7 +175,7 @@ def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("seed=1", "loader.seed: 0 in the run, 1 now"),
+        ("seed=1", "seed: 0 in the run, 1 now"),
         ("packing.lookahead=3", "packing.lookahead: 256 in the run, 3 now"),
         ("data.validation_fraction=0.2", "data.validation_fraction: 0.05 in the run, 0.2 now"),
         ("data.vocab_size=301", "data.vocab_size: 300 in the run, 301 now"),

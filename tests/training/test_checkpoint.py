@@ -181,6 +181,8 @@ def test_a_position_in_other_data_is_refused(path, model):
     save(path, checkpoint_of(model))
     with pytest.raises(ValueError, match="trained on other rows: seed was 0 there and is 1 here"):
         check_checkpoint(path, model, {**STREAM, "seed": 1}, IDENTITY)
+    with pytest.raises(ValueError, match="trained on other data: the text has changed since, or"):
+        check_checkpoint(path, model, {**STREAM, "data": "another"}, IDENTITY)
 
 
 def test_other_settings_of_the_model_are_refused(path, model):

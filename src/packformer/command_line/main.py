@@ -51,8 +51,12 @@ log = logging.getLogger(__name__)
 
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
-_EXAMPLES = {"data.path": "my_texts (a file or folder)"}  # of values that have to be given
+_EXAMPLES = {  # of data.path, by what reads it
+    "packformer.data.TextFiles": "my_texts (a file or folder)",
+    "packformer.data.TokenShards": "my_corpus (a folder that packformer prepare made)",
+}
 _DEVICES = ("devices", "accelerator")
+_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
 _command: list[str] = []
 _began: list[float] = []  # of the command, until its first job takes it
 
@@ -87,6 +91,7 @@ def _job(config: DictConfig) -> float:
             Path(HydraConfig.get().runtime.output_dir).rmdir()
         raise
     except Exception as error:
+        forget_others()  # so that this process tells the error as one that is alone
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
         place = keep_traceback(error, folder, in_sweep=in_sweep()) if own_folder() else None
@@ -158,7 +163,8 @@ def _import(config: DictConfig) -> None:
 
 def _check_given(config: DictConfig) -> None:
     for name in sorted(OmegaConf.missing_keys(config)):
-        example = _EXAMPLES.get(name, "VALUE")
+        reader = OmegaConf.select(config, "data._target_")
+        example = _EXAMPLES.get(reader, "VALUE") if name == "data.path" else "VALUE"
         raise ValueError(f"{name} is needed and not given: write {name}={example}")
 
 
@@ -167,6 +173,17 @@ def _check(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     if not in_sweep() and hydra_config.sweeper.get("params"):
         raise ValueError("a sweep needs -m: packformer train -m ...")
+
+
+def _of_folder(error: Exception, given: Sequence[str]) -> str | None:
+    """What to say if a folder of the user's cannot be made; None if that is not the reason."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str):
+        return None
+    for override in given:
+        name, _, folder = override.partition("=")
+        if name in _FOLDERS and Path(error.filename).is_relative_to(folder):
+            return f"{name} ({folder}): {error.strerror}: name a folder that can be made"
+    return None
 
 
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> None:
@@ -205,7 +222,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     except Exception as error:
         if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
             raise
-        tell(error, one_line(error, given))
+        tell(error, _of_folder(error, given) or one_line(error, given))
         sys.exit(_EXIT_FAILURE)
     finally:
         sys.argv = started

@@ -132,7 +132,7 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
     if not isinstance(found, str):
         raise InvalidDocumentError(
             f"{place} has {json_type(found)} in the field {field!r}, not text: write it as "
-            f"{record_with(field, chr(34) + '...' + chr(34))}, or set the field"
+            f"{record_with(field, chr(34) + '...' + chr(34))}, or set --field or data.field"
         )
     try:
         found.encode()

@@ -73,7 +73,8 @@ def open_tokenizer(path: Path) -> Tokenizer:
         ValueError: if there is no such file, or it is no tokenizer.
     """
     if not path.is_file():
-        raise ValueError(f"tokenizer {path} does not exist: give the path of a tokenizer.json")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"tokenizer {path} {what}: give the path of a tokenizer.json")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing more specific

@@ -33,7 +33,8 @@ def missing(kind: str, name: str, others: Sequence[str]) -> str:
     """
     if not others:
         return f"has no {kind} {name!r} and no other: fill or remove it"
-    return f"has no {kind} {name!r}, but {listed(list(map(_on_one_line, others)))}: set the field"
+    there = listed(list(map(_on_one_line, others)))
+    return f"has no {kind} {name!r}, but {there}: set --field or data.field"
 
 
 def not_text(found: str, kind: str, name: str) -> str:
@@ -44,7 +45,7 @@ def not_text(found: str, kind: str, name: str) -> str:
         kind: ``field`` or ``column``.
         name: of the field.
     """
-    return f"has {_on_one_line(found)} in the {kind} {name!r}, not text: set the field"
+    return f"has {_on_one_line(found)} in the {kind} {name!r}, not text: set --field or data.field"
 
 
 def record_with(field: str, value: str) -> str:

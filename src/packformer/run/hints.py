@@ -123,6 +123,8 @@ def _meant_by(name: str, value: str, known: _Known) -> str:
         return f"{name} is a setting of {' and '.join(elsewhere[name])}: choose it too"
     near = nearest(name, [*known.keys, *known.added]) or nearest(name, elsewhere)
     place = name.rpartition(".")[0]
+    if near == name:
+        return f"there is no setting {name} where {place} is null: leave {place}=null out"
     if near is not None and near != place:
         meant = f"{'+' * (near in known.added)}{near}"
         of = f" (of {' and '.join(elsewhere[near])})" if near in elsewhere else ""

@@ -28,6 +28,7 @@ _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
 _NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
+_SEED = {"loader.seed": "seed"}  # which it is, unless a user sets it by itself
 ABSENT = object()
 """Instead of the value of a setting that is not there."""
 _SHARE_ROWS = ("devices", "num_nodes", "accumulate_grad_batches")  # of trainer
@@ -125,7 +126,8 @@ def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]
     """
     different = [found for found in different if found[0] == "init_from"] or different
     told = [
-        f"{key}: {shown(former)} in the run, {shown(new)} now" for key, former, new in different
+        f"{_SEED.get(key, key)}: {shown(former)} in the run, {shown(new)} now"
+        for key, former, new in different
     ]
     return (
         f"{checkpoint} cannot go on with other settings: {'; '.join(told)}: repeat the run's, or "

@@ -83,7 +83,9 @@ class Samples(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy, FSDP2):
             if stage == "fit":
-                log.info("without  samples: no device holds the model; generate from a checkpoint")
+                log.info(
+                    "without  samples: the model is in shards; write text with packformer generate"
+                )
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PackedDataModule)

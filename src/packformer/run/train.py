@@ -185,8 +185,8 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
             log.info("start    %s", told)
         if finished:
             log.warning(
-                "finished before: measured again, nothing is recorded; a larger trainer.max_steps "
-                "(%d) goes on",
+                "finished before: measured again, nothing is recorded; to train on, raise "
+                "trainer.max_steps above %d",
                 config.trainer.max_steps,
             )
         with warnings.catch_warnings():
@@ -298,6 +298,14 @@ def _announce(
         log.info("loss     the logits of %s at a time", counted(module.loss_chunk, "token"))
     tell_what_is_left_out(trainer.callbacks)  # type: ignore[attr-defined]
     log.info("folder   %s", folder)
+    warmup, steps = config.scheduler.get("warmup_steps"), config.trainer.max_steps
+    if isinstance(warmup, int) and warmup >= steps:
+        log.warning(
+            "schedule scheduler.warmup_steps (%d) is not below trainer.max_steps (%d): the rate "
+            "only rises",
+            warmup,
+            steps,
+        )
     if resumed_step is not None:
         log.info("resumed  after step %d", resumed_step)
     for change in changes:

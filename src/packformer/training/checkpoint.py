@@ -96,12 +96,27 @@ def check_checkpoint(
     settings = in_its_words(checkpoint["packformer"]) | checkpoint["PackedDataModule"]["stream"]
     for name, value in {**identity, **stream}.items():
         if settings.get(name) != value:
-            what = "on other rows" if name in stream else "with other settings"
             raise OtherTraining(
-                f"checkpoint {path} was trained {what}: {name} was {settings.get(name)} there and "
-                f"is {value} here; repeat the run's settings, or start a new one"
+                f"checkpoint {path} was trained {_difference(name, settings.get(name), value)}"
+                if name in stream
+                else f"checkpoint {path} was trained with other settings: {name} was "
+                f"{settings.get(name)} there and is {value} here; repeat the run's settings, or "
+                "start a new run"
             )
     return step
+
+
+def _difference(name: str, former: object, now: object) -> str:
+    """What rows depend on and is not the same, and what to do."""
+    if name == "data":
+        return (
+            "on other data: the text has changed since, or is another one; for a new run leave "
+            "resume out, or set resume=never"
+        )
+    return (
+        f"on other rows: {name} was {former} there and is {now} here; repeat the run's settings, "
+        "or start a new run"
+    )
 
 
 def recorded_steps(path: Path) -> tuple[int, int]:

@@ -29,8 +29,14 @@ def test_rows_are_documents(monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": 5}, r"hf:x, row 2, has a number in the field 'text', not text: set the field$"),
-        ({"body": "a"}, r"hf:x, row 2, has no field 'text', but body: set the field$"),
+        (
+            {"text": 5},
+            r"hf:x, row 2, has a number in the field 'text', not text: set --field or data.field$",
+        ),
+        (
+            {"body": "a"},
+            r"hf:x, row 2, has no field 'text', but body: set --field or data.field$",
+        ),
         ({}, r"hf:x, row 2, has no field 'text' and no other: fill or remove it$"),
     ],
 )

@@ -84,7 +84,10 @@ def test_other_json_files_are_text_and_said_to_be(tmp_path, caplog, content):
     ("content", "message"),
     [
         ('{"body": "a"}\n{"body": "b"}\n', r"a.json, line 1, has no field 'text', but body: set"),
-        ('[{"body": "a"}]', r"a.json, record 1, has no field 'text', but body: set the field"),
+        (
+            '[{"body": "a"}]',
+            r"a.json, record 1, has no field 'text', but body: set --field or data.field",
+        ),
     ],
 )
 def test_lines_and_arrays_of_objects_without_the_field_are_refused(tmp_path, content, message):

@@ -43,7 +43,7 @@ def test_members_of_a_column_have_dots_in_their_names(tmp_path):
     found = raws(tmp_path, column, "text.body.raw")
     assert [text_of(raw, "text.body.raw") for raw in found] == ["a", None, None]
     with pytest.raises(
-        ValueError, match=r"has no column 'text.title', but text.body, text.n: set the f"
+        ValueError, match=r"has no column 'text.title', but text.body, text.n: set --f"
     ):
         raws(tmp_path, column, "text.title")
 
@@ -59,7 +59,8 @@ def test_what_is_not_utf8_is_found_in_its_row(tmp_path):
 @pytest.mark.parametrize("column", [[1, 2], [["a"], ["b"]], [{"a": "b"}, {"a": "c"}], [True, None]])
 def test_columns_of_no_text_are_refused(tmp_path, column):
     with pytest.raises(
-        ValueError, match=r"a.parquet has .* in the column 'text', not text: set the field$"
+        ValueError,
+        match=r"a.parquet has .* in the column 'text', not text: set --field or data.field$",
     ):
         raws(tmp_path, pyarrow.array(column))
 

@@ -93,8 +93,14 @@ def test_rows_of_another_length_are_refused_with_their_line(tmp_path, quoting, r
     [
         ("text,text\na,b\n", r"a.csv has the column 'text' more than once: keep one$"),
         ("\ntext\na\n", r"a.csv has no column 'text', its first line is empty: name the columns"),
-        (",\n1,2\n", r"a.csv has no column 'text', but '', '': set the field"),
-        ("a;b,c\n1,2\n", r"a.csv has no column 'text', but a;b, c: set the field"),
+        (
+            ",\n1,2\n",
+            r"a.csv has no column 'text', but '', '': set --field or data.field",
+        ),
+        (
+            "a;b,c\n1,2\n",
+            r"a.csv has no column 'text', but a;b, c: set --field or data.field",
+        ),
         ('id,"text\n1,a\n', r"a.csv has a quote in lines 1 to 2 that is not closed as CSV"),
     ],
 )
