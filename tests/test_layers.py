@@ -38,6 +38,7 @@ BELOW = {
     "corpus": {"settings"},
     "data": {"attention", "batch", "cache", "corpus", "lazy", "settings"},
     "completion": set(),
+    "__main__": {"cli"},
     "cli": {"cache", "command_line", "completion", "run", "threads", "tools"},
     "command_line": {"completion", "data", "ranks", "run", "sweeps"},
     "training": {"attention", "batch", "cache", "mean_loss", "model", "settings", "requirements"},
