@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from packformer.run.naming import folder_suffix
+from packformer.run.naming import folder_suffix, name_of
+from packformer.run.of_sweep import with_fixed_settings
 
 
 @pytest.mark.parametrize(
@@ -69,11 +70,41 @@ def test_a_cut_is_seen_and_never_lies_within_a_number() -> None:
     assert folder_suffix([f"data.field={'0.' + '1' * 40}"], "RunMode.RUN")[:10] == "_field-..."
 
 
-def test_in_a_sweep_it_tells_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["train", "-m", "data=text", "data.path=a,b", "seed=3"])
+def test_in_a_sweep_it_tells_what_differs() -> None:
     job = ["data=text", "data.path=a", "seed=3"]
-    assert folder_suffix(job, "RunMode.MULTIRUN") == "_path-a"
-    assert folder_suffix(job, "RunMode.RUN") == "_data-text_path-a_seed-3"
+    with with_fixed_settings(["data", "seed"]):
+        assert folder_suffix(job, "RunMode.MULTIRUN") == "_path-a"
+        assert folder_suffix(job, "RunMode.RUN") == "_data-text_path-a_seed-3"
+    assert folder_suffix(job, "RunMode.MULTIRUN") == "_data-text_path-a_seed-3"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["+experiment=gqa"], "gqa"),
+        (["+experiment=mine"], "gqa experiment=mine"),
+        (["optimizer.learning_rate=0.001"], "gqa learning_rate=0.001"),
+        (["optimizer.learning_rate=0.0030421683049277314"], "gqa learning_rate=0.00304217"),
+        (["seed=123456789"], "gqa seed=123456789"),
+        (["data.path='a, b'", 'data.field="it\'s"'], "gqa path=a, b field=it's"),
+        (["data.path='東京'"], "gqa path=東京"),
+        (["data.corpora=[a,b]"], "gqa corpora=[a,b]"),
+        (
+            ["model.dropout=0.1", "attention.dropout=0.2"],
+            "gqa model.dropout=0.1 attention.dropout=0.2",
+        ),
+        (["~callbacks.records", "logger=csv"], "gqa records=null logger=csv"),
+        (["data.path='a  b'"], "gqa path=a b-HASH"),
+        ([f"data.path={'x' * 40}"], f"gqa path=...{'x' * 32}-HASH"),
+    ],
+)
+def test_a_job_of_a_sweep_has_the_name_of_what_differs(overrides: list[str], told: str) -> None:
+    """Wherever settings stand that all jobs share, however long."""
+    fixed = [f"data.key{n}={'y' * 60}" for n in range(4)]
+    with with_fixed_settings([f"data.key{n}" for n in range(4)]):
+        for place in range(5):
+            found = name_of("gqa", [*fixed[:place], *overrides, *fixed[place:]])
+            assert re.fullmatch(re.escape(told).replace("HASH", "[0-9a-f]{6}"), found)
 
 
 def test_any_overrides_make_a_folder_of_bounded_length(tmp_path: Path) -> None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from packformer.sweeps.table import SweepTable
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open() as stream:
+        return list(csv.DictReader(stream))
 
 
 def test_a_sweep_ends_with_a_table_of_all_jobs(
@@ -90,7 +101,7 @@ def test_a_failed_job_says_which_it_was(train: Callable, small: list[str], tmp_p
     (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
     with file.open() as stream:
         failed, _ = csv.DictReader(stream)
-    assert "attention.num_kv_heads=3" in failed["name"]
+    assert failed["name"] == "default num_kv_heads=3"
     assert "must be divisible" in failed["error"]
 
 
@@ -102,3 +113,77 @@ def test_optuna_minimises_the_returned_metric(
     assert done.code == 0, done.err
     (file,) = tmp_path.glob("runs/sweeps/*/optimization_results.yaml")
     assert "best_value" in file.read_text()
+    for row in rows_of(file.with_name("sweep.csv")):
+        assert re.fullmatch(r"default learning_rate=0\.00\d+ warmup_steps=\d+", row["name"])
+
+
+def test_a_row_is_named_by_what_differs(
+    train: Callable, small: list[str], tmp_path: Path, corpus: Path
+) -> None:
+    fixed = [*small, "optimizer.weight_decay=0.012345", "packing.max_document_length=128"]
+    done = train("-m", *fixed[::-1], "+experiment=gqa,alibi", "optimizer.learning_rate=1e-3,-1")
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    names = [
+        f"{name} learning_rate={rate}" for name in ("gqa", "alibi") for rate in ("0.001", "-1")
+    ]
+    assert [row["name"] for row in rows_of(file)] == names
+    for name, failed in zip(names, ("", " failed") * 2, strict=True):
+        assert f"│ {name}{failed} " in done.out
+
+
+def test_a_file_of_conf_sweep_names_what_differs(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train("-m", "+experiment=gqa", "+sweep=learning_rate", *small).code == 0
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    rates = ("0.001", "0.002", "0.004", "0.008")
+    assert [row["name"] for row in rows_of(file)] == [f"gqa learning_rate={rate}" for rate in rates]
+
+
+def test_the_table_has_an_empty_cell_for_what_is_not_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, rate in enumerate((None, 1234.5)):
+        job = tmp_path / f"{number}_a"
+        job.mkdir()
+        summary = {"name": f"[a] x={number}", "val/loss": 2.5, "tokens_per_second": rate}
+        (job / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "2_b").mkdir()
+    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    out = capsys.readouterr().out
+    assert re.search(r"│ \[a\] x=0 +│ +2\.5000 │ +│", out)
+    assert re.search(r"│ \[a\] x=1 +│ +2\.5000 │ +1,23[45] │", out)
+    assert "2_b unfinished" in out
+
+
+def test_a_job_that_had_done_its_last_step_tells_its_rate(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    command = ("-m", "seed=1,2", "hydra.sweep.dir=tree", "trainer.log_every_n_steps=1", *small)
+    with pytest.MonkeyPatch.context() as patch:
+        from packformer.training import LastCheckpoint
+
+        on_end = LastCheckpoint.on_train_end
+
+        def interrupted(self, *arguments):  # type: ignore[no-untyped-def]
+            on_end(self, *arguments)
+            raise KeyboardInterrupt
+
+        patch.setattr(LastCheckpoint, "on_train_end", interrupted)
+        assert train(*command).code == 130
+    done = train(*command)
+    assert done.code == 0, done.err
+    assert "Callback" not in done.err
+    with (tmp_path / "tree/0_default_seed-1/metrics.csv").open() as stream:
+        rates = [row["train/tokens_per_second"] for row in csv.DictReader(stream)]
+    known = [float(rate) for rate in rates if rate]
+    first, _ = rows_of(tmp_path / "tree/sweep.csv")
+    assert float(first["tokens_per_second"]) == statistics.median(known[1:])
+
+
+def test_what_cannot_be_a_sweep_leaves_no_folder(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    side_by_side = ("hydra/launcher=side_by_side", "trainer.accelerator=cpu")
+    assert train("-m", "seed=1,2", *small, *side_by_side).code == 1
+    assert list(tmp_path.iterdir()) == []

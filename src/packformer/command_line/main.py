@@ -43,9 +43,11 @@ from packformer.run.own_ranks import start_own_ranks
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
 from packformer.run.start_times import StartTimes
-from packformer.sweeps.jobs import Job, failures, finished_before, run_jobs, stopped_before
-from packformer.sweeps.side_by_side import register_side_by_side
+from packformer.sweeps.former import finished_before, goes_on
+from packformer.sweeps.jobs import Job, failures, run_jobs
+from packformer.sweeps.launchers import register_launchers
 from packformer.sweeps.table import write_failure
+from packformer.sweeps.traces import remove_traces
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +111,15 @@ def _job(config: DictConfig) -> float:
 
 
 def _of_earlier_sweep(config: DictConfig) -> float | None:
-    """The objective of a job that finished in this folder before; one that stopped is resumed."""
+    """The objective of a job that finished in this folder before; one that stopped is resumed.
+
+    The launchers refuse other settings before the first job. With those of others a job does.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     value = finished_before(config, folder)
     if value is not None:
         print(f"job {folder.name} finished before", flush=True)
-    elif stopped_before(config, folder):
+    elif goes_on(config, folder):
         OmegaConf.update(config, "resume", str(folder))
     return value
 
@@ -198,7 +203,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     failures.clear()
     _began[:] = [time.perf_counter() if began is None else began]
     register_folder_suffix()
-    register_side_by_side()
+    register_launchers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors are shortened below instead
     # Hydra reads sys.argv, without the name of a command; what starts other ranks, with it.
     _command[:] = started
@@ -226,6 +231,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         sys.exit(_EXIT_FAILURE)
     finally:
         sys.argv = started
+        remove_traces()
         forget_others()
     if failures:
         sys.exit(_EXIT_FAILURE)

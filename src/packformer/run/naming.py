@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from packformer.run.of_sweep import fixed_settings
 from packformer.settings import as_text
 
 _NOT_IN_NAME = (
@@ -27,27 +28,38 @@ _FOLDER_NAME = re.compile(r"\w[\w .+=-]*")
 _IN_NAME, _IN_FOLDER, _OF_VALUE = 128, 64, 32
 _CUT = "..."  # stands for what was cut off, also where a letter outside ASCII cannot be shown
 _NUMBER = re.compile(r"[-+]?\d[\d.,_]*(?:e[-+]?\d+)?", re.IGNORECASE)
+_OF_NUMBER = 6  # digits that are shown of a number in a sweep
 _DIGITS = 6  # of a hash that stands for what was cut off
 
 
 def run_name(config: DictConfig) -> str:
-    """The experiment and what the command line changed of it: at most 128 characters."""
-    told = _told(HydraConfig.get().overrides.task)
+    """The experiment and what the command line changed of it: at most 128 characters.
+
+    In a sweep only what its jobs differ in is told, with short keys: ``gqa learning_rate=0.001``.
+    """
+    return name_of(str(config.name), HydraConfig.get().overrides.task)
+
+
+def name_of(name: str, overrides: Sequence[str]) -> str:
+    """As ``run_name``, of a run whose ``name`` and overrides are given."""
+    if (fixed := fixed_settings()) is not None:
+        return _name_in_sweep(name, _swept(overrides, fixed, name))
+    told = _told(overrides)
     words = [f"{key}={_short(value)}" for key, value in told]
     lost = any(_short(value) != _plain(value) for _, value in told)
-    return _cut(" ".join([str(config.name), *words]), _IN_NAME, _source(told), lost=lost)
+    return _cut(" ".join([name, *words]), _IN_NAME, _source(told), lost=lost)
 
 
-def folder_suffix(overrides: Sequence[str], mode: object) -> str:
+def folder_suffix(overrides: Sequence[str], mode: object, name: str = "") -> str:
     """What tells a run's folder from others: ``_path-wiki_max_steps-50``, or nothing.
 
     Args:
         overrides: of the run.
         mode: Hydra's; in a sweep only what its jobs differ in is told.
+        name: of the run, which stands before the suffix.
     """
-    if "MULTIRUN" in str(mode):
-        overrides = [override for override in overrides if override not in sys.argv]
-    told = _told(overrides)
+    fixed = fixed_settings() if "MULTIRUN" in str(mode) else None
+    told = _told(overrides) if fixed is None else _swept(overrides, fixed, name)
     exact = "".join(f"_{key.rpartition('.')[2]}-{value}" for key, value in told)
     short = "".join(f"_{key.rpartition('.')[2]}-{_short(value).strip('/')}" for key, value in told)
     shown = re.sub(r"[^\w.-]+", "-", short)
@@ -55,17 +67,49 @@ def folder_suffix(overrides: Sequence[str], mode: object) -> str:
 
 
 def register_folder_suffix() -> None:
-    """Makes ``${folder_suffix:OVERRIDES,MODE}`` known to configurations."""
+    """Makes ``${folder_suffix:OVERRIDES,MODE,NAME}`` known to configurations."""
     OmegaConf.register_new_resolver("folder_suffix", folder_suffix, replace=True)
 
 
 def _told(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Keys and values that belong in a name; if a key is given twice, its last value."""
+    return [(key, value) for key, value in _last(overrides).items() if _is_told(key, value)]
+
+
+def _last(overrides: Sequence[str]) -> dict[str, str]:
     last = {}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         last[key] = "null" if override.startswith("~") else value
-    return [(key, value) for key, value in last.items() if _is_told(key, value)]
+    return last
+
+
+def _swept(overrides: Sequence[str], fixed: Sequence[str], name: str) -> list[tuple[str, str]]:
+    """Keys and values that jobs differ in; an experiment that gave the run its name is left out."""
+    return [
+        (key, value)
+        for key, value in _last(overrides).items()
+        if key not in fixed and key != "name" and (key, value) != ("experiment", name)
+    ]
+
+
+def _name_in_sweep(name: str, told: Sequence[tuple[str, str]]) -> str:
+    ends = [key.rpartition(".")[2] for key, _ in told]
+    labels = [key if ends.count(end) > 1 else end for (key, _), end in zip(told, ends, strict=True)]
+    texts = [_text(value) for _, value in told]
+    short = [text if len(text) <= _OF_VALUE else _short(text) for text in texts]
+    words = [f"{label}={text}" for label, text in zip(labels, short, strict=True)]
+    whole = " ".join([name, *words])
+    shown = " ".join(whole.split())
+    return _cut(shown, _IN_NAME, _source(told), lost=short != texts or shown != whole)
+
+
+def _text(value: str) -> str:
+    """A value as it is meant: text without quotes, a number in few digits."""
+    parsed = OverridesParser.create().parse_override(f"x={value}").value()
+    if isinstance(parsed, str):
+        return parsed
+    return f"{parsed:.{_OF_NUMBER}g}" if isinstance(parsed, float) else value
 
 
 def _is_told(key: str, value: str) -> bool:

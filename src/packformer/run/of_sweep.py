@@ -1,8 +1,11 @@
-"""Whether a run is a job of a sweep, and of which."""
+"""Whether a run is a job of a sweep, of which, and what its jobs differ in."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -10,6 +13,8 @@ from hydra.types import RunMode
 
 from packformer.ranks.launched import SWEEP
 from packformer.run.shown_override import shown_override
+
+_FIXED = "PACKFORMER_FIXED_SETTINGS"
 
 
 def in_sweep() -> bool:
@@ -22,6 +27,29 @@ def sweep_folder() -> Path | None:
     if folder := os.environ.get(SWEEP):
         return Path(folder)
     return Path(HydraConfig.get().sweep.dir) if in_sweep() else None
+
+
+def fixed_settings() -> list[str] | None:
+    """Names of the settings that the command line gives to all jobs of the sweep alike.
+
+    None outside of a sweep, and with a launcher that does not tell.
+    """
+    told = os.environ.get(_FIXED)
+    return None if told is None else json.loads(told)
+
+
+@contextmanager
+def with_fixed_settings(names: Sequence[str]) -> Iterator[None]:
+    """Tells jobs, those in other processes too, what is alike in all of them."""
+    former = os.environ.get(_FIXED)
+    os.environ[_FIXED] = json.dumps(list(names))
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ[_FIXED]
+        else:
+            os.environ[_FIXED] = former
 
 
 def to_go_on(folder: Path) -> str:

@@ -114,7 +114,7 @@ def binding_differences(
     parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS, "init_from")
     return [
         (key, value, new)
-        for key, value, new in _differences(former, _of_weights(config))
+        for key, value, new in differences(former, _of_weights(config))
         if is_part(key, parts) and not (key == VOCABULARY and None in (value, new))
     ]
 
@@ -203,11 +203,11 @@ def _without(group: str, node: Any) -> Any:
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
     """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
-    differences = _differences(read_configuration(folder / CONFIG_FILE), config)
-    return [f"{key}: {shown(former)} -> {shown(new)}" for key, former, new in differences]
+    different = differences(read_configuration(folder / CONFIG_FILE), config)
+    return [f"{key}: {shown(former)} -> {shown(new)}" for key, former, new in different]
 
 
-def _differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
+def differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
     """Settings that are not the same, with both values."""
     one, other = map(flat, _compared_pair(former, new))
     return [
@@ -285,12 +285,10 @@ def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict
     if not stopped:
         return f"there is no unfinished run in {output_dir}"
     newest = max(stopped, key=lambda folder: (folder / LAST_CHECKPOINT).stat().st_mtime)
-    differences = _differences(others[newest], config)
-    told = [
-        f"{key} {shown(former)} (here {shown(new)})" for key, former, new in differences[:_TOLD]
-    ]
-    if len(differences) > _TOLD:
-        told.append(counted(len(differences) - _TOLD, "more difference"))
+    different = differences(others[newest], config)
+    told = [f"{key} {shown(former)} (here {shown(new)})" for key, former, new in different[:_TOLD]]
+    if len(different) > _TOLD:
+        told.append(counted(len(different) - _TOLD, "more difference"))
     return f"the newest unfinished run, in {newest}, has {', '.join(told)}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.text import Text
 from packformer.counted import counted
 from packformer.generation import KVCache
 from packformer.model import GPT
-from packformer.run.folder import ENVIRONMENT_FILE
+from packformer.run.folder import ENVIRONMENT_FILE, read_metrics
 from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE, TOKENIZER_FILE
 from packformer.run.samples import SAMPLES_FILE
 from packformer.run.start_times import StartTimes
@@ -52,7 +53,7 @@ def summarize(
         **metrics,
         "steps": trainer.global_step,
         "tokens_seen": records.tokens_seen if records else None,
-        "tokens_per_second": records.tokens_per_second if records else None,
+        "tokens_per_second": _rate(records, folder) if records else None,
         "fill": records.fill if records else None,
         "data_wait": records.data_wait if records else None,
         **(_of_ranks(records, trainer.world_size) if records and trainer.world_size > 1 else {}),
@@ -68,6 +69,16 @@ def summarize(
         "seconds_of_start": times.seconds,
         "folder": str(folder),
     }
+
+
+def _rate(records: StepRecords, folder: Path) -> float:
+    """Tokens per second; of the steps before, if a resumed run had none left to do."""
+    rate = records.tokens_per_second
+    if not math.isnan(rate):
+        return rate
+    name = "train/tokens_per_second"
+    recorded = [row[name] for row in read_metrics(folder) if name in row]
+    return statistics.median(recorded[1:] or recorded or [math.nan])
 
 
 def _float8(module: TrainingModule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Jobs of a sweep: in processes of their own, and on from where an earlier sweep stopped."""
+"""Jobs of a sweep in processes of their own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from packformer.ranks.ending import death
 from packformer.ranks.launched import PARENT, SWEEP
-from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, SUMMARY_FILE, changed_settings
+from packformer.run.naming import name_of
+from packformer.sweeps.former import objective_of
 from packformer.sweeps.table import FAILURE_FILE, write_failure
 
 _EVERY = 0.1  # seconds between looks at the processes
@@ -81,10 +82,10 @@ class Job:
             The objective; NaN if the run failed, which is then recorded in ``failures``.
         """
         if code == 0:
-            return _objective(self.folder, self.config.objective)
+            return objective_of(self.folder, self.config.objective)
         file = self.folder / FAILURE_FILE
         if not file.is_file():
-            name = " ".join([str(self.config.name), *self.config.hydra.overrides.task])
+            name = name_of(str(self.config.name), list(self.config.hydra.overrides.task))
             write_failure(self.folder, name, death(0, code))
         failures.append(json.loads(file.read_text(encoding="utf-8"))["error"])
         return math.nan
@@ -164,27 +165,3 @@ def _signals(handle: Callable[[int, Any], None]) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def is_same_run(config: DictConfig, folder: Path) -> bool:
-    """Whether what ``folder`` holds is of the job that ``config`` describes."""
-    if not (folder / CONFIG_FILE).is_file():
-        return False
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return not changed_settings(folder, plain)
-
-
-def finished_before(config: DictConfig, folder: Path) -> float | None:
-    """The objective of a job that an earlier sweep in the same folder finished; None if none did"""
-    if not (folder / SUMMARY_FILE).is_file() or not is_same_run(config, folder):
-        return None
-    return _objective(folder, config.objective)
-
-
-def stopped_before(config: DictConfig, folder: Path) -> bool:
-    """Whether an earlier sweep in the same folder left a checkpoint of this job."""
-    return (folder / LAST_CHECKPOINT).is_file() and is_same_run(config, folder)
-
-
-def _objective(folder: Path, name: str) -> float:
-    return float(json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))[name])

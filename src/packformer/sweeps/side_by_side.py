@@ -8,26 +8,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import ModuleType
+from contextlib import suppress
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from packformer.counted import counted
-from packformer.run.of_sweep import to_go_on
+from packformer.run.errors import USER_ERRORS
+from packformer.run.of_sweep import to_go_on, with_fixed_settings
+from packformer.run.start import with_settings_of_start
 from packformer.settings import check_whole
-from packformer.sweeps.jobs import Job, failures, finished_before, run_jobs
-
-_MODULE = "hydra_plugins.packformer"
+from packformer.sweeps.former import finished_before
+from packformer.sweeps.jobs import Job, failures, run_jobs
+from packformer.sweeps.plan import Plan
+from packformer.sweeps.traces import begin
 
 
 class SideBySide(Launcher):
@@ -46,7 +43,8 @@ class SideBySide(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before the jobs."""
-        self._context, self._config = hydra_context, config
+        self._context = hydra_context
+        self._plan = Plan(hydra_context, config)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -54,14 +52,16 @@ class SideBySide(Launcher):
         """Runs one job per list of overrides.
 
         Raises:
-            ValueError: if it cannot be said how many at a time.
+            ValueError: if it cannot be said how many at a time, or if a job would overwrite a run
+                of other settings.
         """
         setup_globals()
-        jobs = [
-            self._job(overrides, number)
-            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
-        ]
+        with with_fixed_settings(self._plan.fixed_settings()):
+            return self._launch(self._plan.jobs(job_overrides, initial_job_idx))
+
+    def _launch(self, jobs: Sequence[Job]) -> Sequence[JobReturn]:
         places = self._places(jobs[0].config)
+        begin()
         returns = [self._returned(job, finished_before(_run_of(job), job.folder)) for job in jobs]
         left = [number for number, returned in enumerate(returns) if returned.return_value is None]
         if len(left) < len(jobs):
@@ -82,15 +82,6 @@ class SideBySide(Launcher):
             print(to_go_on(jobs[0].folder), file=sys.stderr)  # jobs told it to their files
             raise
         return returns
-
-    def _job(self, overrides: Sequence[str], number: int) -> Job:
-        composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        with open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = number
-        HydraConfig.instance().set_config(composed)  # for `${hydra:job.num}` in a folder's name
-        sweep = Path(str(self._config.hydra.sweep.dir))
-        folder = sweep / str(OmegaConf.select(composed, "hydra.sweep.subdir"))
-        return Job(composed, folder, sweep)
 
     def _returned(self, job: Job, value: float | None) -> JobReturn:
         overrides: Any = OmegaConf.to_container(job.config.hydra.overrides.task)
@@ -123,7 +114,10 @@ class SideBySide(Launcher):
 def _run_of(job: Job) -> DictConfig:
     """Its configuration without Hydra's."""
     names = [str(name) for name in job.config if name != "hydra"]
-    return OmegaConf.masked_copy(job.config, names)
+    run = OmegaConf.masked_copy(job.config, names)
+    with suppress(*USER_ERRORS):  # which the job tells itself
+        return with_settings_of_start(run, [str(o) for o in job.config.hydra.overrides.task])
+    return run
 
 
 def _cards() -> list[str]:
@@ -133,24 +127,3 @@ def _cards() -> list[str]:
     import torch  # slow
 
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def register_side_by_side() -> None:
-    """Makes ``hydra/launcher=side_by_side`` known to Hydra."""
-    plugins = Plugins.instance()
-    # Hydra takes launchers from the package of plugins alone, which is there only if a plugin is
-    # installed.
-    package, _, name = _MODULE.partition(".")
-    if package not in sys.modules and find_spec(package) is None:
-        sys.modules[package] = ModuleType(package)
-        sys.modules[package].__path__ = []
-    sys.modules[_MODULE] = sys.modules[__name__]
-    setattr(import_module(package), name, sys.modules[__name__])
-    SideBySide.__module__ = _MODULE
-    plugins.register(SideBySide)
-    ConfigStore.instance().store(
-        group="hydra/launcher",
-        name="side_by_side",
-        node={"_target_": f"{_MODULE}.SideBySide", "jobs": None},
-        provider="packformer",
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from packformer.run.resume import SUMMARY_FILE
+from packformer.sweeps.traces import remember
 
 _FILE = "sweep.csv"
 FAILURE_FILE = "failure.json"
@@ -30,8 +31,16 @@ _COLUMNS = {
 }
 
 
+names_of_jobs: dict[str, str] = {}
+"""What the jobs of this sweep differ in, by folder; an earlier sweep may have told more or less."""
+
+
 class SweepTable(Callback):
     """Keeps ``sweep.csv`` in the sweep's folder after every job, and prints it at the end."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        names_of_jobs.clear()
+        remember(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode.name == "MULTIRUN":
@@ -50,14 +59,19 @@ def write_failure(folder: Path, name: str, error: str) -> None:
 
 def _summaries(folder: Path) -> list[dict[str, Any]]:
     """Of the jobs below ``folder``, in their order; failed ones have only a name."""
-    jobs = [job for job in folder.iterdir() if job.is_dir() and job.name.split("_")[0].isdigit()]
+    numbers = {
+        job: int(number)
+        for job in folder.iterdir()
+        if job.is_dir() and (number := job.name.partition("_")[0]).isdecimal()
+    }
     rows = []
-    for job in sorted(jobs, key=lambda job: int(job.name.split("_")[0])):
+    for job in sorted(numbers, key=lambda job: (numbers[job], job.name)):
         file = job / SUMMARY_FILE
         if not file.is_file():
             file = job / FAILURE_FILE
         summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        rows.append({"name": job.name, "folder": str(job), **summary, "job": job.name})
+        row = {"name": job.name, "folder": str(job), **summary, "job": job.name}
+        rows.append(row | {"name": names_of_jobs.get(job.name, row["name"])})
     return rows
 
 
@@ -72,32 +86,29 @@ def _write(folder: Path) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]], folder: Path) -> None:
-    shown = {key: how for key, how in _COLUMNS.items() if any(key in row for row in rows)}
+    shown = {
+        key: how for key, how in _COLUMNS.items() if any(row.get(key) is not None for row in rows)
+    }
     table = Table(title="sweep", title_justify="left")
     table.add_column("run", overflow="fold")
     for label, _ in shown.values():
         table.add_column(label, justify="right")
-    for name, row in zip(_short_names(rows), rows, strict=True):
-        cells = [form.format(row[key]) if key in row else "" for key, (_, form) in shown.items()]
-        table.add_row(name if "val/loss" in row else f"{name} failed", *cells)
+    names = [row["name"] for row in rows]
+    for row in rows:
+        # Numbers have few digits in a name.
+        name = row["name"] if names.count(row["name"]) == 1 else row["job"]
+        cells = [_cell(row.get(key), form) for key, (_, form) in shown.items()]
+        table.add_row(Text(f"{name}{_state(row)}"), *cells)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
     console.print(f"  {folder / _FILE}", soft_wrap=True)
 
 
-def _short_names(rows: list[dict[str, Any]]) -> list[str]:
-    """The runs' names, without the overrides that all of them share and in few digits."""
-    words = [row["name"].split() for row in rows]
-    shared = set.intersection(*(set(w[1:]) for w in words)) if words else set()
-    return [
-        " ".join([w[0], *(_short_override(word) for word in w[1:] if word not in shared)])
-        for w in words
-    ]
+def _state(row: dict[str, Any]) -> str:
+    if "val/loss" in row:
+        return ""
+    return " failed" if "error" in row else " unfinished"
 
 
-def _short_override(override: str) -> str:
-    """``optimizer.learning_rate=0.0030421683`` as ``learning_rate=0.003042``."""
-    key, _, value = override.partition("=")
-    with suppress(ValueError):  # what is no number is shown as it is
-        value = f"{float(value):.4g}"
-    return f"{key.rpartition('.')[2]}={value}"
+def _cell(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value)
