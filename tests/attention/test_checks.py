@@ -168,9 +168,19 @@ def test_positions_are_checked_in_debug_mode(monkeypatch):
 
 def test_the_cost_of_a_bias_is_announced_once(caplog):
     _announce_cost.cache_clear()
+    long = torch.zeros(1, 2048, 1, 4)
     for _ in range(2):
-        packed_attention(Q, Q, Q, LAYOUT, bias=torch.zeros(4, 8, 8))
-    assert caplog.text.count("a bias of 256 numbers: memory and time grow with the square") == 1
+        packed_attention(
+            long, long, long, PackedLayout.from_lengths([2048]), bias=torch.zeros(1, 2048, 2048)
+        )
+    assert caplog.text.count("a bias of 4,194,304 numbers: memory and time grow with the sq") == 1
+
+
+def test_the_cost_of_a_small_bias_is_not_worth_a_word(caplog):
+    _announce_cost.cache_clear()
+    packed_attention(Q, Q, Q, LAYOUT, bias=torch.zeros(4, 8, 8))
+    _announce_cost((1, 2047, 2048))
+    assert not caplog.text
 
 
 def test_good_input_passes_in_debug_mode(monkeypatch):

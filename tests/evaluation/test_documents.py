@@ -196,3 +196,12 @@ def test_a_gpu_in_half_precision_has_the_figures_of_a_cpu(position):
             assert replace(ours, score=theirs.score) == theirs
             assert replace(ours.score, nats=theirs.score.nats) == theirs.score
             assert ours.score.loss == pytest.approx(theirs.score.loss, rel=2e-2)
+
+
+@pytest.mark.parametrize("documents", [[[1, 2, 3]], [], None, torch.tensor([[1, 2]]), "text"])
+def test_what_is_no_source_of_documents_is_refused(documents):
+    kind = type(documents).__name__
+    with pytest.raises(
+        ValueError, match=rf"documents \({kind}\) must be a source of documents: give"
+    ):
+        evaluate(gpt(), documents, row_length=8)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,6 +105,20 @@ def test_what_a_graph_took_to_be_made_is_no_step():
             f"prompt 2 has a token from 2 to {V} that the model's vocabulary of 37",
         ),
         ([[-1]], {}, "prompt 1 has a token from -1"),
+        ([1, 2, 3], {}, r"prompt 1 \(int 1\) must be a sequence of token ids, whole numbers: give"),
+        ([[1], [1.5]], {}, r"prompt 2 \(list\) must be a sequence of token ids"),
+        ([[1], None], {}, r"prompt 2 \(NoneType\) must be a sequence of token ids"),
+        ([[[1, 2]]], {}, r"prompt 1 \(list\) must be a sequence of token ids"),
+        (["text"], {}, "prompt 1 is text: encode it with packformer.encode_prompt"),
+        ("text", {}, r"prompts \(str\) must be token ids of each: give \[\[1, 2, 3\]\]"),
+        (None, {}, r"prompts \(NoneType\) must be token ids"),
+        (7, {}, r"prompts \(int 7\) must be token ids"),
+        (torch.tensor([1.0, 2.0]), {}, r"prompt 1 \(list\) must be a sequence of token ids"),
+        (torch.ones(1, 2, 3, dtype=torch.int64), {}, r"prompt 1 \(list\) must be a sequence"),
+        (torch.tensor(3), {}, "must be token ids of each"),
+        (torch.zeros(0, dtype=torch.int64), {}, "there is no prompt"),
+        (torch.zeros(2, 0, dtype=torch.int64), {}, "prompt 1 is empty"),
+        (torch.tensor([[1, V]]), {}, f"prompt 1 has a token from 1 to {V}"),
         ([[1]], {"max_new_tokens": 0}, r"max_new_tokens \(0\)"),
         ([[1]], {"batch_size": 0}, r"batch_size \(0\)"),
     ],
@@ -111,3 +126,21 @@ def test_what_a_graph_took_to_be_made_is_no_step():
 def test_bad_input_is_told(model, prompts, options, message):
     with pytest.raises(ValueError, match=message):
         generate(model, prompts, **{"max_new_tokens": 3, **options})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "same"),
+    [
+        (torch.tensor([1, 2, 3]), [[1, 2, 3]]),
+        (torch.tensor([[1, 2], [3, 4]], dtype=torch.int32), [[1, 2], [3, 4]]),
+        ([torch.tensor([1, 2]), [3]], [[1, 2], [3]]),
+        (([1, 2], (3,), range(2)), [[1, 2], [3], [0, 1]]),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+    ],
+    ids=["vector", "matrix", "list of tensors", "sequences", "array"],
+)
+def test_tensors_are_prompts_as_lists_are(model, prompts, same):
+    new = generate(model, prompts, max_new_tokens=3, batch_size=2)
+    assert new == generate(model, same, max_new_tokens=3)
+    steps = Generation(model, prompts, max_new_tokens=3)
+    assert list(map(list, zip(*steps, strict=True))) == new

@@ -67,3 +67,18 @@ def test_a_tokenizer_of_another_make_keeps_its_ways():
     tokenizer = bytes_tokenizer("</s>")
     assert encode_prompt(tokenizer, "ab") == tokenizer.encode("ab").ids
     assert end_of_text(tokenizer) == [tokenizer.token_to_id("</s>")]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "message"),
+    [
+        (None, "x", r"tokenizer \(None\) cannot encode text: the run has no text tokenizer"),
+        ("gpt2", "x", r"tokenizer \(str\) must be a tokenizers.Tokenizer"),
+        (bytes_tokenizer(), 3, r"the prompt \(int\) must be text"),
+        (bytes_tokenizer(), None, r"the prompt \(NoneType\) must be text"),
+        (bytes_tokenizer(), "", "the prompt is empty"),
+    ],
+)
+def test_what_cannot_be_encoded_is_told(tokenizer, text, message):
+    with pytest.raises(ValueError, match=message):
+        encode_prompt(tokenizer, text)

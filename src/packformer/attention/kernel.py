@@ -109,7 +109,22 @@ class KernelFunction(Protocol):
         scoring: Scoring,
         block_mask: Any = None,
     ) -> Tensor:
-        """``q`` ``[1, M, H, K]``, ``k`` and ``v`` ``[1, M, G, K]`` to ``[1, M, H, K]``."""
+        """Attends.
+
+        Args:
+            q: queries ``[1, M, H, K]``, of one of the kernel's dtypes. The numbers of a head lie
+                one after another; the other strides are any, as of a view of one projection.
+            k: keys ``[1, M, G, K]``, of the dtype of ``q`` and with strides like it; query head h
+                reads head ``h * G // H``.
+            v: values, like ``k``.
+            layout: where each document lies in the row.
+            scoring: how a query scores a key.
+            block_mask: what ``Kernel.block_mask(layout, scoring.window)`` made for all layers of
+                this window; None if nobody made it: the kernel makes its own, or needs none.
+
+        Returns:
+            ``[1, M, H, K]``, in the dtype of ``q``; the strides are any.
+        """
         ...
 
 

@@ -20,6 +20,8 @@ from packformer.nn.position import ScoreMod, Slopes
 
 log = logging.getLogger(__name__)
 
+_LARGE_BIAS = 2**22  # numbers, 16 MB of float32: six heads of a row of 836 tokens
+
 
 def packed_attention(
     q: Tensor,
@@ -132,6 +134,8 @@ def _selected(
 
 @cache
 def _announce_cost(shape: tuple[int, ...]) -> None:
+    if math.prod(shape) < _LARGE_BIAS:
+        return
     log.warning(
         "a bias of %s numbers: memory and time grow with the square of the row, whatever the "
         "documents; alibi_slopes and score_mod do not",

@@ -60,8 +60,9 @@ def evaluate(
         The figures; the model is left as it was.
 
     Raises:
-        ValueError: if there is nothing to predict, an argument is out of range, a position scheme
-            ends before the longest piece, or a token lies outside the vocabulary.
+        ValueError: if ``documents`` is no source, there is nothing to predict, an argument is out
+            of range, a position scheme ends before the longest piece, or a token lies outside the
+            vocabulary.
     """
     check_whole("row_length", row_length, at_least=2)
     trained_length, was_training = model.max_position, model.training
@@ -94,6 +95,11 @@ def check_documents(
 
 
 def _windows(documents: DocumentSource, max_length: int) -> Windows:
+    if not all(hasattr(documents, name) for name in ("num_documents", "length", "piece")):
+        raise ValueError(
+            f"documents ({type(documents).__name__}) must be a source of documents: give "
+            "packformer.Documents(...) of lists of token ids"
+        )
     check_whole("max_length", max_length, at_least=2)
     if documents.num_documents is None:
         raise ValueError("documents without end cannot be evaluated: give a finite source")

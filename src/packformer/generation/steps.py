@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from packformer.generation.decoder import Decoder
+from packformer.generation.prompts import Prompts, as_lists
 from packformer.generation.sampling import Sampling
 from packformer.model import GPT
 from packformer.settings import check_whole
@@ -68,7 +69,8 @@ class Generation:
 
     Args:
         model: in evaluation mode, on its device, in the dtype that is wanted.
-        prompts: tokens of each, at least one.
+        prompts: token ids of each, at least one: sequences, or an int64 tensor ``[B, L]``, or
+            ``[L]`` for one prompt.
         max_new_tokens: at most so many new tokens each.
         sampling: how they are drawn; by default the likeliest.
         stop_tokens: end a sequence, and are its last token.
@@ -82,14 +84,14 @@ class Generation:
         report: complete once the iteration is.
 
     Raises:
-        ValueError: if there is no prompt, one is empty, a token is none of the model's, or a
-            sequence could become longer than the model can read.
+        ValueError: if there is no prompt, one is empty or no sequence of token ids, a token is none
+            of the model's, or a sequence could become longer than the model can read.
     """
 
     def __init__(
         self,
         model: GPT,
-        prompts: Sequence[Sequence[int]],
+        prompts: Prompts,
         *,
         max_new_tokens: int,
         sampling: Sampling | None = None,
@@ -100,24 +102,23 @@ class Generation:
         watched: bool = True,
     ) -> None:
         check_whole("max_new_tokens", max_new_tokens, at_least=1)
-        _check_prompts(prompts, model.vocab_size)
-        self._prompts = prompts
+        self._prompts = as_lists(prompts, model.vocab_size)
         self._steps = max_new_tokens
         self._sampling = sampling or Sampling()
         self._stop = frozenset(stop_tokens)
         self._watched = watched
         self._replayed = replayed
         # The last new token is never read again.
-        capacities = [len(prompt) + max_new_tokens - 1 for prompt in prompts]
+        capacities = [len(prompt) + max_new_tokens - 1 for prompt in self._prompts]
         self._decoder = Decoder(model, capacities, compiled=compiled)
-        device, shape = self._decoder.device, (max_new_tokens, len(prompts))
-        randoms = self._sampling.randoms(numbers or range(len(prompts)), max_new_tokens)
+        device, shape = self._decoder.device, (max_new_tokens, len(self._prompts))
+        randoms = self._sampling.randoms(numbers or range(len(self._prompts)), max_new_tokens)
         # On the device, as the step's number: a replayed step reads nothing of the host.
         self._randoms = randoms.to(device)
         self._new = torch.zeros(shape, dtype=torch.int64, device=device)
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         self.report = Report(
-            prompt_tokens=sum(map(len, prompts)), cache_bytes=self._decoder.cache.num_bytes
+            prompt_tokens=sum(map(len, self._prompts)), cache_bytes=self._decoder.cache.num_bytes
         )
 
     def __iter__(self) -> Iterator[list[int | None]]:
@@ -175,7 +176,7 @@ class Generation:
 
 def generate(
     model: GPT,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -189,7 +190,8 @@ def generate(
 
     Args:
         model: in evaluation mode, on its device, in the dtype that is wanted.
-        prompts: tokens of each, at least one.
+        prompts: token ids of each, at least one: sequences, or an int64 tensor ``[B, L]``, or
+            ``[L]`` for one prompt.
         max_new_tokens: at most so many new tokens each.
         temperature: see ``Sampling``, as ``top_k``, ``top_p`` and ``seed``.
         top_k: only so many of the likeliest tokens are drawn from.
@@ -198,15 +200,19 @@ def generate(
         stop_tokens: end a sequence, and are its last token.
         batch_size: prompts that are continued together.
 
+    Returns:
+        Token ids of what follows each prompt, without the prompt: 1 to ``max_new_tokens``, the
+        last a stop token if one was drawn.
+
     Raises:
         ValueError: if an argument does not fit, see ``Generation`` and ``Sampling``.
     """
     check_whole("batch_size", batch_size, at_least=1)
-    _check_prompts(prompts, model.vocab_size)
+    rows = as_lists(prompts, model.vocab_size)
     sampling = Sampling(temperature, top_k, top_p, seed)
-    new: list[list[int]] = [[] for _ in prompts]
-    for first in range(0, len(prompts), batch_size):
-        batch = prompts[first : first + batch_size]
+    new: list[list[int]] = [[] for _ in rows]
+    for first in range(0, len(rows), batch_size):
+        batch = rows[first : first + batch_size]
         numbers = range(first, first + len(batch))
         steps = Generation(
             model,
@@ -222,16 +228,3 @@ def generate(
                 if token is not None:
                     new[number].append(token)
     return new
-
-
-def _check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
-    if not prompts:
-        raise ValueError("there is no prompt: give at least one")
-    for number, prompt in enumerate(prompts, 1):
-        if not len(prompt):
-            raise ValueError(f"prompt {number} is empty: give it at least one token")
-        if min(prompt) < 0 or max(prompt) >= vocab_size:
-            raise ValueError(
-                f"prompt {number} has a token from {min(prompt)} to {max(prompt)} that the model's "
-                f"vocabulary of {vocab_size:,} has not: encode it with the model's own tokenizer"
-            )

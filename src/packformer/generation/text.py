@@ -9,17 +9,33 @@ from packformer.corpus.tokenizer import document_marks
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
     """A prompt as the model met texts in training: with their first token, without their last.
 
     Args:
         tokenizer: of the model. One that is not of packformer's making adds its own first token,
-            if it has one.
+            if it has one. ``packformer.load`` gives None for a run that has no text, such as a
+            synthetic task; there is nothing to encode with then.
         text: of the prompt.
 
+    Returns:
+        Its token ids, at least one.
+
     Raises:
-        ValueError: if it is empty.
+        ValueError: if the text is empty or no text, or there is no tokenizer.
     """
+    if tokenizer is None:
+        raise ValueError(
+            "tokenizer (None) cannot encode text: the run has no text tokenizer, as a synthetic "
+            "task; give generate token ids instead"
+        )
+    if not isinstance(tokenizer, Tokenizer):
+        raise ValueError(
+            f"tokenizer ({type(tokenizer).__name__}) must be a tokenizers.Tokenizer, such as "
+            "packformer.load(...).tokenizer"
+        )
+    if not isinstance(text, str):
+        raise ValueError(f"the prompt ({type(text).__name__}) must be text")
     if not text:
         raise ValueError("the prompt is empty: give it at least one character")
     marks = document_marks(tokenizer)

@@ -90,6 +90,22 @@ class SelfAttention(nn.Module):
         located: Located,
         block_mask: Any,
     ) -> Tensor:
+        """What the layer adds to the residual stream.
+
+        Args:
+            x_BMD: normed input ``[1, M, D]``, float32 or the dtype of autocast.
+            layout: where each document lies in the row.
+            position: the scheme of this layer, which rotates queries and keys.
+            located: what the scheme computed of the row, ``position.locate(layout.position_ids)``.
+            block_mask: ``kernel.block_mask(layout, window)`` of the layer's kernel; None for the
+                kernel to make it.
+
+        Returns:
+            ``[1, M, D]``, in the dtype that ``out`` computes in.
+
+        Raises:
+            ValueError: if the kernel cannot run what is asked, see ``packed_attention``.
+        """
         q, k, v = self.queries_keys_values(x_BMD, position, located.rotation)
         attended_BMHK = packed_attention(
             q,

@@ -79,15 +79,38 @@ class Position(nn.Module):
         raise ValueError(f"{type(self).__name__} knows no positions beyond those it was made for")
 
     def embed(self, x_BMD: Tensor, position_ids: Tensor) -> Tensor:
-        """Adds position information to the token embeddings ``[1, M, D]``."""
+        """Adds position information to the token embeddings.
+
+        Args:
+            x_BMD: ``[1, M, D]``, floating point.
+            position_ids: int64 ``[M]``.
+
+        Returns:
+            Like ``x_BMD``.
+        """
         return x_BMD
 
     def rotation(self, position_ids: Tensor) -> Any:
-        """Computes, once for all layers, what ``rotate`` needs."""
+        """Computes, once for all layers, what ``rotate`` needs.
+
+        Args:
+            position_ids: int64 ``[M]``.
+
+        Returns:
+            Whatever ``rotate`` takes; None for nothing.
+        """
         return None
 
     def rotate(self, x_BMHK: Tensor, rotation: Any) -> Tensor:
-        """Transforms queries or keys ``[1, M, H, K]``."""
+        """Transforms queries or keys.
+
+        Args:
+            x_BMHK: ``[1, M, H, K]``, or of G key/value heads, floating point.
+            rotation: what ``rotation`` made of ``position_ids`` ``[M]``.
+
+        Returns:
+            Like ``x_BMHK``, in its dtype.
+        """
         return x_BMHK
 
     def bias(self, position_ids: Tensor) -> Tensor | None:
@@ -136,7 +159,14 @@ class Position(nn.Module):
 
 
 class NoPosition(Position):
-    """No position information beside the causal mask (Kazemnejad et al. 2023)."""
+    """No position information beside the causal mask (Kazemnejad et al. 2023).
+
+    Args:
+        width: D; not used, like the others, which every scheme is made with.
+        num_heads: H.
+        head_dim: K.
+        max_position: longest document, in tokens.
+    """
 
     def __init__(self, *, width: int, num_heads: int, head_dim: int, max_position: int) -> None:
         super().__init__()
@@ -149,6 +179,9 @@ class Learned(Position):
     """A trained embedding per position, added to the token embeddings (Radford et al. 2018).
 
     Args:
+        width: D, of the token embeddings.
+        num_heads: H; not used.
+        head_dim: K; not used.
         max_position: positions 0 to ``max_position - 1`` exist: the longest document.
     """
 
@@ -166,8 +199,10 @@ class Rotary(Position):
     Position p turns the pair ``(x_i, x_{i + K/2})`` by the angle ``p * base ** (-2 i / K)``.
 
     Args:
+        width: D; not used.
+        num_heads: H; not used.
         head_dim: K, even.
-        max_position: length of the cosine and sine tables.
+        max_position: length of the cosine and sine tables, in tokens.
         base: the wavelengths grow geometrically from 2 pi to 2 pi ``base``.
         scaling: ``factor``, ``low_freq_factor``, ``high_freq_factor`` and
             ``original_max_position_embeddings`` of ``scaled_frequencies``; None for none.
@@ -255,7 +290,10 @@ class ALiBi(Position):
     power of two below H, then every other one of the power of two above.
 
     Args:
+        width: D; not used.
         num_heads: H.
+        head_dim: K; not used.
+        max_position: longest document, in tokens; not used.
         learnable: the slopes are trained, from the published ones on.
         slopes: H numbers to use instead of the published ones.
 
