@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,18 @@ ONLY_IN = {
     "matplotlib": {"run/curve.py", "tools"},
     "lm_eval": {"tools/lm_eval/adapter.py", "tools/lm_eval/command.py"},
 }
+
+
+@pytest.mark.parametrize(
+    ("library", "word"),
+    [("hydra", "Hydra"), ("omegaconf", "OmegaConf"), ("lightning", "Lightning")],
+)
+def test_the_page_tells_who_knows_the_libraries_of_a_run(library: str, word: str) -> None:
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## ")[1]
+    rows = re.findall(r"^\| (`.*?) \|.*\| (.*) \|$", section, flags=re.MULTILINE)
+    told = {name for names, known in rows if word in known for name in re.findall(r"\w+", names)}
+    assert told == {place.split("/")[0] for place in ONLY_IN[library]}
 
 
 def _imports(file: Path) -> set[str]:

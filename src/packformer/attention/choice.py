@@ -61,9 +61,8 @@ def select_kernel(
 
     Args:
         variant: what is asked of the kernel.
-        requested: a kernel or its name, or ``"auto"`` for the first in order of preference
-            (flash4, xformers, flex, sdpa) that supports the variant. The float64 reference runs
-            only if named.
+        requested: a kernel or its name, or ``"auto"`` for the first of ``BY_PREFERENCE`` that
+            supports the variant. The float64 reference runs only if named.
         wrong: kernels that ``auto`` must not take for this variant, and why.
 
     Raises:

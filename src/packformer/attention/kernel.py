@@ -136,6 +136,10 @@ def _lacks_nothing() -> None:
     return None
 
 
+def _is_there(device_type: str) -> str:
+    return "loaded"
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One implementation of packed attention, and what it supports.
@@ -151,6 +155,9 @@ class Kernel:
         block_mask: makes what ``run`` needs to know of a row beside its layout, once for all
             layers.
         lacks: what this machine has not got that the kernel needs; None if nothing.
+        loaded: how it was loaded for a device type, where it lacks nothing; for ``doctor``.
+        packages: those it computes with beside torch, as pip names them: another version of one is
+            proved anew.
         slower_than: names of kernels that were faster wherever both were measured (without a bias
             tensor): where one of them is right, ``auto`` does not try this one.
     """
@@ -164,6 +171,8 @@ class Kernel:
     run: KernelFunction
     block_mask: Callable[[PackedLayout, int | None], Any] = _no_block_mask
     lacks: Callable[[], str | None] = _lacks_nothing
+    loaded: Callable[[str], str] = _is_there
+    packages: tuple[str, ...] = ()
     slower_than: tuple[str, ...] = ()
 
     def unsupported(self, variant: Variant) -> str | None:

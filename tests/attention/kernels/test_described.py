@@ -7,7 +7,9 @@ import pytest
 import torch
 import yaml
 
-from packformer.attention import FEATURES, KERNELS
+from packformer.attention import FEATURES, KERNELS, select_kernel
+from packformer.attention.kernels import BY_PREFERENCE
+from packformer.attention.proof.verdicts import machine
 from packformer.run.checks import CHOICES
 from packformer.tools.doctor.examination import VARIANTS
 
@@ -59,6 +61,50 @@ def test_the_page_tells_what_the_kernel_supports(name):
 def test_every_feature_has_a_column():
     listed = {feature for features in COLUMNS.values() for feature in features}
     assert listed | {"learned_bias"} == set(FEATURES)
+
+
+def rivals(device, *features, without=()):
+    """The kernels that ``auto`` times for a variant, where all but some are there and right."""
+    found = []
+    for kernel in BY_PREFERENCE:
+        fits = device in kernel.devices and set(features) <= kernel.features
+        if fits and kernel.name not in without and not {*kernel.slower_than} & {*found}:
+            found.append(kernel.name)
+    return found
+
+
+def competing(page, heading):
+    """Kernels named in each row of the table below a heading; those after a semicolon apart."""
+    text = page.split(heading)[1].split("\n\n")[0]
+    rows = [line.split("|")[2] for line in text.splitlines()[2:]]
+    return [[re.findall(r"`(\w+)`", part) for part in row.split(";")] for row in rows]
+
+
+def test_the_pages_tell_which_kernels_compete():
+    plain = rivals("cuda", without=["flash4"])
+    other = [rivals("cuda", name, without=["flash4"]) for name in ("alibi", "soft_cap")]
+    others = [rivals("cuda", name, without=["flash4"]) for name in ("bias", "score_mod")]
+    assert other[0] == other[1] == others[0] == others[1]
+    assert rivals("cuda") == ["flash4"]
+    cpu = rivals("cpu")
+    found = competing(PAGE, "| machine | kernels |")
+    assert found == [[["flash4", *plain]], [plain, other[0]], [cpu]]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = competing(readme, "| machine | kernels that compete |")
+    assert found == [[plain], [other[0]], [["flash4"]], [cpu]]
+    assert {"alibi", "given_alibi", "soft_cap"} <= KERNELS["flash4"].features
+    assert "learned_alibi" not in KERNELS["flash4"].features  # "except with learned slopes"
+
+
+def test_verdicts_depend_on_every_package_a_kernel_computes_with():
+    packages = {package for kernel in KERNELS.values() for package in kernel.packages}
+    assert {"xformers", "flash-attn-4", "nvidia-cutlass-dsl", "triton"} == packages
+    assert packages | {"torch"} <= set(machine("cpu"))
+
+
+def test_a_docstring_lists_no_kernels():
+    named = [name for name in KERNELS if re.search(rf"\b{name}\b", select_kernel.__doc__)]
+    assert named == ["reference"]
 
 
 @pytest.mark.parametrize(

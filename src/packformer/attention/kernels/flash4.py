@@ -190,4 +190,5 @@ flash4_kernel = Kernel(
     features=frozenset({"grouped", "window", "alibi", "given_alibi", "soft_cap"}),
     run=_run,
     lacks=_lacks,
+    packages=("flash-attn-4", "nvidia-cutlass-dsl"),
 )

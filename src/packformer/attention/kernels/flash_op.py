@@ -1,4 +1,4 @@
-"""What custom ops of flash-attention kernels share: shapes of their results, and autograd."""
+"""What custom ops of attention kernels share: shapes of their results, and autograd."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def join_forward_and_backward(forward: CustomOpDef, backward: CustomOpDef, tenso
             no gradient, and may be None.
     """
     forward.register_fake(_forward_fake)
+    join_gradient(forward, backward, tensors)
+
+
+def join_gradient(forward: CustomOpDef, backward: CustomOpDef, tensors: int) -> None:
+    """``join_forward_and_backward``, for ``lse`` of any shape and dtype: without a fake of it."""
     backward.register_fake(_backward_fake)
     first_option = 3 + tensors
 

@@ -210,5 +210,6 @@ flex_kernel = Kernel(
     features=frozenset(FEATURES),
     run=_run,
     block_mask=build_block_mask,
+    packages=("triton",),
     slower_than=("flash4",),
 )

@@ -15,6 +15,13 @@ from packformer.attention.kernel import FEATURES, HALF, Kernel, Scoring, without
 from packformer.attention.kernels.sdpa_cpu import sdpa_cpu
 from packformer.attention.kernels.sdpa_formula import sdpa_formula
 from packformer.attention.layout import PackedLayout
+from packformer.counted import counted
+
+
+def _loaded(device_type: str) -> str:
+    if device_type == "cpu":
+        return f"torch's own kernels, {counted(torch.get_num_threads(), 'thread')}"
+    return "loaded"
 
 
 def _run(
@@ -48,5 +55,6 @@ sdpa_kernel = Kernel(
     head_dims=range(1, 4097),
     features=frozenset(FEATURES) - {"score_mod"},
     run=_run,
+    loaded=_loaded,
     slower_than=("flash4", "xformers", "flex"),
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from packformer.attention.kernels.flash_op import join_gradient
 from packformer.attention.layout import document_slices
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -176,20 +177,4 @@ def _sdpa_backward(
     return dq, dk, dv
 
 
-@_sdpa_backward.register_fake
-def _(grad_MHK, q_MHK, k_MGK, v_MGK, *args):  # type: ignore[no-untyped-def]
-    return tuple(x.new_empty(x.shape) for x in (q_MHK, k_MGK, v_MGK))
-
-
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    q, k, v, cu_seqlens, slopes, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, cu_seqlens, slopes)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _autograd_backward(ctx, grad_MHK: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
-    dq, dk, dv = _sdpa_backward(grad_MHK.contiguous(), *ctx.saved_tensors, ctx.window, ctx.scale)
-    return dq, dk, dv, None, None, None, None
-
-
-sdpa_cpu.register_autograd(_autograd_backward, setup_context=_setup_context)
+join_gradient(sdpa_cpu, _sdpa_backward, tensors=2)

@@ -16,7 +16,7 @@ from torch import Tensor
 from packformer.attention.kernel import HALF, Kernel, Scoring, without_batch
 from packformer.attention.kernels.flash_op import join_forward_and_backward
 from packformer.attention.layout import PackedLayout
-from packformer.attention.load_xformers import load_fmha
+from packformer.attention.load_xformers import how_xformers_was_loaded, load_fmha
 
 _MIN_CAPABILITY = (8, 0)
 # A bound of one token means decoding to torch's operator: it regroups the heads of such calls, and
@@ -129,5 +129,7 @@ xformers_kernel = Kernel(
     features=frozenset({"grouped", "window"}),
     run=_run,
     lacks=_lacks,
+    loaded=lambda device_type: how_xformers_was_loaded(),
+    packages=("xformers", "triton"),
     slower_than=("flash4",),
 )

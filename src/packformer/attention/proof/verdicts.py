@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from filelock import FileLock
 
 import packformer
 from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernels import KERNELS
 from packformer.attention.proof.verdict import STATUSES, Verdict, judge, only_timed, prove
 from packformer.cache import cache_folder, fingerprint
 from packformer.nn import position
 
 log = logging.getLogger(__name__)
-
-_PACKAGES = ("torch", "xformers", "flash-attn-4", "nvidia-cutlass-dsl", "triton")
 
 
 def machine(device_type: str) -> dict[str, str | None]:
@@ -33,7 +33,7 @@ def machine(device_type: str) -> dict[str, str | None]:
     sources = [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(position.__file__)]
     code = fingerprint(file.read_bytes() for file in sources)
     found: dict[str, str | None] = {"packformer": f"{packformer.__version__} (kernels {code[:8]})"}
-    for package in _PACKAGES:
+    for package in dict.fromkeys(("torch", *chain(*(k.packages for k in KERNELS.values())))):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -15,10 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from packformer.attention import KERNELS, Kernel, Variant, Verdict, Verdicts, select_proved_kernel
-from packformer.attention.load_xformers import how_xformers_was_loaded
 from packformer.attention.proof import MOST_ROUNDINGS, TOLERANCE, clock, prove, warm_up
 from packformer.attention.proof.verdicts import machine
-from packformer.counted import counted
 from packformer.tools.doctor.processes import run_in_processes
 
 VARIANTS: dict[str, frozenset[str]] = {
@@ -149,24 +147,12 @@ def examine(
     )
 
 
-_HOW_LOADED: dict[tuple[str, str], Callable[[], str]] = {
-    ("sdpa", "cpu"): lambda: f"torch's own kernels, {counted(torch.get_num_threads(), 'thread')}",
-    ("xformers", "cuda"): how_xformers_was_loaded,
-}
-"""More than that a kernel is there, by its name and device."""
-
-
 def _loaded(device_type: str) -> dict[str, str]:
     return {
-        kernel.name: _how_loaded(kernel, device_type)
+        kernel.name: kernel.lacks() or kernel.loaded(device_type)
         for kernel in KERNELS.values()
         if device_type in kernel.devices and kernel.name != "reference"
     }
-
-
-def _how_loaded(kernel: Kernel, device_type: str) -> str:
-    how = _HOW_LOADED.get((kernel.name, device_type))
-    return how() if how else kernel.lacks() or "loaded"
 
 
 _Cell = tuple[Variant, Kernel]
