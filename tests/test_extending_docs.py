@@ -1,4 +1,4 @@
-"""Every part that docs/extending.md adds from outside the package trains."""
+"""Every part that docs/extending.md adds from outside the package trains, and a kernel."""
 
 import csv
 import inspect
@@ -12,7 +12,9 @@ import pytest
 import torch
 
 SCRIPT = "from my_parts import mine\n"
-PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+KERNEL = (DOCS / "attention.md").read_text(encoding="utf-8").partition("## A kernel of your own\n")
+PAGE = (DOCS / "extending.md").read_text(encoding="utf-8") + "".join(KERNEL[1:])
 FILES = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL)
 COMMANDS = [
     shlex.split(line)[3:]
@@ -50,7 +52,7 @@ def test_the_page_lists_what_a_kernel_gets():
     from packformer.attention.kernel import KernelFunction
 
     (_, *arguments) = inspect.signature(KernelFunction.__call__).parameters
-    assert listed("A kernel") == arguments
+    assert listed("A kernel of your own") == arguments
 
 
 @pytest.fixture
