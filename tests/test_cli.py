@@ -57,12 +57,20 @@ def test_a_mistyped_command_is_told_with_the_nearest(given, meant, capsys):
     assert capsys.readouterr().err == error
 
 
-@pytest.mark.parametrize("command", ["", "bench", "unknown"])
-def test_what_is_missing_is_said_with_the_usage(command, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(command.split())
-    assert caught.value.code == 2
+def test_without_a_command_all_are_listed(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
     assert "usage: packformer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["bench", "unknown", "inspect x --row y"])
+def test_what_is_wrong_is_one_line(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(command.split())
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.endswith(" --help shows all\n")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

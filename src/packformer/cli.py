@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from typing import NoReturn
 
 from packformer.cache import keep_compiled
 from packformer.completion import complete, script
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: there is no command {asked[0]}: did you mean {near}?", file=sys.stderr)
         sys.exit(1)
     parser = _parser(asked if asked and asked[0] in _COMMANDS else _COMMANDS)
+    if not given:
+        parser.print_help(sys.stderr)
+        sys.exit(2)
     options, rest = parser.parse_known_args(given)
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -67,9 +71,17 @@ def _meant(asked: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(asked[0], known, n=1)), None)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}; {self.prog} --help shows all", file=sys.stderr)
+        sys.exit(2)
+
+
 def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
     """A parser that knows ``train`` and the commands of these names."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="packformer",
         description="Trains language models (`packformer train` is `python -m train`), with tools "
         "for data, kernels and speed.",

@@ -92,8 +92,10 @@ def prepare(
     except Timeout as error:
         raise ValueError(f"another process is preparing into {folder}: wait for it") from error
     finally:
-        if is_new and [file.name for file in folder.iterdir()] == [_LOCK]:
-            (folder / _LOCK).unlink()
+        left = {file.name for file in folder.iterdir()}
+        if is_new and left <= {_LOCK, JOURNAL, f"{JOURNAL}.new"}:  # nothing to continue from
+            for name in left:
+                (folder / name).unlink()
             folder.rmdir()
 
 

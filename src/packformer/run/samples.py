@@ -123,7 +123,7 @@ class Samples(L.Callback):
         assert isinstance(pl_module, TrainingModule)
         samples = self._samples(trainer, pl_module)
         for sample in samples:
-            text = " ".join(f"{sample['prompt']}|{sample['text']}".split())
+            text = " ".join(f"{sample['prompt']} => {sample['text']}".split())
             log.info("sample   %s", text)
         if self.file is not None:
             with self.file.open("a", encoding="utf-8") as stream:

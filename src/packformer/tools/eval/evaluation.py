@@ -59,7 +59,7 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
             draw_evaluations(found, folder / "eval.png")
     if len(found) > 1:
         print_totals(found, console)
-    console.print(f"  {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True)
 
 
 @contextmanager

@@ -194,6 +194,7 @@ class _Session:
 
     def ask(self) -> None:
         """Asks for prompts until there is none; the numbers of each are those of the first."""
+        print("one prompt after another; Ctrl-D ends", file=sys.stderr)
         while True:
             try:
                 text = input("> ")

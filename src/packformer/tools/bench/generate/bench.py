@@ -117,7 +117,7 @@ def run_generate_bench(bench: GenerateBench, folder: Path) -> None:
     _print(speeds, bench, model, console)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(speeds, folder / "generate.csv")
-    console.print(f"  {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True)
 
 
 def _floor_ms(model: GPT, bench: GenerateBench) -> float:
