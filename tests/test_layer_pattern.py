@@ -64,13 +64,13 @@ def test_layers_are_alike_without_a_pattern(layers):
         (
             {"pattern": "L", "L": {"position": "none"}},
             r"layers.L.position \(none\) must hold settings: write "
-            r"\+layers.L.position._target_=packformer.nn.NoPosition",
+            r"\+\+layers.L.position._target_=packformer.nn.NoPosition",
         ),
         (
             {"pattern": "L", "L": {"attention": "mqa"}},
-            r"layers.L.attention \(mqa\) must .*: write \+layers.L.attention.num_kv_heads=1",
+            r"layers.L.attention \(mqa\) must .*: write \+\+layers.L.attention.num_kv_heads=1",
         ),
-        ({"pattern": "L", "L": {"position": 7}}, r"write \+layers.L.position.NAME=VALUE"),
+        ({"pattern": "L", "L": {"position": 7}}, r"write \+\+layers.L.position.NAME=VALUE"),
         ({"pattern": "S", "S": 3}, r"layers.S \(3\) must hold settings of attention or position"),
         ({"pattern": "S", "S": {}, "local": {}}, r"there is no setting layers.local"),
         ("SSSL", r"layers \(SSSL\) must have a pattern"),

@@ -70,3 +70,14 @@ def test_layers_that_differ_have_no_shape(own):
 def test_layers_whose_positions_differ_have_no_shape():
     with pytest.raises(ValueError, match="the layers differ"):
         shape_of(model({}, {}, position=[Rotary, ALiBi]))
+
+
+@pytest.mark.parametrize("heads", [(2, 4), (4, 2)])
+def test_layers_of_other_query_heads_have_no_shape(heads):
+    layers = [
+        lambda width, _, heads=own: SelfAttention(width, heads, num_kv_heads=1, head_dim=8)
+        for own in heads
+    ]
+    sizes = {"num_layers": 2, "width": 32, "num_heads": 4}
+    with pytest.raises(ValueError, match="the layers differ.*use layers=alike"):
+        shape_of(GPT(29, 16, **sizes, attention=layers, position=Rotary))

@@ -45,7 +45,10 @@ def shape_of(model: GPT) -> Shape:
     """
     first = model.layers[0]
     kinds = {
-        (layer.window, layer.num_kv_heads, layer.soft_cap, layer.score_mod, type(layer.q_norm))
+        (
+            *(layer.num_heads, layer.num_kv_heads, layer.window, layer.soft_cap, layer.score_mod),
+            type(layer.q_norm),
+        )
         for layer in model.layers
     }
     if len(kinds) > 1 or len(model.positions) > 1:
