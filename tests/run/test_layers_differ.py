@@ -10,10 +10,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from packformer.command_line.checks import check_configuration
+from packformer.command_line.composition import compose
 from packformer.model import GPT, SelfAttention
 from packformer.run.build import layer_factories, make, make_model
-from packformer.run.checks import check_configuration
-from packformer.run.composition import compose
 from packformer.run.rehearsal import rehearse
 
 MIXED = ("+experiment=local_global", "model.num_layers=3")

@@ -13,11 +13,11 @@ import torch
 import yaml
 
 import packformer
+from packformer.command_line.composition import compose
 from packformer.corpus.tokenizer import BOS, EOS, train_bpe
 from packformer.huggingface import export
 from packformer.model import GPT, SelfAttention
 from packformer.nn import Rotary
-from packformer.run.composition import compose
 
 STILL = ("optimizer.learning_rate=1e-30", "optimizer.weight_decay=0", "trainer.max_steps=1")
 

@@ -21,6 +21,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer import completion
+from packformer.command_line.checks import check_configuration
+from packformer.command_line.errors import is_user_error, keep_traceback, one_line
+from packformer.command_line.groups import refuse_removed
+from packformer.command_line.ignored_layers import refuse_ignored
+from packformer.command_line.overrides import refuse_altered_text, settings_last
 from packformer.data.ahead import Ahead, prepared_ahead
 from packformer.ranks.ending import (
     end_with_parent,
@@ -31,14 +36,9 @@ from packformer.ranks.ending import (
 )
 from packformer.ranks.launched import check_processes, launched, rank
 from packformer.ranks.others import devices_before_torch, forget_others
-from packformer.run.checks import check_configuration
-from packformer.run.errors import is_user_error, keep_traceback, one_line
-from packformer.run.groups import refuse_removed
-from packformer.run.ignored_layers import refuse_ignored
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.of_sweep import in_sweep
-from packformer.run.overrides import refuse_altered_text, settings_last
 from packformer.run.own_ranks import start_own_ranks
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, run_job, setup_globals
@@ -40,7 +41,7 @@ class OneByOne(Launcher):
             returns = []
             for job in jobs:
                 with read_write(job.config.hydra):
-                    job.config.hydra.sweep.subdir = str(job.folder.relative_to(job.sweep))
+                    job.config.hydra.sweep.subdir = os.path.relpath(job.folder, job.sweep)
                 (job.folder / FAILURE_FILE).unlink(missing_ok=True)
                 returns.append(
                     run_job(

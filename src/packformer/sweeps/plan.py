@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from packformer.run.errors import USER_ERRORS
 from packformer.run.naming import name_of
 from packformer.run.resume import ABSENT, CONFIG_FILE, differences, flat, read_configuration
 from packformer.run.start import with_settings_of_start
+from packformer.run.user_errors import USER_ERRORS
 from packformer.sweeps.former import (
     holds_run,
     is_same_job,

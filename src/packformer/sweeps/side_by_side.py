@@ -17,9 +17,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.counted import counted
-from packformer.run.errors import USER_ERRORS
 from packformer.run.of_sweep import to_go_on, with_fixed_settings
 from packformer.run.start import with_settings_of_start
+from packformer.run.user_errors import USER_ERRORS
 from packformer.settings import check_whole
 from packformer.sweeps.former import finished_before
 from packformer.sweeps.jobs import Job, failures, run_jobs

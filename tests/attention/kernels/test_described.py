@@ -10,7 +10,7 @@ import yaml
 from packformer.attention import FEATURES, KERNELS, select_kernel
 from packformer.attention.kernels import BY_PREFERENCE
 from packformer.attention.proof.verdicts import machine
-from packformer.run.checks import CHOICES
+from packformer.command_line.checks import CHOICES
 from packformer.tools.doctor.examination import VARIANTS
 
 ROOT = Path(__file__).parents[3]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from packformer.command_line.composition import compose
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing
-from packformer.run.composition import compose
 from packformer.run.device import is_sharded
 from packformer.run.step_rows import share_rows
 from packformer.training import build_optimizer, chunk_that_fits

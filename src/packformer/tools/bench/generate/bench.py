@@ -17,11 +17,11 @@ from rich.table import Table
 
 from packformer.attention.proof import median_milliseconds
 from packformer.attention.proof.verdicts import machine
+from packformer.command_line.composition import compose
 from packformer.generation import Generation, Report
 from packformer.huggingface import export
 from packformer.model import GPT
 from packformer.run.build import build_data, build_model
-from packformer.run.composition import compose
 from packformer.run.device import resolve_accelerator
 from packformer.settings import check_whole
 from packformer.tools.bench.step.measure import fresh, shown, write_csv

@@ -19,6 +19,8 @@ from torch import nn
 
 from packformer.attention.proof.verdicts import machine
 from packformer.batch import PackedBatch
+from packformer.command_line.composition import compose
+from packformer.command_line.errors import one_line
 from packformer.data import PackedDataModule
 from packformer.model.flops import matrix_weights, score_products, training_flops
 from packformer.run.build import (
@@ -29,9 +31,8 @@ from packformer.run.build import (
     make_factory,
     quiet_lightning,
 )
-from packformer.run.composition import compose
 from packformer.run.device import resolve_accelerator, resolve_precision
-from packformer.run.errors import USER_ERRORS, one_line
+from packformer.run.user_errors import USER_ERRORS
 from packformer.tools.bench.step.measure import (
     Clock,
     Speed,

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from packformer.command_line.early import check_parts
+from packformer.command_line.groups import check_groups
+from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
-from packformer.run.early import check_parts
 from packformer.run.given import refuse_given
-from packformer.run.groups import check_groups
-from packformer.run.hints import no_setting
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
 from packformer.run.resume import find_checkpoint, refuse_other_settings

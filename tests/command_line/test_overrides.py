@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from packformer.run.grammar import parse
-from packformer.run.overrides import refuse_altered_text
+from packformer.command_line.grammar import parse
+from packformer.command_line.overrides import refuse_altered_text
 
 _PRINTABLE = [chr(code) for code in range(32, 0x3000) if chr(code).isprintable()]
 _SPECIAL = [*"=,[]{}()#$\\'\"~:;&|<>*?!`%^+-@/. ", "1e3", "null"]

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from hydra._internal.utils import get_args_parser
 
-from packformer.run.grammar import parse, read_value
+from packformer.command_line.grammar import parse, read_value
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 

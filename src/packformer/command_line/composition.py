@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from packformer.run.errors import USER_ERRORS, one_line
-from packformer.run.groups import refuse_removed
-from packformer.run.ignored_layers import refuse_ignored
+from packformer.command_line.errors import one_line
+from packformer.command_line.groups import refuse_removed
+from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.run.start import with_settings_of_start
+from packformer.run.user_errors import USER_ERRORS
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

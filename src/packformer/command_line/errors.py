@@ -11,14 +11,12 @@ from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 from yaml.error import MarkedYAMLError
 
-from packformer.run.hints import explain
-from packformer.run.references import explain_reference
+from packformer.command_line.hints import explain
+from packformer.command_line.references import explain_reference
+from packformer.run.user_errors import USER_ERRORS
 
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
-"""What packformer, Hydra, OmegaConf and PyYAML raise for input they cannot use."""
 # By name: torch and Lightning are slow to import.
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _LOST_PROCESS = re.compile(

@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from packformer.run.groups import OF_CLASSES, check_groups, refuse_removed
-from packformer.run.overrides import refuse_altered_text
+from packformer.command_line.groups import OF_CLASSES, check_groups, refuse_removed
+from packformer.command_line.overrides import refuse_altered_text
 
 
 @pytest.fixture(scope="module")

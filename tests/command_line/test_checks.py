@@ -13,10 +13,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from packformer.attention import KERNELS
+from packformer.command_line.checks import CHOICES
 from packformer.data.settings import LONG_DOCUMENT_POLICIES
 from packformer.model.block import ACTIVATION_CHECKPOINTING
 from packformer.run.build import PROFILERS
-from packformer.run.checks import CHOICES
 from packformer.run.device import PRECISIONS
 from packformer.run.wandb import MODES, Mode
 

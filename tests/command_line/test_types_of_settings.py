@@ -11,10 +11,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from packformer.command_line.checks import check_configuration
+from packformer.command_line.errors import is_user_error, one_line
 from packformer.run.build import build_data, build_model, build_module, build_trainer
-from packformer.run.checks import check_configuration
 from packformer.run.device import resolve_accelerator, resolve_precision
-from packformer.run.errors import is_user_error, one_line
 from packformer.run.rehearsal import rehearse
 
 _CHOICES = [  # the first for all settings, the others for those of the groups they choose

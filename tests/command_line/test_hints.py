@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 
-from packformer.run.hints import explain
+from packformer.command_line.hints import explain
 
 
 @pytest.mark.parametrize(

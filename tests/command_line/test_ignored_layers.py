@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from packformer.command_line.composition import compose
 from packformer.layer_pattern import kinds_of_layers
-from packformer.run.composition import compose
 
 MIXED = "layers=local_global"
 NO_POSITION = "position._target_=packformer.nn.NoPosition"

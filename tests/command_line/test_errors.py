@@ -3,7 +3,7 @@
 import pytest
 from torch._utils import ExceptionWrapper
 
-from packformer.run.errors import is_user_error, one_line
+from packformer.command_line.errors import is_user_error, one_line
 
 
 def raised_in_a_process(error):
