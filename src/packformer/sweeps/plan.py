@@ -57,7 +57,11 @@ class Plan:
     def fixed_settings(self) -> list[str]:
         """Names of the settings that are the same in all jobs."""
         hydra = self._config.hydra
-        params = [f"{name}={value}" for name, value in (hydra.sweeper.get("params") or {}).items()]
+        params = [
+            f"{name}={value}"
+            for name, value in (hydra.sweeper.get("params") or {}).items()
+            if not OmegaConf.is_config(value)  # Ax's way to tell a range
+        ]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         given = parser.parse_overrides([*params, *hydra.overrides.task])
         swept = {override.key_or_group: override.is_sweep_override() for override in given}
