@@ -1,0 +1,228 @@
+"""A run, from its configuration to what will train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from packformer.attention import select_kernel
+from packformer.counted import counted
+from packformer.data import PackedDataModule
+from packformer.data.ahead import Ahead
+from packformer.model import GPT
+from packformer.model.deferred import Deferred
+from packformer.ranks.launched import check_processes
+from packformer.ranks.others import rank_zero_first
+from packformer.ranks.starting import watch_ranks
+from packformer.ranks.termination import hear_sigterm_alone
+from packformer.run.build import (
+    build_data,
+    build_model,
+    build_module,
+    build_trainer,
+    rows_of_step,
+)
+from packformer.run.device import (
+    check_strategy,
+    is_sharded,
+    num_devices,
+    resolve_accelerator,
+    resolve_precision,
+)
+from packformer.run.first_step import FirstStep
+from packformer.run.loggers import check_loggers
+from packformer.run.own_ranks import start_own_ranks
+from packformer.run.place import checkpoint_of, folder_of
+from packformer.run.read_source import take_weights
+from packformer.run.rehearsal import rehearse
+from packformer.run.resume import (
+    SUMMARY_FILE,
+    binding_differences,
+    identity_in_words_of,
+    identity_of,
+    other_settings,
+)
+from packformer.run.same_ranks import SameRanks
+from packformer.run.start_times import StartTimes
+from packformer.run.step_rows import StepRows
+from packformer.training import TrainingModule
+from packformer.training.checkpoint import OtherTraining, check_checkpoint
+from packformer.training.compilation import loading_compiler
+from packformer.training.module import DTYPES
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a run trains on.
+
+    Attributes:
+        accelerator: ``"cuda"`` or ``"cpu"``.
+        precision: Lightning's name.
+        rows: of an optimizer step, and how the devices share them.
+    """
+
+    accelerator: str
+    precision: str
+    rows: StepRows
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to train. Nothing is written yet.
+
+    Attributes:
+        devices: what it trains on.
+        folder: of the run.
+        checkpoint: that it continues from; None for a new run.
+        resumed_step: at which that was saved.
+        finished: whether the run had finished: it is measured again.
+        trainer: without loggers.
+        data: prepared.
+        module: with the model.
+        taken: what was taken from ``init_from``, one line each.
+    """
+
+    devices: Devices
+    folder: Path
+    checkpoint: Path | None
+    resumed_step: int | None
+    finished: bool
+    trainer: L.Trainer
+    data: PackedDataModule
+    module: TrainingModule
+    taken: Sequence[str]
+
+
+def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead: Ahead) -> Run:
+    """Builds everything, what is quickly told wrong first.
+
+    Args:
+        config: as composed.
+        plain: the same, resolved, as plain types.
+        times: of the start.
+        ahead: of the data.
+
+    Raises:
+        ValueError: if something in the configuration, the data or a checkpoint cannot be used.
+    """
+    devices = _devices(config, plain)
+    check_loggers(config.get("logger"))
+    start_own_ranks(devices.rows.num_devices // config.trainer.get("num_nodes", 1))
+    rehearse(config, plain, devices.accelerator, devices.precision)
+    _forget_former_job()
+    times.ended("rehearsal")
+    with rank_zero_first():
+        checkpoint = checkpoint_of(config, plain)
+        folder = folder_of(checkpoint)
+        trainer = build_trainer(
+            config, folder, accelerator=devices.accelerator, precision=devices.precision
+        )
+        watch_ranks(trainer)
+        hear_sigterm_alone(trainer)
+        L.seed_everything(config.seed, verbose=False)
+        ahead.wait()
+        data = build_data(config)
+    times.ended("data")
+    _check_objective(config.objective, data)
+    model, deferred = _model(config, data, devices)
+    taken: Sequence[str] = ()
+    resumed_step = None
+    if checkpoint is not None:
+        resumed_step = _check_checkpoint(checkpoint, model, data, plain)
+        _check_steps(resumed_step, config.trainer.max_steps)
+        deferred = None  # the checkpoint's weights need no others before them
+    elif config.init_from is not None:
+        source = Path(str(config.init_from)).expanduser()
+        taken = take_weights(source, model, data.splits.tokenizer, deferred)
+    module = build_module(
+        config, model, data, devices.accelerator, devices.precision, identity_of(plain), deferred
+    )
+    found = {"the data's fingerprint": data.splits.fingerprint, "the step to go on": resumed_step}
+    trainer.callbacks[:0] = [FirstStep(times), SameRanks(plain, found)]  # type: ignore[attr-defined]
+    finished = resumed_step == config.trainer.max_steps and (folder / SUMMARY_FILE).is_file()
+    return Run(devices, folder, checkpoint, resumed_step, finished, trainer, data, module, taken)
+
+
+def _devices(config: DictConfig, plain: dict[str, Any]) -> Devices:
+    accelerator = resolve_accelerator(config.trainer.accelerator)
+    precision = resolve_precision(str(config.trainer.precision), accelerator)
+    check_processes(
+        num_devices(config.trainer.devices, accelerator),
+        config.trainer.get("num_nodes", 1),
+        in_sweep=HydraConfig.get().mode == RunMode.MULTIRUN,
+    )
+    rows = rows_of_step(plain["trainer"], accelerator)
+    check_strategy(config.trainer.get("strategy"), rows.num_devices, precision)
+    return Devices(accelerator, precision, rows)
+
+
+def _model(
+    config: DictConfig, data: PackedDataModule, devices: Devices
+) -> tuple[GPT, Deferred | None]:
+    """With random weights; in shards they are drawn later."""
+    deferred = Deferred() if is_sharded(config.trainer.get("strategy")) else None
+    compiles = devices.accelerator == "cuda" and config.compile is not False
+    with loading_compiler(needed=compiles), deferred or nullcontext():
+        model = build_model(config, data)
+    for asked in dict.fromkeys(
+        model.asked_of_kernels(devices.accelerator, DTYPES[devices.precision])
+    ):
+        select_kernel(*asked)
+    return model, deferred
+
+
+def _check_steps(done: int, asked: int) -> None:
+    if done > asked:
+        raise ValueError(
+            f"the run has done {counted(done, 'step')}, more than trainer.max_steps ({asked}): "
+            "raise it"
+        )
+
+
+def _check_checkpoint(
+    checkpoint: Path, model: GPT, data: PackedDataModule, config: dict[str, Any]
+) -> int:
+    """The step it was saved at. Differences are reported by the names of settings, if they are
+    settings."""
+    try:
+        return check_checkpoint(
+            checkpoint,
+            model,
+            data.stream,
+            identity_of(config),
+            in_its_words=partial(identity_in_words_of, config),
+        )
+    except OtherTraining as error:
+        different = binding_differences(checkpoint, config)
+        if different:
+            raise ValueError(other_settings(checkpoint, different)) from error
+        raise
+
+
+def _forget_former_job() -> None:
+    """In a sweep: each job compiles afresh (torch stops after a few times) and has its own peak."""
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _check_objective(objective: str, data: PackedDataModule) -> None:
+    measured = ["loss", "perplexity"]
+    measured += ["bits_per_byte"] if data.splits.byte_lengths is not None else []
+    measured += ["answer_accuracy", "exact_match"] if data.splits.scores_answers else []
+    per_corpus = [name for name in measured if name in ("loss", "bits_per_byte")]
+    measured += [f"{name}/{corpus}" for name in per_corpus for corpus in data.corpora]
+    names = [f"val/{name}" for name in measured]
+    if objective not in names:
+        raise ValueError(f"objective ({objective}) must be one of {', '.join(names)}")
