@@ -54,7 +54,7 @@ def test_a_failing_job_does_not_stop_the_sweep(
 def test_even_a_bug_in_one_job_does_not_stop_the_sweep(
     train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from packformer.run import train as module
+    from packformer.run import assembly as module
 
     build = module.build_model
 
@@ -129,6 +129,19 @@ def test_a_row_is_named_by_what_differs(
     assert [row["name"] for row in rows_of(file)] == names
     for name, failed in zip(names, ("", " failed") * 2, strict=True):
         assert f"│ {name}{failed} " in done.out
+
+
+def test_values_in_quotes_are_told_as_they_are_meant(
+    train: Callable, small: list[str], tmp_path: Path, corpus: Path
+) -> None:
+    places = ["a,b", "it's", "東京"]
+    for place in places:
+        (tmp_path / place).symlink_to(corpus)
+    paths = ",".join(f'"{place}"' for place in places)
+    done = train("-m", *small, "name='my run'", f"data.path={paths}", "trainer.max_steps=1")
+    assert done.code == 0, done.err
+    (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
+    assert [row["name"] for row in rows_of(file)] == [f"my run path={place}" for place in places]
 
 
 def test_a_file_of_conf_sweep_names_what_differs(

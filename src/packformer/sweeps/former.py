@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,18 @@ def holds_run(folder: Path) -> bool:
 
 def is_same_job(settings: dict[str, Any], folder: Path) -> bool:
     """Whether the run in ``folder`` has the settings of a job, resolved and as plain types."""
-    return holds_run(folder) and same_run(read_configuration(folder / CONFIG_FILE), settings)
+    return holds_run(folder) and same_run(former_settings(folder), settings)
+
+
+def former_settings(folder: Path) -> dict[str, Any]:
+    """Those of the run in ``folder``, as they were given."""
+    file = folder / CONFIG_FILE
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@lru_cache  # every job of a sweep is compared with every run
+def _read(file: Path, changed: int) -> dict[str, Any]:
+    return read_configuration(file)
 
 
 def finished_before(config: DictConfig, folder: Path) -> float | None:
@@ -83,7 +95,7 @@ def why_other(settings: dict[str, Any], folder: Path) -> str:
     """
     if not holds_run(folder) or is_same_job(settings, folder):
         return ""
-    former = read_configuration(folder / CONFIG_FILE)
+    former = former_settings(folder)
     binding = binding_differences(folder / LAST_CHECKPOINT, settings)
     told = told_differences(binding or differences(former, settings))
     if binding:

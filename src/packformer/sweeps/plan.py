@@ -15,10 +15,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.run.naming import name_of
-from packformer.run.resume import ABSENT, CONFIG_FILE, differences, flat, read_configuration
+from packformer.run.resume import ABSENT, differences, flat
 from packformer.run.start import with_settings_of_start
 from packformer.run.user_errors import USER_ERRORS
 from packformer.sweeps.former import (
+    former_settings,
     holds_run,
     is_same_job,
     refuse_other_job,
@@ -64,8 +65,8 @@ class Plan:
         ]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         given = parser.parse_overrides([*params, *hydra.overrides.task])
-        swept = {override.key_or_group: override.is_sweep_override() for override in given}
-        return [name for name, is_swept in swept.items() if not is_swept]
+        swept = {override.get_key_element(): override.is_sweep_override() for override in given}
+        return [name.lstrip("+~") for name, is_swept in swept.items() if not is_swept]
 
     def jobs(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
         """One job for each list of overrides, with the folder that it writes to.
@@ -83,7 +84,9 @@ class Plan:
         begins = self._left is None
         if self._left is None:
             self._left = _numbered(self._sweep)
-        if self._left or any(holds_run(job.folder) for job in jobs):
+            own = [job.folder for job in jobs if holds_run(job.folder)]  # named otherwise
+            self._left += [folder for folder in own if folder not in self._left]
+        if self._left or any(holds_run(job.folder) for job in jobs):  # of a batch before
             jobs = self._with_former([_Planned(job, _settings(job)) for job in jobs], begins)
         for job in jobs:
             names_of_jobs[job.folder.name] = name_of(str(job.config.name), _overrides(job))
@@ -130,11 +133,11 @@ class Plan:
 
     def _refuse_mixture(self, resumed: list[tuple[_Planned, Path]]) -> None:
         """Refuses new settings for some jobs of the folder, if others would keep the former."""
-        left = {f: flat(read_configuration(f / CONFIG_FILE)) for f in self._runs_left()}
+        left = {f: flat(former_settings(f)) for f in self._runs_left()}
         for one, folder in resumed:
             if not left or one.settings is None or not holds_run(folder):
                 continue
-            former = read_configuration(folder / CONFIG_FILE)
+            former = former_settings(folder)
             for key, old, new in differences(former, one.settings):
                 for other, settings in left.items():
                     if settings.get(key, ABSENT) == old:
@@ -152,10 +155,7 @@ class Plan:
         known = [one for one in planned if one.settings is not None]
         if not runs or not known:
             return
-        found = [
-            (differences(read_configuration(runs[0] / CONFIG_FILE), one.settings or {}), one)
-            for one in known
-        ]
+        found = [(differences(former_settings(runs[0]), one.settings or {}), one) for one in known]
         different, nearest = min(found, key=lambda pair: len(pair[0]))
         raise ValueError(
             f"{self._sweep} holds another sweep: its job {runs[0].name} is not "

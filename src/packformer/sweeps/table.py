@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from packformer.run.resume import SUMMARY_FILE
-from packformer.sweeps.traces import remember
+from packformer.sweeps.traces import begin, remember
 
 _FILE = "sweep.csv"
 FAILURE_FILE = "failure.json"
@@ -47,6 +47,7 @@ class SweepTable(Callback):
             _write(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        begin()  # which launchers of others do not say
         folder = Path(config.hydra.sweep.dir)
         _print(_write(folder), folder)
 
