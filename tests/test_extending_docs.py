@@ -39,7 +39,7 @@ def test_the_page_lists_every_hook_of_a_position_scheme():
 
 
 def test_the_page_lists_what_sources_and_tasks_need():
-    from packformer.data.prepared import _OF_A_SOURCE
+    from packformer.data.checked_splits import _OF_A_SOURCE
     from packformer.data.tasks import _OF_A_TASK
 
     assert tuple(listed("A data source")) == _OF_A_SOURCE

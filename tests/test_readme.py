@@ -87,7 +87,7 @@ def test_a_training_command_of_the_readme_runs(
             jobs = list(csv.DictReader(file))
         assert len(jobs) == len(summaries) >= 2
     elif "resume=" in command:
-        assert len(summaries) == 1, "the run went on in its folder"
+        assert len(summaries) == 1, "the run continued in its folder"
 
 
 TOOLS = [command for command in COMMANDS if command.startswith("packformer ")]

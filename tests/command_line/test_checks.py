@@ -65,7 +65,7 @@ WRONG = {
     "loader=3": "loader (3) must hold settings: write loader.SETTING=VALUE",
     "callbacks=[1,2]": "callbacks=[1,2] must name choices: 1 is none, there are default",
     "resume=atuo": "there is no checkpoint atuo; did you mean resume=auto? Else give auto",
-    "resume=folder": "cannot go on with other settings: model.num_layers: 6 in the run, 4 now; "
+    "resume=folder": "cannot continue with other settings: model.num_layers: 6 in the run, 4 now; "
     "packing.lookahead: 8 in the run, 256 now; position.base: 1.0 in the run, 10000.0 now: repeat",
     "--cgf": "there is no option --cgf: did you mean --cfg?",
     "-cfg": "there is no option -cfg: did you mean --cfg?",

@@ -1,4 +1,4 @@
-"""A preparation that was interrupted goes on: no byte changes, no finished part is made again."""
+"""A preparation that was interrupted continues: no byte changes, no finished part is made again."""
 
 import errno
 import json

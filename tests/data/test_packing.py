@@ -1,4 +1,4 @@
-"""The packer loses and doubles nothing, fills its rows, and goes on from anywhere."""
+"""The packer loses and doubles nothing, fills its rows, and continues from anywhere."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A model in shards trains as one that is whole, and either goes on from the other's checkpoint.
+"""A model in shards trains as one that is whole, and either continues from the other's checkpoint.
 
 As a script this file is what each of two processes runs.
 """

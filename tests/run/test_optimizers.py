@@ -1,4 +1,4 @@
-"""Any optimizer of torch, from a file of one ``_target_``: it trains, is clipped and goes on."""
+"""Any optimizer of torch, from a file of one ``_target_``: it trains, is clipped and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes train as one does, and go on as if they had never stopped.
+"""Two processes train as one does, and continue as if they had never stopped.
 
 As a script this file is what each of the two processes runs.
 """

@@ -1,4 +1,4 @@
-"""A run that was killed goes on as if it had not been."""
+"""A run that was killed continues as if it had not been."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_killed_run_goes_on_exactly(train: Callable, small: list[str], tmp_pat
         process.kill()
     resumed = train("+experiment=gqa", *small, *_LENGTH, "output_dir=killed", "resume=auto")
     assert resumed.code == 0, resumed.err
-    assert len(list((tmp_path / "killed").iterdir())) == 1, "it goes on in its own folder"
+    assert len(list((tmp_path / "killed").iterdir())) == 1, "it continues in its own folder"
     assert rows_in(tmp_path / "killed") == rows_in(tmp_path / "whole")
     killed, whole_weights = weights_in(tmp_path / "killed"), weights_in(tmp_path / "whole")
     assert killed.keys() == whole_weights.keys()
@@ -160,7 +160,7 @@ def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
     (folder,) = (tmp_path / "runs").iterdir()
     assert process.returncode == 130, last_lines
     assert "interrupted: saving after this step" in last_lines
-    assert f"interrupted: go on with the same command and resume={folder}" in last_lines
+    assert f"interrupted: continue with the same command and resume={folder}" in last_lines
     step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     end = f"trainer.max_steps={step + 9}"
     for how in (f"resume={folder}", "output_dir=whole"):
@@ -189,7 +189,7 @@ def test_a_run_does_not_go_on_with_other_data(
     before = (folder / "config.yaml").read_bytes()
     done = train(*small, "model.vocab_size=320", f"resume={folder}", setting)
     assert done.code == 1
-    assert f"last.ckpt cannot go on with other settings: {told}: repeat" in done.err
+    assert f"last.ckpt cannot continue with other settings: {told}: repeat" in done.err
     assert (folder / "config.yaml").read_bytes() == before
     assert not (folder / "config-1.yaml").exists()
 

@@ -1,4 +1,4 @@
-"""``resume=auto``: which run goes on, and why none does."""
+"""``resume=auto``: which run continues, and why none does."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_going_on_is_left_alone(
     with lock_run(folder):
         done = train(*small, f"resume={folder}")
         assert done.code == 1
-        assert f"the run in {folder} is still going on in another process" in done.err
+        assert f"the run in {folder} is still running in another process" in done.err
         assert is_running(folder)
         assert train(*small, "resume=auto").code == 0
     assert not is_running(folder)
@@ -66,7 +66,7 @@ def test_a_prolonged_run_that_was_killed_is_unfinished_again(
     assert train(*small).code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    write_records(folder, config, None)  # what a run that goes on does first
+    write_records(folder, config, None)  # what a resumed run does first
     assert (folder / "summary-1.json").is_file()
     assert (folder / "environment-1.json").is_file()
     assert train(*small, "resume=auto").code == 0

@@ -84,7 +84,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
         _check_choice("attention.kernel", kind, CHOICES["attention.kernel"], f"layers.{letter}.")
     as_text("output_dir", settings["output_dir"], "path")
     if settings["init_from"] is not None:
-        as_text("init_from", settings["init_from"], "path")  # read before, unless a run goes on
+        as_text("init_from", settings["init_from"], "path")  # read before, unless a run is resumed
     if settings["resume"] in (None, ""):
         shown = "null" if settings["resume"] is None else "empty"
         raise ValueError(f"resume ({shown}): give auto, never, a run folder or a .ckpt file")

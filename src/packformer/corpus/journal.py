@@ -26,7 +26,7 @@ class Journal:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._file = folder / JOURNAL
-        self._begun = {"identity": fingerprint}
+        self._begun = {"identity": fingerprint}  # the key in every journal; it is a fingerprint
         self.parts: list[dict[str, Any]] = []
 
     def is_of_this(self) -> bool:

@@ -32,7 +32,7 @@ class Ahead:
             self._process.wait()
 
     def stop(self) -> None:
-        """Ends it; another one goes on where it was."""
+        """Ends it; another one continues where it was."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from packformer.batch import PackedBatch
-from packformer.data.prepared import prepared
+from packformer.data.checked_splits import checked_splits
 from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet, Mixture
@@ -77,7 +77,7 @@ class PackedDataModule(L.LightningDataModule):
         self._num_workers = num_workers
         self._seed = seed
         self.packer_state: dict[str, Any] | None = None
-        self.splits = prepared(data_set)
+        self.splits = checked_splits(data_set)
         if not self.splits.validation.num_documents:
             raise ValueError(
                 f"{self.splits.description}: no document to validate on, hold some out "

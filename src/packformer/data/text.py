@@ -56,7 +56,7 @@ class Request:
             try:
                 prepare(replace(self.preparation, output=folder), _tell(self.name))
             except ValueError:
-                if not any(folder.glob("*.tokens")):  # no finished part to go on after
+                if not any(folder.glob("*.tokens")):  # no finished part to continue after
                     shutil.rmtree(folder)
                 raise
 

@@ -227,7 +227,7 @@ class _Corpus:
             if not file.is_file():
                 raise ValueError(
                     f"{path} is no corpus of token shards, it has no {MANIFEST}: make one with "
-                    "`packformer prepare`, or go on with it if it was interrupted"
+                    "`packformer prepare`, or continue it if it was interrupted"
                 )
             self.manifest = load_manifest(file.read_text(errors="replace"), str(file))
             self.path = str(folder)

@@ -34,7 +34,7 @@ class _Call(NamedTuple):
     storage: int | None
     view: tuple[Any, Any, Any] | None
     arguments: tuple[Any, ...]
-    settings: dict[str, Any]
+    keywords: dict[str, Any]
 
     @property
     def draws(self) -> bool:
@@ -43,16 +43,16 @@ class _Call(NamedTuple):
     def on(self, buffer: Tensor) -> None:
         """Applies it to a flat tensor that stands for the storage."""
         assert self.view is not None
-        self.function(buffer.as_strided(*self.view), *self.arguments, **self.settings)
+        self.function(buffer.as_strided(*self.view), *self.arguments, **self.keywords)
 
     def draw(self) -> None:
         """Draws its numbers and forgets them."""
         if self.view is None:
-            self.function(*self.arguments, **self.settings)
+            self.function(*self.arguments, **self.keywords)
             return
         size, stride, _ = self.view
         scratch = torch.empty_strided(size, stride)
-        self.function(scratch, *self.arguments, **self.settings)
+        self.function(scratch, *self.arguments, **self.keywords)
 
 
 class Deferred(TorchDispatchMode):
@@ -93,20 +93,20 @@ class Deferred(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        settings = kwargs or {}
+        keywords = kwargs or {}
         first = args[0] if args else None
-        if func is _EMPTY and torch.device(settings.get("device") or "cpu").type == "cpu":
-            made = func(*args, **{**settings, "device": "meta", "pin_memory": False})
+        if func is _EMPTY and torch.device(keywords.get("device") or "cpu").type == "cpu":
+            made = func(*args, **{**keywords, "device": "meta", "pin_memory": False})
             self._kept.append(made)
             elements = made.untyped_storage().nbytes() // made.itemsize
             self._sizes[_storage_of(made)] = (elements, made.dtype)
             return made
         if isinstance(first, Tensor) and _storage_of(first) in self._sizes:
             if not func._schema.is_mutable:
-                return func(*args, **settings)
+                return func(*args, **keywords)
             if any(isinstance(arg, Tensor) and arg.is_meta for arg in args[1:]):
                 raise ValueError(_DEPENDENT)
-            call = _Call(func, _storage_of(first), _view_of(first), args[1:], settings)
+            call = _Call(func, _storage_of(first), _view_of(first), args[1:], keywords)
             self._calls.append(call)
             return first
         if _DRAWS in func.tags:
@@ -115,9 +115,9 @@ class Deferred(TorchDispatchMode):
                     call.draw()
             view = _view_of(first) if isinstance(first, Tensor) else None
             rest = args if view is None else args[1:]
-            self._calls.append(_Call(func, None, view, rest, settings))
+            self._calls.append(_Call(func, None, view, rest, keywords))
             self._drawn = len(self._calls)
-        return func(*args, **settings)
+        return func(*args, **keywords)
 
     def names_in(self, module: nn.Module) -> dict[str, tuple[int, Any]]:
         """Which deferred storage, and which part of it, each parameter or buffer of ``module`` is.

@@ -291,7 +291,7 @@ def _mask_of(
 ) -> Any:
     """The mask of ``made`` for the layer's kernel and window, added if there is none.
 
-    Kernels of the user's may share a name: they are compared by identity.
+    Kernels of the user's may share a name, so the objects are compared.
     """
     if not isinstance(layer.kernel, Kernel):
         return None

@@ -39,7 +39,7 @@ _PACKAGES = (
 
 @rank_zero_only
 def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None = None) -> None:
-    """Writes configuration, environment and tokenizer; what a run that goes on had is kept.
+    """Writes configuration, environment and tokenizer; what a resumed run had is kept.
 
     Its summary is set aside, because the run is no longer finished.
 

@@ -20,7 +20,7 @@ def lock_run(folder: Path) -> BaseFileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ValueError(f"the run in {folder} is still going on in another process") from error
+        raise ValueError(f"the run in {folder} is still running in another process") from error
     return lock
 
 

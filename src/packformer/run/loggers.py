@@ -52,7 +52,7 @@ class Loggers:
         Args:
             config: of the run.
             plain: the same, resolved, as plain types.
-            checkpoint: that the run goes on from; None for a new one.
+            checkpoint: that the run continues from; None for a new one.
         """
         started: list[Logger] = [csv_logger(self._folder, checkpoint)]
         for name, made in self._made.items():

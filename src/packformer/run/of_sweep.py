@@ -57,4 +57,4 @@ def to_go_on(folder: Path) -> str:
     sweep = sweep_folder()
     setting = ("resume", folder) if sweep is None else ("hydra.sweep.dir", sweep)
     where = shown_override(setting[0], str(setting[1]))
-    return f"interrupted: go on with the same command and {where}"
+    return f"interrupted: continue with the same command and {where}"

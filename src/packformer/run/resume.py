@@ -88,7 +88,7 @@ def refuse_other_settings(checkpoint: Path, config: dict[str, Any]) -> None:
     """Refuses, before data are read, settings that the run of ``checkpoint`` cannot continue with.
 
     Args:
-        checkpoint: to go on from.
+        checkpoint: to continue from.
         config: the resolved configuration of this run.
 
     Raises:
@@ -130,8 +130,8 @@ def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]
         for key, former, new in different
     ]
     return (
-        f"{checkpoint} cannot go on with other settings: {'; '.join(told)}: repeat the run's, or "
-        "leave resume out to start a new run"
+        f"{checkpoint} cannot continue with other settings: {'; '.join(told)}: repeat the run's, "
+        "or leave resume out to start a new run"
     )
 
 
@@ -261,7 +261,7 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
     if saved:
         return max(saved, key=lambda path: path.stat().st_mtime)
     if running:
-        why = f"the run in {running[0]} is still going on"
+        why = f"the run in {running[0]} is still running"
     elif unfinished:
         why = f"the unfinished run in {unfinished[0]} saved no {LAST_CHECKPOINT}"
     else:
@@ -310,7 +310,7 @@ def read_configuration(file: Path, *, with_sizes: bool = False) -> dict[str, Any
 
 
 def same_run(former: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether ``resume=auto`` goes on with a run of configuration ``former``."""
+    """Whether ``resume=auto`` continues a run of configuration ``former``."""
     one, other = map(_of_steps, _compared_pair(former, config))
     return one == other
 

@@ -77,7 +77,7 @@ def _refuse_vocabulary(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _of_resumed_run(config: DictConfig, path: Path, overrides: Sequence[str]) -> DictConfig | None:
-    """The configuration with the settings of the run that goes on, whatever became of its source.
+    """The configuration with the settings of the resumed run, whatever became of its source.
 
     Args:
         config: as it was composed.

@@ -1,4 +1,4 @@
-"""What an earlier sweep left in a folder, and which job may go on with it."""
+"""What an earlier sweep left in a folder, and which job may continue it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def refuse_other_job(settings: dict[str, Any], folder: Path) -> None:
 
 
 def why_other(settings: dict[str, Any], folder: Path) -> str:
-    """Why a job cannot go on with the run in ``folder``; empty if it can, or there is none.
+    """Why a job cannot continue the run in ``folder``; empty if it can, or there is none.
 
     It can with the settings of the run, and with others that a run may be resumed with if there
     are steps left to do.
@@ -101,7 +101,7 @@ def why_other(settings: dict[str, Any], folder: Path) -> str:
     if binding:
         return told
     if not (folder / LAST_CHECKPOINT).is_file():
-        return f"{told}; it has no {LAST_CHECKPOINT} to go on from"
+        return f"{told}; it has no {LAST_CHECKPOINT} to continue from"
     before, now = _steps(former), _steps(settings)
     finished = (folder / SUMMARY_FILE).is_file()
     return "" if now > before or (now == before and not finished) else told

@@ -17,7 +17,7 @@ from packformer.sweeps.traces import begin
 
 
 class OneByOne(Launcher):
-    """Hydra's own launcher, but each job goes on with what it left in the sweep's folder."""
+    """Hydra's own launcher, but each job continues what it left in the sweep's folder."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

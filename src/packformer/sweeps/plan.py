@@ -42,8 +42,8 @@ class _Planned:
 class Plan:
     """Finds the jobs of a sweep, and for each what an earlier sweep left in the same folder.
 
-    A job goes on with the run of its settings, whatever its number. A job whose folder would have
-    the same name but for the number goes on with a run that it may resume.
+    A job continues the run of its settings, whatever its number. A job whose folder would have
+    the same name but for the number continues a run that it may resume.
 
     Args:
         context: Hydra's.

@@ -45,8 +45,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def load_checkpoint(self, path: Any, *arguments: Any, **settings: Any) -> dict[str, Any]:
-        checkpoint = super().load_checkpoint(path, *arguments, **settings)
+    def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+        checkpoint = super().load_checkpoint(path, *arguments, **keywords)
         if is_sharded(checkpoint):
             check_sums(Path(path), checkpoint)
             checkpoint = load_tensors(Path(path), checkpoint)

@@ -1,4 +1,4 @@
-"""Saves a sharded training while it goes on."""
+"""Saves a sharded training while it continues."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ def is_sharded(checkpoint: Mapping[str, Any]) -> bool:
 def take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, DTensor]]:
     """A copy of a checkpoint without its sharded tensors, and these by their places.
 
-    The copy does not change as training goes on. It notes place, shape and type of each sharded
-    tensor; ``load_tensors`` is the inverse.
+    The copy does not change while training continues. It notes place, shape and type of each
+    sharded tensor; ``load_tensors`` is the inverse.
     """
     found: dict[str, DTensor] = {}
     described: dict[str, Any] = {}

@@ -102,7 +102,7 @@ def test_an_interruption_tells_how_to_go_on(
     monkeypatch.setattr(f"{ROOM}.prepare", interrupted)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         main(["prepare", str(songs), "--output", str(tmp_path / "corpus")])
-    words = "the same command goes on after the last finished part"
+    words = "the same command continues after the last finished part"
     assert words in capsys.readouterr().err
 
 

@@ -97,7 +97,7 @@ class _Text:
             self._read(_READ)
 
     def take(self, character: str) -> None:
-        """Goes on after it."""
+        """Continues after it."""
         if self.next_one() != character:
             raise self.error(unreadable_as("JSON", f"{character!r} is missing"))
         self._place += 1
@@ -114,7 +114,7 @@ class _Text:
             except (ValueError, RecursionError) as error:
                 raise self.error(not_json(error)) from error
             else:
-                if end < len(self._text) or self._is_whole:  # else a number may go on
+                if end < len(self._text) or self._is_whole:  # else a number may continue
                     found = self._text[self._place : end]
                     self._place = end
                     return found

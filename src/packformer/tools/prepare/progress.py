@@ -37,7 +37,7 @@ def run_prepare(preparation: Preparation) -> None:
         try:
             manifest = prepare(preparation, report)
         except KeyboardInterrupt:
-            print("the same command goes on after the last finished part", file=sys.stderr)
+            print("the same command continues after the last finished part", file=sys.stderr)
             raise
     console = Console(width=None if sys.stdout.isatty() else 120)
     _print(manifest, preparation, texts[0], time.perf_counter() - start, console)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from packformer.data import DataSplits, Documents, PackedDataModule, PackingSettings
-from packformer.data.prepared import prepared
+from packformer.data.checked_splits import checked_splits
 from packformer.data.tasks import task_splits
 
 DOCUMENTS = Documents([[1, 2, 3]] * 40)
@@ -58,7 +58,7 @@ class Raising:
 
 
 def test_what_fits_is_handed_on() -> None:
-    assert prepared(Mine(SPLITS)) is SPLITS
+    assert checked_splits(Mine(SPLITS)) is SPLITS
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_fits_is_handed_on() -> None:
     ],
 )
 def test_the_ends_of_what_fits(changes: dict[str, Any]) -> None:
-    prepared(Mine(replace(SPLITS, **changes)))
+    checked_splits(Mine(replace(SPLITS, **changes)))
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_the_ends_of_what_fits(changes: dict[str, Any]) -> None:
 )
 def test_what_does_not_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^data \(Mine\): .*{message}"):
-        prepared(Mine(replace(SPLITS, **changes)))
+        checked_splits(Mine(replace(SPLITS, **changes)))
 
 
 @pytest.mark.parametrize("made", [None, 3, [SPLITS]], ids=["None", "number", "list"])
 def test_prepare_returns_splits(made: Any) -> None:
     with pytest.raises(ValueError, match=r"^data \(Mine\): prepare\(\) returned \w+, it must"):
-        prepared(Mine(made))
+        checked_splits(Mine(made))
 
 
 @pytest.mark.parametrize("data_set", [None, 3, object(), type("Other", (), {"prepare": 1})()])
@@ -148,7 +148,7 @@ def test_a_data_set_can_prepare(data_set: Any) -> None:
 
 def test_an_error_of_the_users_code_stays_what_it_is() -> None:
     with pytest.raises(ZeroDivisionError, match="in the user's code"):
-        prepared(Raising())
+        checked_splits(Raising())
 
 
 def test_a_task_has_what_documents_are_made_of() -> None:

@@ -21,7 +21,7 @@ from packformer.settings import check_whole
 _OF_A_SOURCE = ("num_documents", "length", "piece")
 
 
-def prepared(data_set: DataSet) -> DataSplits:
+def checked_splits(data_set: DataSet) -> DataSplits:
     """What ``data_set`` prepares.
 
     Raises:
