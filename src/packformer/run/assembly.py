@@ -147,7 +147,10 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
     module = build_module(
         config, model, data, devices.accelerator, devices.precision, identity_of(plain), deferred
     )
-    found = {"the data's fingerprint": data.splits.fingerprint, "the step to continue from": resumed_step}
+    found = {
+        "the data's fingerprint": data.splits.fingerprint,
+        "the step to continue from": resumed_step,
+    }
     trainer.callbacks[:0] = [FirstStep(times), SameRanks(plain, found)]  # type: ignore[attr-defined]
     finished = resumed_step == config.trainer.max_steps and (folder / SUMMARY_FILE).is_file()
     return Run(devices, folder, checkpoint, resumed_step, finished, trainer, data, module, taken)

@@ -61,5 +61,5 @@ def _refuse_overwriting(folder: Path) -> None:
     if (folder / SUMMARY_FILE).is_file() or any(checkpoints):
         raise ValueError(
             f"hydra.run.dir ({folder}) holds a run, and nothing is overwritten: "
-            f"{shown_override('resume', str(folder))} goes on with it; else give another folder"
+            f"{shown_override('resume', str(folder))} continues it; else give another folder"
         )
