@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from mypy import api
 
 import packformer
+
+api = pytest.importorskip("mypy.api")
 
 ROOT = Path(packformer.__file__).parent
 LAZY = [file for file in sorted(ROOT.rglob("__init__.py")) if "= lazily(" in file.read_text()]
