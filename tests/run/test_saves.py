@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+import packformer
 
 from .conftest import rows_in, weights_in
 
@@ -37,6 +40,33 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_kept(
     assert done.code == 1
     assert message in done.err
     assert bad.read_bytes() == before
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+
+
+def test_a_damaged_best_checkpoint_names_the_last_beside_it(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    best.write_bytes(last.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=f"; {re.escape(str(last))} may be whole: give that$"):
+        packformer.load(folder)
+    last.unlink()
+    with pytest.raises(ValueError, match=r"damaged or no checkpoint \([^;]*\)$"):
+        packformer.load(folder)
+
+
+def test_a_run_folder_without_its_configuration_is_not_continued(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    (folder / "config.yaml").unlink()
+    done = train(*small, f"resume={folder}", "trainer.max_steps=6")
+    assert done.code == 1
+    told = f"resume={folder}: the folder has no config.yaml, so it cannot be continued: copy"
+    assert done.err.splitlines()[-1].startswith(f"error: {told}")
     assert list((tmp_path / "runs").iterdir()) == [folder]
 
 

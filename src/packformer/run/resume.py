@@ -49,7 +49,8 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         Its path; None for a new run.
 
     Raises:
-        ValueError: if a path is given and holds no checkpoint.
+        ValueError: if a path is given and holds no checkpoint, or is a folder with one but
+            without the configuration of its run.
     """
     if resume == "never":
         return None
@@ -62,8 +63,14 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         os.environ[_DECIDED] = "" if found is None else str(found)
         return found
     path = Path(resume).expanduser()
-    if path.is_dir():
-        path = path / LAST_CHECKPOINT
+    folder = path if path.is_dir() else None
+    if folder is not None:
+        path = folder / LAST_CHECKPOINT
+    if folder is not None and path.is_file() and not (folder / CONFIG_FILE).is_file():
+        raise ValueError(
+            f"resume={resume}: the folder has no {CONFIG_FILE}, so it cannot be continued: copy "
+            f"that of the run into it, or give resume={path}, which starts a new folder"
+        )
     if not path.is_file():
         raise ValueError(
             f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give auto, never, a "

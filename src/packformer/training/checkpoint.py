@@ -159,14 +159,20 @@ def _read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
-        best = path.with_name("best.ckpt")
-        other = f"; {best} may be whole: resume={best}" if best != path and best.is_file() else ""
         raise ValueError(
-            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){other}"
+            f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){_beside(path)}"
         ) from error
     if not isinstance(checkpoint, dict) or "packformer" not in checkpoint:
         raise ValueError(f"checkpoint {path} was not written by packformer")
     return checkpoint
+
+
+def _beside(damaged: Path) -> str:
+    """The other checkpoint of the run, if there is one, as advice."""
+    best, last = damaged.with_name("best.ckpt"), damaged.with_name("last.ckpt")
+    if damaged == best:
+        return f"; {last} may be whole: give that" if last.is_file() else ""
+    return f"; {best} may be whole: resume={best}" if best.is_file() else ""
 
 
 def _of_model(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
