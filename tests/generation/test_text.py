@@ -61,6 +61,8 @@ def test_a_prompt_begins_as_texts_do_in_training():
     assert end_of_text(tokenizer) == [tokenizer.token_to_id("<|eos|>")]
     with pytest.raises(ValueError, match="the prompt is empty"):
         encode_prompt(tokenizer, "")
+    with pytest.raises(ValueError, match="the prompt is not UTF-8 at character 2: write it in"):
+        encode_prompt(tokenizer, b"a\xffb".decode(errors="surrogateescape"))
 
 
 def test_a_tokenizer_of_another_make_keeps_its_ways():

@@ -22,7 +22,7 @@ def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
         Its token ids, at least one.
 
     Raises:
-        ValueError: if the text is empty or no text, or there is no tokenizer.
+        ValueError: if the text is empty, no text or not UTF-8, or there is no tokenizer.
     """
     if tokenizer is None:
         raise ValueError(
@@ -38,6 +38,12 @@ def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
         raise ValueError(f"the prompt ({type(text).__name__}) must be text")
     if not text:
         raise ValueError("the prompt is empty: give it at least one character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes that were read as half a surrogate pair
+        raise ValueError(
+            f"the prompt is not UTF-8 at character {error.start + 1}: write it in UTF-8"
+        ) from error
     marks = document_marks(tokenizer)
     if marks is None:
         return tokenizer.encode(text).ids
