@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from packformer import pack
 from packformer.attention import PackedLayout
-from packformer.huggingface import export, read
+from packformer.huggingface import config as reading
+from packformer.huggingface import export, read, verify
 
 from .conftest import FORMS
 
@@ -199,6 +200,36 @@ def test_dropout_that_is_not_applied_is_told(
 ) -> None:
     read(folder(attention_dropout=0.1))
     assert "config.json: attention_dropout (0.1) is not applied: there is none here" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("Mistral", {}), ("Qwen3", {"use_sliding_window": True, "max_window_layers": 0})],
+)
+def test_a_window_that_is_not_named_is_the_usual_one(
+    kind: str, options: dict[str, Any], folder: Callable
+) -> None:
+    made = folder(kind, head_dim=8, sliding_window=4096, **options)
+    file = made / "config.json"
+    config = json.loads(file.read_text())
+    config.pop("layer_types", None)
+    for changed, window in (({}, 4096), ({"sliding_window": None}, None)):
+        del config["sliding_window"]
+        config |= changed
+        file.write_text(json.dumps(config))
+        model, _ = read(made)
+        assert [layer.window for layer in model.layers] == [window, window]
+        verify(made)  # windows are compared with those of transformers
+        config.setdefault("sliding_window", 4096)
+
+
+def test_another_window_is_found_where_all_documents_are_shorter(
+    folder: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = folder("Mistral", sliding_window=4096)
+    monkeypatch.setattr(reading, "_window", lambda *_: None)
+    with pytest.raises(ValueError, match=r"the windows of the layers are \[4096, 4096\] in transf"):
+        verify(made)
 
 
 def test_qwen3_layers_that_differ_are_refused(folder: Callable) -> None:

@@ -21,6 +21,24 @@ _ROW_TOKENS = 16_384  # of a packed row of prompts; a longer prompt is a row of 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
+def reach(model: GPT, longest: int) -> None:
+    """Makes positions of sequences of ``longest`` tokens usable.
+
+    Raises:
+        ValueError: if a position scheme ends before.
+    """
+    if longest <= model.max_position:
+        return
+    try:
+        model.extend(longest)
+    except ValueError as error:
+        raise ValueError(
+            f"a prompt and what follows it may come to {longest:,} tokens, more than the "
+            f"{model.max_position:,} of training, and {error}: shorten the prompt, or ask "
+            "for fewer new tokens"
+        ) from error
+
+
 class Decoder:
     """Logits of the next token, for sequences that grow together.
 
@@ -47,15 +65,7 @@ class Decoder:
                     "of keys and values does not fit: override queries_keys_values instead"
                 )
         longest = max(capacities)
-        if longest > model.max_position:
-            try:
-                model.extend(longest)
-            except ValueError as error:
-                raise ValueError(
-                    f"a prompt and what follows it may come to {longest:,} tokens, more than the "
-                    f"{model.max_position:,} of training, and {error}: shorten the prompt, or ask "
-                    "for fewer new tokens"
-                ) from error
+        reach(model, longest)
         self.model = model
         self.device, self.dtype = model.embedding.weight.device, model.embedding.weight.dtype
         if torch.is_autocast_enabled(self.device.type):

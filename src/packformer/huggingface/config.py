@@ -27,6 +27,7 @@ _SIZES = {
 }
 _NO_BIAS = ("attention_bias", "mlp_bias")
 _SLIDING = "sliding_attention"
+_USUAL_WINDOW = 4096  # of Mistral and Qwen3, where config.json names none
 
 
 def to_config(form: Form, dtype: str) -> dict[str, Any]:
@@ -145,9 +146,9 @@ def _rotary(config: Mapping[str, Any], name: str) -> tuple[float, dict[str, floa
 
 def _window(config: Mapping[str, Any], name: str) -> int | None:
     kind = config["model_type"]
-    window: int | None = config.get("sliding_window")
+    window: int | None = config.get("sliding_window", _USUAL_WINDOW)
     if kind == "mistral":
-        return window if "sliding_window" in config else 4096
+        return window
     if kind == "llama" or not config.get("use_sliding_window") or window is None:
         return None
     layers = config["num_hidden_layers"]

@@ -21,6 +21,7 @@ TOLERANCE = 1e-5
 """Largest relative difference of float32 logits."""
 _FREQUENCY_TOLERANCE = 2e-6  # some roundings of float32, in their formula for Llama 3
 _TEXT = "A text: f(x) = 2x,\n  naïve 数据."
+_SLIDING = "sliding_attention"
 _LONGEST = 512  # tokens of a document, unless a window needs more to matter
 _LONGEST_WINDOW = 2048
 
@@ -56,8 +57,8 @@ def verify(folder: str | Path) -> Verified:
     then packformer computes with the angles that ``transformers`` has.
 
     Raises:
-        ValueError: if a logit is not finite, the difference above ``TOLERANCE``, or a frequency or
-            an id of the tokenizer another one there.
+        ValueError: if a logit is not finite, the difference above ``TOLERANCE``, or a frequency, a
+            window or an id of the tokenizer another one there.
         ImportError: without ``transformers``.
     """
     folder = Path(folder).expanduser()
@@ -81,6 +82,7 @@ def verify(folder: str | Path) -> Verified:
             f"{folder}: logits differ by {difference:.1e} from those of transformers, more than "
             f"{TOLERANCE:g}"
         )
+    _check_windows(model, theirs, folder)
     return Verified(difference, own_angles, tuple(lengths))
 
 
@@ -99,6 +101,19 @@ def _take_angles(model: GPT, frequencies: Tensor, longest: int, folder: Path) ->
         )
     angles = torch.arange(longest).float()[:, None] * frequencies
     rotary.cos, rotary.sin = angles.cos(), angles.sin()
+
+
+def _check_windows(model: GPT, theirs: Any, folder: Path) -> None:
+    """Windows are compared by themselves: documents may all be shorter than one."""
+    ours = [layer.window for layer in model.layers]
+    config = theirs.config
+    window = None if config.model_type == "llama" else config.sliding_window
+    kinds = getattr(config, "layer_types", None) or [_SLIDING] * len(ours)
+    found = [window if kind == _SLIDING else None for kind in kinds]
+    if found != ours:
+        raise ValueError(
+            f"{folder}: the windows of the layers are {found} in transformers, and {ours} here"
+        )
 
 
 def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

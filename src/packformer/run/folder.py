@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import platform
-import shutil
 import subprocess
 import sys
 import warnings
@@ -20,10 +19,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
-from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE, TOKENIZER_FILE
+from packformer.run.own_tokenizer import keep_tokenizer
+from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE
 from packformer.training.checkpoint import recorded_steps
 
-ENVIRONMENT_FILE = "environment.json"
 _PACKAGES = (
     "torch",
     "torchao",
@@ -54,10 +53,11 @@ def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None =
     unfinished = folder / f".{CONFIG_FILE}"
     unfinished.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     unfinished.replace(folder / CONFIG_FILE)
+    environment = _environment()
     if tokenizer is not None:
-        shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
+        environment |= keep_tokenizer(tokenizer, folder)
     (folder / ENVIRONMENT_FILE).write_text(
-        json.dumps(_environment(), indent=2) + "\n", encoding="utf-8"
+        json.dumps(environment, indent=2) + "\n", encoding="utf-8"
     )
 
 

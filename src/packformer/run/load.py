@@ -16,6 +16,7 @@ from packformer.corpus.tokenizer import num_ids
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
+from packformer.run.own_tokenizer import check_own_tokenizer
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, TOKENIZER_FILE, run_folder
 from packformer.run.targets import imported, targets_of
 from packformer.training.checkpoint import read_weights
@@ -68,6 +69,7 @@ def load(path: str | Path) -> Loaded:
             f"{checkpoint} and {folder / CONFIG_FILE} do not belong together: "
             f"{' '.join(str(error).split())}"
         ) from error
+    check_own_tokenizer(folder)
     return Loaded(model.eval(), _tokenizer(folder / TOKENIZER_FILE, model.vocab_size))
 
 

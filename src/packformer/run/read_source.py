@@ -17,6 +17,7 @@ from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.added_settings import with_added_settings
 from packformer.run.load import checkpoint_of, is_exported, load
+from packformer.run.own_tokenizer import check_own_tokenizer
 from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, read_configuration, run_folder
 from packformer.run.source import GROUPS, Source
 from packformer.training.checkpoint import weight_shapes
@@ -76,6 +77,7 @@ def _of_run(path: Path) -> Source:
     settings: dict[str, Any] = {"layers": {"pattern": None}}
     settings |= {group: config[group] for group in GROUPS if config.get(group) is not None}
     settings["model"] = {**settings["model"], "vocab_size": _vocab_size(checkpoint)}
+    check_own_tokenizer(folder)
     tokenizer = folder / TOKENIZER_FILE
     return Source(path, settings, tokenizer if tokenizer.is_file() else None)
 

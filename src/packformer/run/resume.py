@@ -23,6 +23,7 @@ LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
 CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 TOKENIZER_FILE = "tokenizer.json"
+ENVIRONMENT_FILE = "environment.json"
 _NOT_COMPARED = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")

@@ -17,8 +17,8 @@ from rich.text import Text
 from packformer.counted import counted
 from packformer.generation import KVCache
 from packformer.model import GPT
-from packformer.run.folder import ENVIRONMENT_FILE, read_metrics
-from packformer.run.resume import CONFIG_FILE, SUMMARY_FILE, TOKENIZER_FILE
+from packformer.run.folder import read_metrics
+from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, TOKENIZER_FILE
 from packformer.run.samples import SAMPLES_FILE
 from packformer.run.start_times import StartTimes
 from packformer.training import StepRecords, TrainingModule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -13,6 +14,8 @@ import torch
 from packformer import load
 from packformer.cli import main
 from packformer.generation import encode_prompt, generate
+from packformer.nn import Rotary
+from packformer.tools.generate.lines import Lines
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +153,57 @@ def test_an_output_that_exists_is_kept(run: Path, tmp_path: Path, capsys) -> Non
         capsys, run, "a", "--output", tmp_path / "kept.jsonl"
     )
     assert (tmp_path / "kept.jsonl").read_text() == "kept"
+
+
+def test_fields_of_the_prompts_are_never_overwritten(run: Path, tmp_path: Path, capsys) -> None:
+    file, output = tmp_path / "prompts.jsonl", tmp_path / "new.jsonl"
+    records = [{"text": "the moon"}, {"text": "a", "stopped": "by the sea"}]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    told(capsys, run, "--prompts", file, "--field", "text", "--output", output)
+    made = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    for record, found in zip(records, made, strict=True):
+        results = {"generated_text", "generated_new_tokens", "generated_stopped"}
+        assert found.keys() == record.keys() | results
+        assert {name: found[name] for name in record} == record
+
+
+def test_a_prompt_that_is_too_long_leaves_no_output(
+    run: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    def ends(scheme: Rotary, max_position: int) -> None:
+        raise ValueError("positions end")
+
+    monkeypatch.setattr(Rotary, "extend", ends)
+    output = tmp_path / "new.jsonl"
+    options = ("a", "the moon " * 100, "--batch-size", 1, "--output", output)
+    assert "more than the 128 of training, and positions end" in failed(capsys, run, *options)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_full_disk_keeps_the_lines_of_before(kept: int, tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "new.jsonl"
+    records = [{"prompt": "数据"}] * 3
+    lines = Lines(file, records)
+    for _ in range(kept):
+        lines.add(records[:1], [("x", 1, False)])
+    before = file.read_bytes() if kept else b""
+
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(bytes(data)[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, mode: Full(path, mode) if mode in ("ab", "xb") else opened(path, mode),
+    )
+    with pytest.raises(ValueError, match=rf"new.jsonl\): No space left on device: {kept} of 3 te"):
+        lines.add(records[:1], [("x", 1, False)])
+    assert (file.read_bytes() if kept else b"") == before
+    assert file.exists() == bool(kept)
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path, capsys) -> None:

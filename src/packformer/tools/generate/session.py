@@ -8,17 +8,19 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
 from packformer.counted import counted
 from packformer.generation import Generation, Report, Sampling, TextStream, encode_prompt
+from packformer.generation.decoder import reach
 from packformer.generation.text import end_of_text
 from packformer.model import GPT
 from packformer.run.load import load
 from packformer.settings import check_whole
+from packformer.tools.generate.lines import Lines
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +54,21 @@ def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
         session.ask()
         return
     prompts = [session.encode(record[options.field], where) for where, record in records]
-    many = len(prompts) > 1 or output is not None
-    stream = None if output is None else output.open("x", encoding="utf-8")
-    try:
-        for first in range(0, len(prompts), options.batch_size):
-            batch = prompts[first : first + options.batch_size]
-            given = [record for _, record in records[first : first + len(batch)]]
-            if many:
-                session.continue_many(batch, given, options.field, first, stream)
-            else:
-                session.continue_one(given[0][options.field], batch[0])
-    finally:
-        if stream is not None:
-            stream.close()
+    reach(model, max(map(len, prompts)) + options.max_new_tokens - 1)
+    given = [record for _, record in records]
+    if len(prompts) == 1 and output is None:
+        session.continue_one(given[0][options.field], prompts[0])
+        session.tell()
+        return
+    lines = None if output is None else Lines(output, given)
+    for first in range(0, len(prompts), options.batch_size):
+        batch = slice(first, first + options.batch_size)
+        made = session.continue_many(prompts[batch], first)
+        if lines is not None:
+            lines.add(given[batch], made)
+            continue
+        for record, (text, _, _) in zip(given[batch], made, strict=True):
+            print(f"{record[options.field]}{text}\n")
     session.tell()
 
 
@@ -166,14 +170,14 @@ class _Session:
         self._report.add(generation.report)
 
     def continue_many(
-        self,
-        prompts: Sequence[list[int]],
-        records: Sequence[dict[str, Any]],
-        field: str,
-        first: int,
-        stream: TextIO | None,
-    ) -> None:
-        """Writes the continuations, as JSON lines or one after another."""
+        self, prompts: Sequence[list[int]], first: int
+    ) -> list[tuple[str, int, bool]]:
+        """Of each prompt its new text, the number of new tokens, and whether a stop token ended it.
+
+        Args:
+            prompts: token ids of each.
+            first: number of the first one, among all.
+        """
         generation = self._generation(prompts, first, watched=False)
         new: list[list[int]] = [[] for _ in prompts]
         for tokens in generation:
@@ -181,16 +185,12 @@ class _Session:
                 if token is not None:
                     kept.append(token)
         self._report.add(generation.report)
-        for record, made in zip(records, new, strict=True):
+        results = []
+        for made in new:
             stopped = made[-1] in self._stop
             text = self._tokenizer.decode(made[: len(made) - stopped])
-            if stream is None:
-                print(f"{record[field]}{text}\n")
-                continue
-            result = {"text": text, "new_tokens": len(made), "stopped": stopped}
-            stream.write(json.dumps(record | result, ensure_ascii=False) + "\n")
-        if stream is not None:
-            stream.flush()
+            results.append((text, len(made), stopped))
+        return results
 
     def ask(self) -> None:
         """Asks for prompts until there is none; the numbers of each are those of the first."""
