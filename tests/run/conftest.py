@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 _TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")
@@ -27,3 +34,30 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 def weights_in(output_dir: Path) -> dict[str, Any]:
     (file,) = output_dir.glob("*/checkpoints/last.ckpt")
     return torch.load(file, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="session")
+def as_ranks() -> Callable[..., tuple[int, str]]:
+    """Runs a file as rank 0, which starts the others, and ends all of them.
+
+    Called with the file, the folder to run in, its arguments and the seconds it may take; returns
+    rank 0's code and what was printed.
+    """
+
+    def run(file: str, folder: Path, arguments: list[str], seconds: float) -> tuple[int, str]:
+        with subprocess.Popen(
+            [sys.executable, str(Path(file).resolve()), *arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # all ranks are one group
+        ) as process:
+            try:
+                out, _ = process.communicate(timeout=seconds)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, out
+
+    return run

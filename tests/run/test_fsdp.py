@@ -9,9 +9,8 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,25 +137,12 @@ def run_as_a_rank(settings: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: Callable) -> Path:
     """The folder in which one process and two have left their runs."""
     folder = tmp_path_factory.mktemp("shards")
-    command = [sys.executable, str(Path(__file__).resolve()), *small, *COMMON]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # both ranks are one group
-    ) as process:
-        try:
-            out, _ = process.communicate(timeout=240)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    code, out = as_ranks(__file__, folder, [*small, *COMMON], 240)
     assert (folder / "reached-the-kill").is_file(), out
-    assert process.returncode != 0, out
+    assert code != 0, out
     return folder
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,24 +96,12 @@ def run_as_a_rank(settings: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
+def of_two(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: Callable) -> Path:
     """The folder in which one process and two have left their runs."""
     folder = tmp_path_factory.mktemp("two")
     settings = [*small, *SETTINGS, "trainer.accelerator=gpu"]
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), *settings],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # both ranks are one group
-    ) as process:
-        try:
-            out, _ = process.communicate(timeout=500)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, out
+    code, out = as_ranks(__file__, folder, settings, 500)
+    assert code == 0, out
     return folder
 
 

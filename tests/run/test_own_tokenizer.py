@@ -25,9 +25,7 @@ def test_another_tokenizer_is_refused(train: Callable, small: list[str], tmp_pat
     other["model"]["merges"].pop()
     file.write_text(json.dumps(other), encoding="utf-8")
     for opens in (packformer.load, read_source):
-        with pytest.raises(
-            ValueError, match="tokenizer.json is not the tokenizer that the run"
-        ):
+        with pytest.raises(ValueError, match="tokenizer.json is not the tokenizer that the run"):
             opens(folder)
     environment = folder / "environment.json"
     kept = json.loads(environment.read_text())

@@ -8,11 +8,8 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +118,7 @@ def run_as_a_rank(settings: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
+def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: Callable) -> Path:
     """Where two processes have left ``{whole,resumed}-{0,1}.pt`` and their run folders."""
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
@@ -129,21 +126,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
         interrupt_one_rank(patch)
         with pytest.raises(SystemExit, match=_INTERRUPTED):
             main([*small, *SETTINGS, "hydra.run.dir=of_one"])
-    command = [sys.executable, str(Path(__file__).resolve()), *small, *SETTINGS]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # both ranks are one group
-    ) as process:
-        try:
-            out, _ = process.communicate(timeout=120)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, out
+    code, out = as_ranks(__file__, folder, [*small, *SETTINGS], 120)
+    assert code == 0, out
     return folder
 
 

@@ -42,7 +42,7 @@ class Others:
 
     Attributes:
         processes: in the order of the commands.
-        train: whether training has begun.
+        training: whether it has begun.
     """
 
     def __init__(self, commands: Sequence[Sequence[str]], cwd: str | None = None) -> None:
@@ -50,7 +50,7 @@ class Others:
         os.environ[ERRORS] = str(self._folder)
         os.environ[PARENT] = str(os.getpid())
         self._interrupted = threading.Event()
-        self.train = False
+        self.training = False
         self.processes: list[subprocess.Popen] = []
         atexit.register(self._end)
         for number, command in enumerate(commands, start=1):
@@ -60,7 +60,7 @@ class Others:
 
     def watch(self) -> None:
         """Training begins: from now on this process ends when one of the others fails."""
-        self.train = True
+        self.training = True
         threading.Thread(target=self._watch, daemon=True).start()
 
     def are_interrupted(self) -> None:
@@ -69,7 +69,7 @@ class Others:
 
     def end(self) -> None:
         """Ends all of them, wherever they are."""
-        self.train = False
+        self.training = False
         self._end()
 
     def _watch(self) -> None:
@@ -104,7 +104,7 @@ class Others:
 
     def _end(self) -> None:
         """At the end of this process: those that failed or hang are ended, others may finish."""
-        failed = ending.has_told() or not self.train
+        failed = ending.has_told() or not self.training
         limit = time.monotonic() + _UNTIL_FINISHED
         for process in self.processes:
             if not failed:
@@ -145,7 +145,7 @@ def started_others() -> Others:
 def forget_others() -> None:
     """Ends the others unless they train: the run has failed before."""
     global _found
-    if _found is not None and not _found.train:
+    if _found is not None and not _found.training:
         _found.end()
         _found = None
         del os.environ[ERRORS]
