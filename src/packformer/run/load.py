@@ -69,8 +69,9 @@ def load(path: str | Path) -> Loaded:
             f"{checkpoint} and {folder / CONFIG_FILE} do not belong together: "
             f"{' '.join(str(error).split())}"
         ) from error
+    tokenizer = _tokenizer(folder / TOKENIZER_FILE, model.vocab_size)
     check_own_tokenizer(folder)
-    return Loaded(model.eval(), _tokenizer(folder / TOKENIZER_FILE, model.vocab_size))
+    return Loaded(model.eval(), tokenizer)
 
 
 def _tokenizer(file: Path, vocab_size: int) -> Tokenizer | None:
