@@ -20,6 +20,8 @@ def check_model(
     tie_embeddings: Any = True,
     norm_eps: Any = None,
     init_std: Any = 0.02,
+    activation_checkpointing: Any = "none",
+    checkpointed_layers: Any = None,
     fp32_residual: Any = True,
 ) -> None:
     """Of ``packformer.model.GPT``.
@@ -37,6 +39,18 @@ def check_model(
     if norm_eps is not None:
         check_number("norm_eps", norm_eps, above=0)
     check_number("init_std", init_std, at_least=0)
+    if checkpointed_layers is not None:
+        check_whole("checkpointed_layers", checkpointed_layers, at_least=0)
+        if checkpointed_layers > num_layers:
+            raise ValueError(
+                f"checkpointed_layers ({checkpointed_layers}) must not exceed num_layers "
+                f"({num_layers})"
+            )
+        if activation_checkpointing == "none":
+            raise ValueError(
+                f"checkpointed_layers ({checkpointed_layers}) changes nothing while "
+                "activation_checkpointing is none: choose selective or full"
+            )
 
 
 def check_attention(

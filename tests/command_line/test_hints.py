@@ -23,7 +23,10 @@ from packformer.command_line.hints import explain
             "optimizer.lr=1",
             "there is no setting optimizer.lr: did you mean optimizer.learning_rate?",
         ),
-        ("model.zzz=1", "there is no setting model.zzz: model has activation_checkpointing, fp32_"),
+        (
+            "model.zzz=1",
+            "there is no setting model.zzz: model has activation_checkpointing, checkpo",
+        ),
         ("zzz=1", "there is no setting zzz: `packformer train --cfg job` shows all"),
         ("~callbacks.record", "no setting callbacks.record: did you mean callbacks.records?"),
         ("hydra.run.dirr=x", "there is no setting hydra.run.dirr: did you mean hydra.run.dir?"),

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from packformer.attention import PackedLayout
 from packformer.model import GPT, SelfAttention
 from packformer.nn import RMSNorm, Rotary
 
@@ -42,6 +43,36 @@ def test_tied_embeddings_are_one_matrix():
 def test_choices_must_be_true_or_false(name):
     with pytest.raises(ValueError, match=rf"{name} \(no\) must be true or false"):
         GPT(11, 8, num_layers=1, width=8, num_heads=2, position=Rotary, **{name: "no"})
+
+
+@pytest.mark.parametrize("count", [None, 0, 1, 4])
+def test_the_lower_layers_are_checkpointed_and_gradients_stay(count):
+    sizes = {"num_layers": 4, "width": 16, "num_heads": 2, "position": Rotary}
+    found = []
+    for chosen in ({}, {"activation_checkpointing": "full", "checkpointed_layers": count}):
+        torch.manual_seed(0)
+        model = GPT(11, 8, **sizes, **chosen)
+        tokens = torch.arange(8)[None]
+        model(tokens, PackedLayout.from_lengths([5, 3])).square().sum().backward()
+        found.append([p.grad for p in model.parameters()])
+    checkpointed = 4 if count is None else count
+    modes = [block.activation_checkpointing for block in model.blocks]
+    assert modes == ["full"] * checkpointed + ["none"] * (4 - checkpointed)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("mode", "count", "told"),
+    [
+        ("full", 3, r"checkpointed_layers \(3\) must not exceed num_layers \(2\)"),
+        ("full", -1, r"checkpointed_layers \(-1\) must be a whole number from 0"),
+        ("none", 1, r"checkpointed_layers \(1\) changes nothing while activation_checkpointing is"),
+    ],
+)
+def test_checkpointed_layers_that_cannot_be_are_refused(mode, count, told):
+    chosen = {"activation_checkpointing": mode, "checkpointed_layers": count}
+    with pytest.raises(ValueError, match=told):
+        GPT(11, 8, num_layers=2, width=8, num_heads=2, position=Rotary, **chosen)
 
 
 def test_num_parameters_counts_by_hand():

@@ -43,6 +43,15 @@ def test_what_a_proof_compiles_again_is_not_said(caplog):
     assert "Recompiling function forward in" in record.message
 
 
+def test_blocks_that_keep_their_activations_have_code_of_their_own(caplog):
+    warn_of_recompilation()
+    source = logging.getLogger("torch._dynamo.guards.__recompiles")
+    guard = "self.activation_checkpointing == 'full'"
+    with caplog.at_level(logging.WARNING):
+        source.debug(f"Recompiling function forward in block.py:50\n failed\n    - 0/0: {guard}")
+    assert not caplog.records
+
+
 def test_code_for_validation_is_no_recompilation_to_warn_of(caplog):
     torch._dynamo.reset()
     warn_of_recompilation()

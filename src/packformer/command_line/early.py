@@ -16,7 +16,7 @@ from packformer.requirements import (
 )
 
 _ELSEWHERE = {  # settings that the data, the kernels or `checks.CHOICES` decide on
-    "model": ("vocab_size", "activation_checkpointing"),
+    "model": ("vocab_size",),
     "attention": ("kernel", "score_mod"),
 }
 _CHECKS: dict[str, Callable[..., None]] = {

@@ -55,6 +55,8 @@ class GPT(nn.Module):
         init_std: standard deviation of the initial weights.
         activation_checkpointing: what is computed again in the backward instead of kept, see
             ``Block``.
+        checkpointed_layers: how many layers that holds for, from the bottom up; None for all. The
+            upper ones keep everything: the backward begins there, and frees it first.
         fp32_residual: under autocast the residual stream stays float32. Without, it has the dtype
             of the products, as in Megatron-LM and torchtitan: less to read and write, and every
             block rounds it.
@@ -82,6 +84,7 @@ class GPT(nn.Module):
         norm_eps: float | None = None,
         init_std: float = 0.02,
         activation_checkpointing: str = "none",
+        checkpointed_layers: int | None = None,
         fp32_residual: bool = True,
     ) -> None:
         super().__init__()
@@ -95,6 +98,8 @@ class GPT(nn.Module):
             tie_embeddings=tie_embeddings,
             norm_eps=norm_eps,
             init_std=init_std,
+            activation_checkpointing=activation_checkpointing,
+            checkpointed_layers=checkpointed_layers,
             fp32_residual=fp32_residual,
         )
         hidden_width = default_hidden_width(width) if hidden_width is None else hidden_width
@@ -104,14 +109,15 @@ class GPT(nn.Module):
         self.hidden_width = hidden_width
         self.fp32_residual = fp32_residual
         self.embedding = nn.Embedding(vocab_size, width)
+        checkpointed = num_layers if checkpointed_layers is None else checkpointed_layers
         self.blocks = nn.ModuleList(
             Block(
                 width,
                 hidden_width,
                 make_attention(make, width, num_heads),
-                activation_checkpointing,
+                activation_checkpointing if number < checkpointed else "none",
             )
-            for make in of_each_layer("attention", attention, num_layers)
+            for number, make in enumerate(of_each_layer("attention", attention, num_layers))
         )
         of_layers = of_each_layer("position", position, num_layers)
         schemes = {

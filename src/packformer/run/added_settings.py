@@ -8,7 +8,7 @@ from typing import Any
 from packformer.layer_pattern import kinds_of_layers
 
 _ADDED: dict[str, dict[str, Any]] = {
-    "packformer.model.GPT": {"norm_eps": None},
+    "packformer.model.GPT": {"norm_eps": None, "checkpointed_layers": None},
     "packformer.model.SelfAttention": {"head_dim": None, "score_mod": None},
     "packformer.nn.Rotary": {"scaling": None},
 }

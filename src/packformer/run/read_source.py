@@ -32,7 +32,10 @@ _OWN = {
     },
     "position": {"_target_": "packformer.nn.Rotary", "_partial_": True},
 }
-_FREE_OF_MODEL = {"init_std": 0.02, "activation_checkpointing": "none", "fp32_residual": True}
+_FREE_OF_MODEL = {
+    **{"init_std": 0.02, "activation_checkpointing": "none", "checkpointed_layers": None},
+    "fp32_residual": True,
+}
 
 
 def read_source(path: Path) -> Source:

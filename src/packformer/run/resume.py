@@ -26,7 +26,10 @@ TOKENIZER_FILE = "tokenizer.json"
 ENVIRONMENT_FILE = "environment.json"
 _NOT_COMPARED = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
-_SAME_WEIGHTS = ("attention.kernel", "model.activation_checkpointing", "model.fp32_residual")
+_SAME_WEIGHTS = (
+    *("attention.kernel", "model.activation_checkpointing", "model.checkpointed_layers"),
+    "model.fp32_residual",
+)
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
 _NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
 _SEED = {"loader.seed": "seed"}  # which it is, unless a user sets it by itself

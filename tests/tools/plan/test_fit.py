@@ -64,6 +64,15 @@ def test_checkpointing_keeps_less() -> None:
     assert kept[0] < kept[1] < kept[2]
 
 
+def test_half_of_the_layers_checkpointed_keep_half_more() -> None:
+    full = "model.activation_checkpointing=full"
+    none, half, whole = (
+        memory_of_rank("gpt_1b", chosen, _CARD)[1]["activations"]
+        for chosen in ([], [full, "model.checkpointed_layers=12"], [full])
+    )
+    assert half == (none + whole) // 2
+
+
 _WIDE = ["model.num_heads=32", "model.width=2048", "packing.row_length=8192"]
 
 

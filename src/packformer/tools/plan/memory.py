@@ -140,9 +140,8 @@ def _of_activations(model: GPT, tokens: int, compute: int, stored: int) -> dict[
     residual = stored if model.fp32_residual else compute
     entered = residual * model.width
     feed_forward = compute * (model.width + 3 * model.hidden_width)
-    mode = str(model.blocks[0].activation_checkpointing)  # one for all
     kept, again = [], []
-    for layer in model.layers:
+    for block, layer in zip(model.blocks, model.layers, strict=True):
         heads = layer.num_heads + layer.num_kv_heads
         # Normed input; queries, keys and values; queries and keys rotated; what attention returns.
         attention = compute * (model.width + 3 * heads * layer.head_dim) + entered
@@ -150,7 +149,7 @@ def _of_activations(model: GPT, tokens: int, compute: int, stored: int) -> dict[
             "none": (entered + attention + feed_forward, 0),
             "selective": (entered + attention, feed_forward),
             "full": (entered, attention + feed_forward),
-        }[mode]
+        }[str(block.activation_checkpointing)]
         kept.append(of_layer[0])
         again.append(of_layer[1])
     gradients = compute * (3 * model.hidden_width + 2 * model.width)
