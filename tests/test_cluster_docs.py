@@ -78,7 +78,7 @@ def test_the_batch_file_trains_in_one_folder(batch, small: list[str], tmp_path: 
     assert not (tmp_path / "scontrol").exists()
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(130, True), (1, False), (137, False)])
+@pytest.mark.parametrize(("code", "requeued"), [(138, True), (1, False), (143, False)])
 def test_it_is_requeued_only_after_an_interruption(batch, tmp_path, code, requeued) -> None:
     done = batch(f"import sys\nsys.exit({code})", ["+debug=fast"])
     assert done.returncode == code

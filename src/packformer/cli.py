@@ -12,6 +12,8 @@ from typing import NoReturn
 
 from packformer.cache import keep_compiled
 from packformer.completion import complete, script
+from packformer.output import outlive_output
+from packformer.ranks.ending import ends_when_interrupted
 from packformer.threads import share_processor
 
 # Beside `train`. Each module adds its arguments by `add_to`.
@@ -27,15 +29,23 @@ _COMMANDS = {
     "import": "packformer.tools.import_folder",
     "bench": "packformer.tools.bench",
 }
+_MAKE_FILES = ("prepare", "eval", "export", "import")  # whoever reads what they print
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; exits with 1 on an error, or if the doctor found one."""
+    with ends_when_interrupted():
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     share_processor()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["train"] or script(given):
+        outlive_output(end=given[:1] != ["train"])
         _train(given[given[:1] == ["train"] :])
         return
+    outlive_output(end=not given or given[0] not in _MAKE_FILES)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("packformer").setLevel(logging.INFO)
     complete(_parser, _train_parser)
@@ -55,12 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_compiled()
     try:
         options.run(options)
+        sys.stdout.flush()
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def _meant(asked: Sequence[str]) -> str | None:

@@ -25,7 +25,7 @@ _FOREVER = 3600.0  # seconds that a rank would wait
 _GIVEN_UP = 60.0  # seconds after which a rank that is left counts as waiting
 _SLOW = 0.3  # seconds until rank 1 fails
 KILLED = (
-    "was killed (SIGKILL): if the machine ran out of memory, lower loader.num_workers or the "
+    ": if the machine ran out of memory, lower loader.num_workers or the "
     "number of devices; what was saved is whole"
 )
 
@@ -110,9 +110,9 @@ def as_cases(names: list[str]) -> None:
 CASES = {
     "raises-1": (1, "error: rank 1: a file is gone\n"),
     "dies-1": (1, "what rank 1 printed\nerror: rank 1 ended with code 3\n"),
-    "killed-1": (1, f"error: rank 1 {KILLED}\n"),
+    "killed-1": (1, f"error: rank 1 was killed (SIGKILL){KILLED}\n"),
     "raises-0": (1, "error: a file is gone\n"),
-    "killed-0": (-9, f"error: rank 0 {KILLED}\n"),
+    "killed-0": (-9, f"error: rank 0 was killed{KILLED}\n"),
     "interrupted": (130, "interrupted\n"),
     "finished": (0, ""),
 }

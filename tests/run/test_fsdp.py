@@ -83,7 +83,7 @@ def run_until_interrupted(name: str, *settings: str) -> None:
     on_end = LastCheckpoint.on_train_batch_end
 
     def asked(callback: Any, trainer: Any, *arguments: Any) -> None:
-        callback._asked = trainer.global_step == STOPPED_AT
+        callback._asked = signal.SIGINT if trainer.global_step == STOPPED_AT else 0
         on_end(callback, trainer, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:

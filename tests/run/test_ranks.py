@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,7 @@ def interrupt_one_rank(patch: pytest.MonkeyPatch) -> None:
 
     def asked(callback: Any, trainer: Any, *arguments: Any) -> None:
         last = trainer.global_rank == trainer.world_size - 1
-        callback._asked = last and trainer.global_step == STOPPED_AT
+        callback._asked = signal.SIGINT if last and trainer.global_step == STOPPED_AT else 0
         on_end(callback, trainer, *arguments)
 
     patch.setattr(LastCheckpoint, "on_train_batch_end", asked)

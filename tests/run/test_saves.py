@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
     on_end = LastCheckpoint.on_train_batch_end
 
     def interrupted(self, trainer, *arguments):  # type: ignore[no-untyped-def]
-        self._asked = trainer.global_step == at_step
+        self._asked = signal.SIGINT if trainer.global_step == at_step else 0
         on_end(self, trainer, *arguments)
 
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)

@@ -29,12 +29,13 @@ from packformer.command_line.overrides import refuse_altered_text, settings_last
 from packformer.data.ahead import Ahead, prepared_ahead
 from packformer.ranks.ending import (
     end_with_parent,
+    ends_when_interrupted,
     is_several,
     own_folder,
     quiet_other_ranks,
     tell,
 )
-from packformer.ranks.launched import check_processes, launched, rank
+from packformer.ranks.launched import check_processes, launched
 from packformer.ranks.others import devices_before_torch, forget_others
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
@@ -52,7 +53,6 @@ from packformer.sweeps.traces import remove_traces
 log = logging.getLogger(__name__)
 
 _EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130  # what shells give for Ctrl-C
 _EXAMPLES = {  # of data.path, by what reads it
     "packformer.data.TextFiles": "my_texts (a file or folder)",
     "packformer.data.TokenShards": "my_corpus (a folder that packformer prepare made)",
@@ -219,11 +219,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         if not own_folder():
             given.append("hydra.run.dir=${output_dir}")
         sys.argv = [started[0], *settings_last(given)]
-        _job()
-    except KeyboardInterrupt:
-        if rank() == 0:
-            print("interrupted", file=sys.stderr)
-        sys.exit(_EXIT_INTERRUPTED)
+        with ends_when_interrupted():
+            _job()
     except Exception as error:
         if not is_user_error(error) or "PACKFORMER_FULL_ERROR" in os.environ:
             raise

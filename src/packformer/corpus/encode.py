@@ -25,6 +25,7 @@ from packformer.corpus.tokenizer import (
     text_tokenizer,
     token_byte_lengths,
 )
+from packformer.interruption import SIGNALS
 
 _WORDS_KEPT = 200_000  # about 30 MB
 _TEXTS = 128  # at once: the library's own form of more falls out of the caches
@@ -213,7 +214,8 @@ def start_process(*arguments: Any) -> None:
     """
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there are as many processes as wanted
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
+    for number in set(SIGNALS) - {signal.SIGTERM}:  # by which the parent ends its processes
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _encoder = Encoder(*arguments)
 

@@ -8,6 +8,7 @@ through a pipe, which is also faster up to about 100,000 tokens.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from packformer.attention import PackedLayout
 from packformer.batch import PackedBatch
+from packformer.interruption import SIGNALS
 
 _LOADERS = 2  # of training and of validation, at the same time
 _LOCKS, _LOCKS_PER_WORKER = 8, 3  # of a loader: in its queues and its event
@@ -39,6 +41,17 @@ def set_up_workers(num_workers: int) -> None:
             f"/dev/shm ({error.strerror}): enlarge it (docker run --shm-size=1g), or set "
             "loader.num_workers=0"
         ) from error
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """Has a loader process go on when a signal reaches all processes of a run.
+
+    The process that trains needs the rows of its last step before it saves. A second SIGTERM ends a
+    process, because torch sends that to one that hangs.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _packed(batch: PackedBatch) -> tuple[Any, ...]:

@@ -17,9 +17,11 @@ import sys
 import threading
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from packformer.interruption import exit_code, interrupt, signals_heard_by
 from packformer.ranks.launched import ERRORS, PARENT, SWEEP, launched, rank
 
 _WATCHED_EVERY = 0.3  # seconds
@@ -29,8 +31,24 @@ _LOST_CONNECTION = re.compile(
     r"gloo|Connection (closed|reset) by peer|NCCL|Broken pipe|Socket Timeout|failed to recv"
 )
 _LOST_BY_NAME = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_AFTER_A_KILL = (
+    ": if the machine ran out of memory, lower loader.num_workers or the number of devices; what "
+    "was saved is whole"
+)
 _telling = threading.Lock()
 _shown = 2  # the file descriptor of what a user sees
+
+
+@contextmanager
+def ends_when_interrupted() -> Iterator[None]:
+    """Ends the process in one line when a signal asks for it during the body."""
+    try:
+        with signals_heard_by(interrupt):
+            yield
+    except KeyboardInterrupt as interruption:
+        if rank() == 0:
+            print("interrupted", file=sys.stderr)
+        sys.exit(exit_code(interruption))
 
 
 def is_several() -> bool:
@@ -81,7 +99,7 @@ def _watch_parent(parent: int, of_rank_zero: bool) -> None:
         time.sleep(_WATCHED_EVERY)
     folder = Path(os.environ.get(ERRORS, ""))
     if of_rank_zero and folder.is_dir() and _first_to(folder / "0.told"):
-        show(f"error: {death(0, -9)}\n")
+        show(f"error: rank 0 was killed{_AFTER_A_KILL}\n")
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
@@ -98,10 +116,7 @@ def death(number: int, code: int) -> str:
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     if name != "SIGKILL":
         return f"rank {number} died ({name})"
-    return (
-        f"rank {number} was killed (SIGKILL): if the machine ran out of memory, lower "
-        "loader.num_workers or the number of devices; what was saved is whole"
-    )
+    return f"rank {number} was killed (SIGKILL){_AFTER_A_KILL}"
 
 
 def tell(error: BaseException, message: str, traceback: str = "") -> None:

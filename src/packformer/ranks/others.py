@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from packformer.interruption import EXIT_CODES
 from packformer.ranks import ending
 from packformer.ranks.launched import ERRORS, PARENT, launched, rank
 
 _EVERY = 0.1  # seconds between looks at the processes
 _POLLED_EVERY = 0.02  # seconds between looks at what rank 0 has done
 _UNTIL_FINISHED = 60.0  # seconds that the others have at the end of a run
-_NO_FAILURE = (None, 0, 130)  # running, finished, interrupted
+_NO_FAILURE = (None, 0, *EXIT_CODES)  # running, finished, interrupted
 _LINES = 20  # of what a rank printed that died without a word, at most
 _GO = "{}.go"  # in the folder of errors, for each run of a process: rank 0's environment
 _OF_A_RANK = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", PARENT)

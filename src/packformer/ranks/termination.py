@@ -1,29 +1,21 @@
-"""SIGTERM where several processes train together."""
+"""Signals that end a run are packformer's own: Lightning hears none."""
 
 from __future__ import annotations
 
-from types import FrameType
 from typing import Any
 
 import lightning as L
 
 
-def hear_sigterm_alone(trainer: L.Trainer) -> None:
-    """Has each rank of ``trainer`` act upon its own SIGTERM, without asking the others.
+def keep_signals_from(trainer: L.Trainer) -> None:
+    """Has ``trainer`` leave SIGTERM and SIGUSR1 to ``packformer.interruption``.
 
-    Lightning sends a number from rank 0 to all before every row and waits until it has arrived,
-    and with it for all that the device has to do: while the host prepares the next row, the device
-    is idle. Two H100s lost 14 ms a row of 86. Here nobody waits: what starts the ranks sends
-    SIGTERM to all of them, and those that are left end soon after one has ended (``ending``).
+    Lightning ends at SIGTERM without saving. Under SLURM it saves at SIGUSR1 in the middle of a
+    step, wherever each rank is. With several ranks it sends a number from rank 0 to all before
+    every row, to tell of SIGTERM, and waits for all that the device has to do: while the host
+    prepares the next row, the device is idle. Two H100s lost 14 ms a row of 86.
     """
     connector: Any = trainer._signal_connector
     loop: Any = trainer.fit_loop.epoch_loop
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        launcher = trainer.strategy.launcher
-        if launcher is not None and not connector.received_sigterm:
-            launcher.kill(number)
-        connector.received_sigterm = True
-
-    connector._sigterm_notifier_fn = hear
+    connector.register_signal_handlers = lambda: None
     loop._broadcast_sigterm_tensor = lambda: None

@@ -24,7 +24,7 @@ from packformer.model.deferred import Deferred
 from packformer.ranks.launched import check_processes
 from packformer.ranks.others import rank_zero_first
 from packformer.ranks.starting import watch_ranks
-from packformer.ranks.termination import hear_sigterm_alone
+from packformer.ranks.termination import keep_signals_from
 from packformer.run.build import (
     build_data,
     build_model,
@@ -128,7 +128,7 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
             config, folder, accelerator=devices.accelerator, precision=devices.precision
         )
         watch_ranks(trainer)
-        hear_sigterm_alone(trainer)
+        keep_signals_from(trainer)
         L.seed_everything(config.seed, verbose=False)
         ahead.wait()
         data = build_data(config)

@@ -100,7 +100,8 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     except SystemExit as end:  # how Lightning ends after Ctrl-C
         if (run.folder / LAST_CHECKPOINT).is_file():
             log.warning(to_go_on(run.folder))
-        raise KeyboardInterrupt from end
+        heard = end.__context__
+        raise heard if isinstance(heard, KeyboardInterrupt) else KeyboardInterrupt from end
     finally:
         wandb.finish(failed=failed)
         if lock is not None:

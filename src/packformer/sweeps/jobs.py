@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
+from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
 from packformer.ranks.ending import death
 from packformer.ranks.launched import PARENT, SWEEP
 from packformer.run.naming import name_of
@@ -27,7 +25,6 @@ from packformer.sweeps.former import objective_of
 from packformer.sweeps.table import FAILURE_FILE, write_failure
 
 _EVERY = 0.1  # seconds between looks at the processes
-_INTERRUPTED = 130
 _OUTPUT = "output.txt"
 failures: list[str] = []
 """Errors of the jobs of this process, one line each."""
@@ -94,11 +91,11 @@ class Job:
 @dataclass
 class _Running:
     processes: dict[int, tuple[subprocess.Popen, int]] = field(default_factory=dict)
-    interrupted: bool = False
+    interrupted: Interrupted | None = None
 
     def forward(self, number: int, _: object) -> None:
         """A signal reaches every job once; none is started after it."""
-        self.interrupted = True
+        self.interrupted = Interrupted(number)
         for process, _place in self.processes.values():
             process.send_signal(number)
 
@@ -120,12 +117,12 @@ def run_jobs(
         Objectives, NaN of a job that failed.
 
     Raises:
-        KeyboardInterrupt: once all jobs have ended after Ctrl-C or SIGTERM.
+        Interrupted: once all jobs have ended after Ctrl-C, SIGTERM or the like.
     """
     values = [math.nan] * len(jobs)
     waiting, free = list(range(len(jobs))), list(range(len(places)))
     running = _Running()
-    with _signals(running.forward):
+    with signals_heard_by(running.forward):
         while running.processes or (waiting and not running.interrupted):
             while waiting and free and not running.interrupted:
                 number, place = waiting.pop(0), free.pop(0)
@@ -137,12 +134,13 @@ def run_jobs(
                     continue
                 del running.processes[number]
                 free.append(place)
-                running.interrupted |= code == _INTERRUPTED
-                if code != _INTERRUPTED:
+                if code in EXIT_CODES:
+                    running.interrupted = running.interrupted or Interrupted.by_code(code)
+                else:
                     values[number] = jobs[number].ended(code)
                     on_end(number, values[number])
     if running.interrupted:
-        raise KeyboardInterrupt
+        raise running.interrupted
     return values
 
 
@@ -152,16 +150,3 @@ def _start(job: Job, place: Mapping[str, str], *, alone: bool) -> subprocess.Pop
         return job.start(place)
     with (job.folder / _OUTPUT).open("ab") as output:
         return job.start(place, output)
-
-
-@contextmanager
-def _signals(handle: Callable[[int, Any], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

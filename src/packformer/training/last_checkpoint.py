@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from packformer.interruption import Interrupted, signals_heard_by
 from packformer.settings import check_number
 from packformer.training.step_end import ends_step
 
 log = logging.getLogger(__name__)
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class LastCheckpoint(Checkpoint):
@@ -27,8 +26,8 @@ class LastCheckpoint(Checkpoint):
 
     Lightning's ``ModelCheckpoint`` writes its own ``last.ckpt`` only where it saves its best. If a
     validation is due after a step, the checkpoint is saved after that validation, so that a resumed
-    run does not miss it. On Ctrl-C or SIGTERM the run finishes its step, or its validation, and
-    saves. A second signal ends it at once. Several ranks agree at records.
+    run does not miss it. On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 the run finishes its step, or its
+    validation, and saves. A second signal ends it at once. Several ranks agree at records.
 
     Args:
         every_minutes: between saves.
@@ -42,26 +41,25 @@ class LastCheckpoint(Checkpoint):
         self.file: Path | None = None
         self._seconds = 60 * every_minutes
         self._saved = time.monotonic()
-        self._asked = False
-        self._ending = False
-        self._former: dict[signal.Signals, Any] = {}
+        self._asked = 0  # the number of the signal
+        self._ending = 0
+        self._heard = ExitStack()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+        self._heard.enter_context(signals_heard_by(self._ask))
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
+            raise Interrupted(number)
+        self._asked = number
         log.warning("interrupted: saving after this step (once more to stop at once)")
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._ending:  # the validation that was due is over, and has saved
-            raise KeyboardInterrupt
+            raise Interrupted(self._ending)
 
     def on_train_batch_end(
         self,
@@ -73,12 +71,11 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if not ends_step(trainer, batch_idx):
             return
-        asked, due = self._asked, time.monotonic() - self._saved > self._seconds
+        asked, due = self._asked, int(time.monotonic() - self._saved > self._seconds)
         if trainer.world_size > 1:
             if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
                 return
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+            asked, due = _of_any_rank(trainer, asked, due)
         if not asked and not due:
             return
         # Lightning counts micro-batches here.
@@ -87,7 +84,7 @@ class LastCheckpoint(Checkpoint):
             return
         self._save(trainer)
         if asked:
-            raise KeyboardInterrupt
+            raise Interrupted(asked)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # As a Checkpoint, after all other callbacks: what they know of the validation is saved.
@@ -102,12 +99,13 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        self._restore()
+        self._heard.close()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._restore()
+        self._heard.close()
 
-    def _restore(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        self._former = {}
+
+def _of_any_rank(trainer: L.Trainer, *numbers: int) -> list[int]:
+    """The highest that any rank has, of each number."""
+    own = torch.tensor(numbers, dtype=torch.int32, device=trainer.strategy.root_device)
+    return [int(number) for number in trainer.strategy.reduce(own, reduce_op="max")]
