@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from packformer.cache import keep_compiled
 from packformer.completion import complete, script
+from packformer.masking import mask_messages, masked, refuse_credentials
 from packformer.output import outlive_output
 from packformer.ranks.ending import ends_when_interrupted
 from packformer.threads import share_processor
@@ -48,10 +49,11 @@ def _main(arguments: Sequence[str] | None) -> None:
     outlive_output(end=not given or given[0] not in _MAKE_FILES)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("packformer").setLevel(logging.INFO)
+    mask_messages()
     complete(_parser, _train_parser)
     asked = given[:1]
     if near := _meant(asked):
-        print(f"error: there is no command {asked[0]}: did you mean {near}?", file=sys.stderr)
+        _tell(f"there is no command {asked[0]}: did you mean {near}?")
         sys.exit(1)
     parser = _parser(asked if asked and asked[0] in _COMMANDS else _COMMANDS)
     if not given:
@@ -64,11 +66,23 @@ def _main(arguments: Sequence[str] | None) -> None:
         options.overrides += rest
     keep_compiled()
     try:
+        refuse_credentials(_words(options))
         options.run(options)
         sys.stdout.flush()
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(" ".join(str(error).split()))
         sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    print(f"error: {masked(message)}", file=sys.stderr)
+
+
+def _words(options: argparse.Namespace) -> Iterable[str]:
+    """What was given, but for text to continue: that may be anything."""
+    for name, value in vars(options).items():
+        if name != "prompt":
+            yield from map(str, value if isinstance(value, list) else [value])
 
 
 def _meant(asked: Sequence[str]) -> str | None:
@@ -83,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
     """Tells errors in one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; {self.prog} --help shows all", file=sys.stderr)
+        _tell(f"{message}; {self.prog} --help shows all")
         sys.exit(2)
 
 

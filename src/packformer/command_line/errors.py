@@ -15,6 +15,7 @@ from yaml.error import MarkedYAMLError
 
 from packformer.command_line.hints import explain
 from packformer.command_line.references import explain_reference
+from packformer.masking import masked
 from packformer.run.user_errors import USER_ERRORS
 
 # By name: torch and Lightning are slow to import.
@@ -28,12 +29,16 @@ _NAMED_USER_ERRORS = (_OUT_OF_MEMORY, "MisconfigurationException")
 
 
 def one_line(error: BaseException, overrides: Sequence[str] = ()) -> str:
-    """The message of ``error``, on one line, without what Hydra wraps around it.
+    """The message of ``error``, on one line, without what Hydra wraps around it, and masked.
 
     Args:
         error: any.
         overrides: the command line's; with them a refusal of Hydra's says what may have been meant.
     """
+    return masked(_on_one_line(error, overrides))
+
+
+def _on_one_line(error: BaseException, overrides: Sequence[str]) -> str:
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     if type(error).__name__ == _OUT_OF_MEMORY:
@@ -100,5 +105,5 @@ def keep_traceback(error: BaseException, folder: Path, *, in_sweep: bool) -> Pat
                 folder.parent.rmdir()
         return None
     place = folder / "error.txt"
-    place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    place.write_text(masked("".join(traceback.format_exception(error))), encoding="utf-8")
     return place

@@ -27,6 +27,7 @@ from packformer.command_line.groups import refuse_removed
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.overrides import refuse_altered_text, settings_last
 from packformer.data.ahead import Ahead, prepared_ahead
+from packformer.masking import mask_messages
 from packformer.ranks.ending import (
     end_with_parent,
     ends_when_interrupted,
@@ -174,7 +175,10 @@ def _check_given(config: DictConfig) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    check_configuration(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+    settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    overrides = HydraConfig.get().overrides
+    refuse_secrets(settings, [*overrides.task, *overrides.hydra])
+    check_configuration(settings)
     hydra_config = HydraConfig.get()
     if not in_sweep() and hydra_config.sweeper.get("params"):
         raise ValueError("a sweep needs -m: packformer train -m ...")
@@ -209,6 +213,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     _command[:] = started
     quiet_other_ranks()
     end_with_parent()
+    mask_messages()
     try:
         refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
         refuse_altered_text(given)

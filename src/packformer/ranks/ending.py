@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from packformer.interruption import exit_code, interrupt, signals_heard_by
+from packformer.masking import masked
 from packformer.ranks.launched import ERRORS, PARENT, SWEEP, launched, rank
 
 _WATCHED_EVERY = 0.3  # seconds
@@ -127,6 +128,7 @@ def tell(error: BaseException, message: str, traceback: str = "") -> None:
         message: of it, on one line.
         traceback: shown before the message; empty for errors of the user's.
     """
+    message, traceback = masked(message), masked(traceback)
     if not is_several():
         show(f"{traceback}error: {message}\n")
         return

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from packformer.masking import masked, refuse_credential, refuse_credentials
+
 _SECRET = re.compile(
     r"api_?key|secret|password|passwd|credential"
     r"|(access|auth|hf|api|gh|github|gitlab|job)_?token|(^|\.)token$",
@@ -17,15 +19,17 @@ _SURE = 16  # characters; values as long are secrets within longer text too
 
 
 def refuse_secrets(config: Any, overrides: Iterable[str]) -> None:
-    """Refuses settings named like a secret, and values that the environment holds as a secret.
+    """Refuses settings named like a secret, values that look like one, and values that the
+    environment holds as a secret.
 
     Args:
         config: the resolved configuration.
         overrides: the command line's.
 
     Raises:
-        ValueError: naming the key, never the value.
+        ValueError: naming the key; of the value it shows what is no secret.
     """
+    overrides = list(overrides)
     known = {v: k for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= _SHORTEST}
     given = [
         (name.lstrip("+~"), value)
@@ -35,15 +39,17 @@ def refuse_secrets(config: Any, overrides: Iterable[str]) -> None:
     for key, value in [*given, *_leaves(config, "")]:
         if _SECRET.search(key) and value not in (None, "", "null"):
             raise ValueError(
-                f"{key} looks like a secret, and configurations are logged in clear: "
+                f"{masked(key)} looks like a secret, and configurations are logged in clear: "
                 "use an environment variable such as WANDB_API_KEY"
             )
+        refuse_credential(str(value), f"{key} ({value})")
         for secret, variable in known.items():
             if str(value) == secret or (len(secret) >= _SURE and secret in str(value)):
                 raise ValueError(
-                    f"{key} holds the value of the environment variable {variable}, and "
+                    f"{masked(key)} holds the value of the environment variable {variable}, and "
                     "configurations are logged in clear: leave it out"
                 )
+    refuse_credentials(overrides)
 
 
 def _leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:

@@ -28,7 +28,6 @@ from packformer.run.naming import run_name
 from packformer.run.of_sweep import in_sweep, to_go_on
 from packformer.run.recorded import recorded
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, changed_settings
-from packformer.run.secrets import refuse_secrets
 from packformer.run.start_times import StartTimes
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 
@@ -69,8 +68,6 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     quiet_lightning()
     _leave_out_samples_of_sweeps(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    overrides = HydraConfig.get().overrides
-    refuse_secrets(plain, [*overrides.task, *overrides.hydra])
     run = assemble(config, plain, times, ahead)
     is_old = (run.folder / CONFIG_FILE).is_file()
     changes = changed_settings(run.folder, plain) if is_old else []

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.run.naming import name_of
 from packformer.run.resume import ABSENT, differences, flat
+from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
 from packformer.run.user_errors import USER_ERRORS
 from packformer.sweeps.former import (
@@ -48,9 +49,14 @@ class Plan:
     Args:
         context: Hydra's.
         config: of the sweep.
+
+    Raises:
+        ValueError: if it holds a secret.
     """
 
     def __init__(self, context: HydraContext, config: DictConfig) -> None:
+        # Hydra writes all of it to the sweep's folder, settings from files of the user's too.
+        refuse_secrets(OmegaConf.to_container(config, resolve=False), [])
         self._context, self._config = context, config
         self._sweep = Path(str(config.hydra.sweep.dir))
         self._left: list[Path] | None = None  # by earlier sweeps, and no job's yet

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from packformer.masking import masked
 from packformer.run.resume import SUMMARY_FILE
 from packformer.sweeps.traces import begin, remember
 
@@ -54,7 +55,7 @@ class SweepTable(Callback):
 
 def write_failure(folder: Path, name: str, error: str) -> None:
     """Leaves the name and error of a failed job for the table."""
-    text = json.dumps({"name": name, "error": error}, indent=2)
+    text = json.dumps({"name": masked(name), "error": masked(error)}, indent=2)
     (folder / FAILURE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
