@@ -34,6 +34,7 @@ BELOW = {
     "threads": set(),
     "layer_pattern": set(),
     "mean_loss": set(),
+    "whole_file": set(),
     "nn": {"settings", "requirements"},
     "attention": {"cache", "nn", "settings"},
     "batch": {"attention"},
@@ -62,6 +63,7 @@ BELOW = {
         "model",
         "requirements",
         "settings",
+        "whole_file",
     },
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "mean_loss", "model", "settings"},
@@ -81,6 +83,7 @@ BELOW = {
         "requirements",
         "settings",
         "training",
+        "whole_file",
     },
     "sweeps": {"interruption", "ranks", "run", "settings"},
     "tools": {

@@ -28,7 +28,7 @@ def _record(folder: Path, losses: list[float], *, validated: bool) -> None:
     lines = ["step,train/loss,val/loss"]
     for step, loss in enumerate(losses, start=1):
         lines += [f"{step},{loss},"] + [f"{step},,{loss}"] * validated
-    (folder / "metrics.csv").write_text("\n".join(lines))
+    (folder / "metrics.csv").write_text("\n".join([*lines, ""]))
 
 
 @pytest.mark.parametrize("validated", [True, False])

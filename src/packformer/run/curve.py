@@ -6,7 +6,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from packformer.run.folder import read_metrics
+from packformer.run.metrics_file import read_metrics
+from packformer.whole_file import replacing
 
 
 def draw_loss_curve(folder: Path, title: str) -> Path | None:
@@ -53,5 +54,6 @@ def draw_loss_curve(folder: Path, title: str) -> Path | None:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     file = folder / "loss.png"
-    figure.savefig(file)
+    with replacing(file) as unfinished:
+        figure.savefig(unfinished, format="png")
     return file

@@ -1,13 +1,12 @@
-"""What a run folder holds besides checkpoints: configuration, environment, metrics, picture."""
+"""What a run folder holds besides checkpoints and metrics: configuration and environment."""
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
+import shutil
 import subprocess
 import sys
-import warnings
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
 from packformer.run.own_tokenizer import keep_tokenizer
 from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE
-from packformer.training.checkpoint import recorded_steps
+from packformer.whole_file import replace_text, replacing
 
 _PACKAGES = (
     "torch",
@@ -40,7 +38,8 @@ _PACKAGES = (
 def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None = None) -> None:
     """Writes configuration, environment and tokenizer; what a resumed run had is kept.
 
-    Its summary is set aside, because the run is no longer finished.
+    Its summary is set aside, because the run is no longer finished. A kill at any point leaves a
+    configuration, and what it left half done the next start completes.
 
     Args:
         folder: of the run.
@@ -49,22 +48,28 @@ def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None =
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE):
-        _set_aside(folder / name)
-    unfinished = folder / f".{CONFIG_FILE}"
-    unfinished.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    unfinished.replace(folder / CONFIG_FILE)
+        _keep_copy(folder / name)
+    # In this order: with its summary and a configuration of more steps a run would seem finished.
+    (folder / SUMMARY_FILE).unlink(missing_ok=True)
+    replace_text(folder / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
     environment = _environment()
     if tokenizer is not None:
         environment |= keep_tokenizer(tokenizer, folder)
-    (folder / ENVIRONMENT_FILE).write_text(
-        json.dumps(environment, indent=2) + "\n", encoding="utf-8"
-    )
+    replace_text(folder / ENVIRONMENT_FILE, json.dumps(environment, indent=2) + "\n")
 
 
-def _set_aside(file: Path) -> None:
-    if file.exists():
-        number = len(list(file.parent.glob(f"{file.stem}-*{file.suffix}"))) + 1
-        file.rename(file.with_stem(f"{file.stem}-{number}"))
+def _keep_copy(file: Path) -> None:
+    """Copies it to ``NAME-1``, ``NAME-2``, ...: the file itself is there at every instant."""
+    if not file.exists():
+        return
+    copies = file.parent.glob(f"{file.stem}-*{file.suffix}")
+    numbers = (copy.stem.removeprefix(f"{file.stem}-") for copy in copies)
+    number = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    latest = file.with_stem(f"{file.stem}-{number}")
+    if latest.is_file() and latest.read_bytes() == file.read_bytes():
+        return  # a start that was killed kept it
+    with replacing(file.with_stem(f"{file.stem}-{number + 1}")) as copy:
+        shutil.copyfile(file, copy)
 
 
 def _environment() -> dict[str, Any]:
@@ -110,47 +115,3 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def csv_logger(folder: Path, checkpoint: Path | None) -> CSVLogger:
-    """Logger of ``metrics.csv``; on a resume it keeps the rows that the checkpoint knows of.
-
-    Later rows are dropped, because those steps are run again; so is a validation that the
-    checkpoint was saved before. Lightning's own logger deletes an earlier run's file.
-    """
-    file = folder / "metrics.csv"
-    kept: list[dict[str, str]] = []
-    if checkpoint is not None and file.is_file():
-        recorded = recorded_steps(checkpoint)
-        with file.open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if _is_whole(row)]
-        kept = [row for row in rows if int(row["step"]) <= recorded[bool(row.get("val/loss"))]]
-    backup = folder / ".metrics.csv"
-    if kept:
-        with backup.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(kept[0]))
-            writer.writeheader()
-            writer.writerows(kept)
-    logger = CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        writer_of_logger = logger.experiment
-    if kept:
-        backup.replace(file)
-        writer_of_logger.metrics_keys = list(kept[0])
-    return logger
-
-
-def _is_whole(row: dict[str, Any]) -> bool:
-    """Whether a line was written to its end; a killed run may leave half of one."""
-    return None not in row.values() and row.get("step", "").isdecimal()
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Rows of ``metrics.csv``, absent values left out."""
-    file = folder / "metrics.csv"
-    if not file.is_file():
-        return []
-    with file.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if _is_whole(row)]
-    return [{k: float(v) for k, v in row.items() if v} for row in rows]

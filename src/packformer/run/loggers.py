@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from packformer.run import wandb
-from packformer.run.folder import csv_logger
+from packformer.run.metrics_file import csv_logger
 from packformer.run.naming import run_name
 from packformer.run.of_sweep import sweep_folder
 from packformer.settings import name_of

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from packformer.corpus.shards import hash_file
 from packformer.run.resume import ENVIRONMENT_FILE, TOKENIZER_FILE
+from packformer.whole_file import replacing
 
 _HASH = "tokenizer_sha256"
 
 
 def keep_tokenizer(tokenizer: Path, folder: Path) -> dict[str, str]:
     """Copies it into the run's folder. Returns what ``environment.json`` keeps of it."""
-    shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
+    with replacing(folder / TOKENIZER_FILE) as copy:
+        shutil.copyfile(tokenizer, copy)
     return {_HASH: hash_file(folder / TOKENIZER_FILE)}
 
 

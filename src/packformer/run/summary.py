@@ -17,12 +17,13 @@ from rich.text import Text
 from packformer.counted import counted
 from packformer.generation import KVCache
 from packformer.model import GPT
-from packformer.run.folder import read_metrics
+from packformer.run.metrics_file import read_metrics
 from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, TOKENIZER_FILE
 from packformer.run.samples import SAMPLES_FILE
 from packformer.run.start_times import StartTimes
 from packformer.training import StepRecords, TrainingModule
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
+from packformer.whole_file import replace_text
 
 
 def summarize(
@@ -122,7 +123,7 @@ def _cache(model: GPT) -> dict[str, int | None]:
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
     """Writes ``summary.json``, which marks the run as finished."""
     finite = {k: None if v != v else v for k, v in summary.items()}  # JSON knows no NaN
-    (folder / SUMMARY_FILE).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+    replace_text(folder / SUMMARY_FILE, json.dumps(finite, indent=2) + "\n")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
 
+from packformer.whole_file import replace_text
+
 log = logging.getLogger(__name__)
 
 _ID_FILE = "wandb_run_id.txt"
@@ -72,7 +74,7 @@ def run_id(folder: Path) -> str:
     """The id of the folder's W&B run, kept in the folder from the start."""
     file = folder / _ID_FILE
     if not file.exists():
-        file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+        replace_text(file, secrets.token_hex(4) + "\n")
     return file.read_text(encoding="utf-8").strip()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
 from packformer.training.shards import check_files, check_sums, is_sharded, load_tensors, shapes
+from packformer.whole_file import cannot_write, replacing
 
 _Entry = TypeVar("_Entry")
 
@@ -22,7 +22,7 @@ class OtherTraining(ValueError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes next to the target, flushes, then renames: a kill leaves the old file.
+    """Replaces the target in one step: a kill leaves the old file.
 
     Reads checkpoints in shards too, whole.
     """
@@ -32,18 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            with unfinished.open("wb") as file:
+            with replacing(target) as unfinished, unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(target)
-        except (OSError, RuntimeError) as error:  # torch hides a full disk in the latter
-            reason = str(error).split("\n")[0]
-            raise OSError(f"cannot write {target} ({reason}): is the disk full?") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        except RuntimeError as error:  # in which torch hides a full disk
+            raise cannot_write(target, error) from error
 
     def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(path, *arguments, **keywords)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ from packformer.training.shards import (
     take_out,
     with_files,
 )
+from packformer.whole_file import flush_folder
 
 
 class _Parts(NamedTuple):
@@ -130,7 +129,7 @@ class ShardedSaves:
                 is_own = file.name.startswith(f"__{self._rank}_")
                 if is_own or (self._rank == 0 and file.name == ".metadata"):
                     own[file.name] = sum_of(file)
-            _flush(folder)
+            flush_folder(folder)
             failed = None
         except Exception as error:  # of any type, also of other ranks
             failed = " ".join(str(error).split("\n")[-1].split()) or type(error).__name__
@@ -149,19 +148,8 @@ class ShardedSaves:
         if self._rank == 0:
             name = parts.folder.name
             AtomicCheckpointIO().save_checkpoint(with_files(rest, name, files), path)
-            _flush(path.parent)
             remove_unused(path.parent, keep=[name])
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         remove_unused(path.parent)
-
-
-def _flush(folder: Path) -> None:
-    """Makes what was created or renamed in ``folder`` survive a loss of power."""
-    with suppress(OSError):  # Windows opens no folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,0 +1,99 @@
+"""``metrics.csv`` outlives kills and full disks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from packformer.run.metrics_file import csv_logger, read_metrics
+
+STEPS = [1, 2, 3, 4]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Of step 3, which knows of the validation after step 2."""
+    file = tmp_path / "last.ckpt"
+    callbacks = {"StepRecords": {"validated_step": 2}}
+    torch.save({"global_step": 3, "callbacks": callbacks}, file)
+    return file
+
+
+def write_rows(folder: Path) -> None:
+    logger = csv_logger(folder, None)
+    for step in STEPS:
+        logger.log_metrics({"train/loss": 1.25 / step}, step)
+        logger.log_metrics({"val/loss": 2.25 / step}, step)
+
+
+def rows_of(folder: Path) -> list[tuple[int, str]]:
+    return [
+        (int(row["step"]), "val/loss" if "val/loss" in row else "train/loss")
+        for row in read_metrics(folder)
+    ]
+
+
+def test_rows_before_the_checkpoint_stay_and_others_follow(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    write_rows(tmp_path)
+    whole = read_metrics(tmp_path)
+    logger = csv_logger(tmp_path, checkpoint)
+    kept = [(1, "train/loss"), (1, "val/loss"), (2, "train/loss"), (2, "val/loss")]
+    assert rows_of(tmp_path) == [*kept, (3, "train/loss")]
+    logger.log_metrics({"val/loss": 0.75}, 3)
+    assert read_metrics(tmp_path) == whole[:6]
+
+
+def test_half_a_row_is_no_row(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    file = tmp_path / "metrics.csv"
+    whole = read_metrics(tmp_path)
+    for cut in range(1, len(file.read_bytes().splitlines()[-1]) + 2):
+        file.write_bytes(file.read_bytes()[:-1])
+        assert read_metrics(tmp_path) == whole[:-1], f"without the last {cut} bytes"
+
+
+def test_rows_wait_for_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = csv_logger(tmp_path, None)
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "open", _half_a_row)
+        for step in (2, 3):
+            logger.log_metrics({"train/loss": 1.0}, step)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1]
+    assert caplog.text.count("its rows wait for room") == 1
+    logger.log_metrics({"train/loss": 1.0}, 4)
+    assert [row["step"] for row in read_metrics(tmp_path)] == STEPS
+
+
+def _half_a_row(file: Path, *_: object, **__: object) -> None:
+    with open(file, "ab") as stream:
+        stream.write(b"1.")
+    raise OSError(28, "No space left on device")
+
+
+def test_new_columns_are_added_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = csv_logger(tmp_path, None)
+    logger.log_metrics({"train/loss": 1.0}, 1)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            logger.log_metrics({"val/loss": 2.0}, 1)
+    assert read_metrics(tmp_path) == [{"step": 1.0, "train/loss": 1.0}]
+    logger.finalize("success")
+    assert rows_of(tmp_path) == [(1, "train/loss"), (1, "val/loss")]
+
+
+def test_a_file_without_rows_that_count_begins_anew(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n9,1.0\n")
+    csv_logger(tmp_path, checkpoint).log_metrics({"train/loss": 2.0}, 4)
+    assert read_metrics(tmp_path) == [{"step": 4.0, "train/loss": 2.0}]
