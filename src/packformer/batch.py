@@ -29,6 +29,7 @@ class PackedBatch:
         packer_state: of the packer after the last whole optimizer step, this row included, for the
             checkpoint; plain types only. None before the first step is whole.
         corpus: number of the corpus that a row of validation is of.
+        pieces: number of each document in the row, and the first of its tokens that lies there.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class PackedBatch:
         lengths: tuple[int, ...],
         packer_state: dict[str, Any] | None,
         corpus: int = 0,
+        pieces: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.tokens = tokens
         self.targets = targets
@@ -51,6 +53,7 @@ class PackedBatch:
         self.lengths = lengths
         self.packer_state = packer_state
         self.corpus = corpus
+        self.pieces = pieces
 
     def _with(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> PackedBatch:
         return PackedBatch(
@@ -62,6 +65,7 @@ class PackedBatch:
             lengths=self.lengths,
             packer_state=self.packer_state,
             corpus=self.corpus,
+            pieces=self.pieces,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:

@@ -171,3 +171,12 @@ def check_schedule(*, num_steps: Any, warmup_steps: Any = 0, final_factor: Any =
     check_whole("scheduler.num_steps", num_steps, at_least=1)
     check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
     check_number("scheduler.final_factor", final_factor, at_least=0)
+
+
+def check_guard(*, skips_in_a_row: Any = 10) -> None:
+    """Of ``packformer.training.GuardSettings``.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    check_whole("guard.skips_in_a_row", skips_in_a_row, at_least=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from packformer.command_line.early import check_parts
 from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
+from packformer.requirements import check_guard
 from packformer.run.given import refuse_given
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
@@ -31,7 +33,7 @@ SETTINGS = (
         "optimizer",
         "scheduler",
     ),
-    *("trainer", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
+    *("trainer", "guard", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
     *("init_from", "loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
 )
 """All that is read of a configuration, at its top."""
@@ -98,8 +100,17 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     if settings["max_grad_norm"] is not None:
         check_number("max_grad_norm", settings["max_grad_norm"], above=0)
     check_parts(settings)
+    _check_guard(settings["guard"])
     _check_monitors(settings.get("callbacks") or {})
     _check_files(settings["data"])
+
+
+def _check_guard(guard: Mapping[str, Any]) -> None:
+    known = signature(check_guard).parameters
+    for name, value in guard.items():
+        if name not in known:
+            raise ValueError(no_setting(f"guard.{name}", str(value)))
+    check_guard(**guard)
 
 
 def _check_choice(

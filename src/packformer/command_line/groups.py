@@ -10,6 +10,9 @@ OF_CLASSES = (
 )
 """Settings of a class or function, which ``_target_`` names."""
 
+_OF_VALUES = ("trainer", "guard")
+"""Settings without a class of their own."""
+
 _OF_NAMES = ("layers", "logger", "callbacks")  # what they hold has names; may be left out
 _VALUES = (
     *("name", "seed", "resume", "init_from", "output_dir", "compile"),
@@ -20,7 +23,7 @@ _OF_TRAINER = (
     *("validate_every_n_steps", "log_every_n_steps"),
 )
 _NEEDED = (
-    *(*OF_CLASSES, "trainer", *_VALUES, "bpe_vocab_size", "hydra"),
+    *(*OF_CLASSES, *_OF_VALUES, *_VALUES, "bpe_vocab_size", "hydra"),
     *(f"trainer.{name}" for name in _OF_TRAINER),
 )
 
@@ -51,10 +54,10 @@ def check_groups(settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the part.
     """
-    for name in (*OF_CLASSES, "trainer", *_VALUES):
+    for name in (*OF_CLASSES, *_OF_VALUES, *_VALUES):
         if name not in settings:
             raise ValueError(f"{name} is missing: every run needs it")
-    for name in (*OF_CLASSES, "trainer"):
+    for name in (*OF_CLASSES, *_OF_VALUES):
         _check_holds_settings(name, settings[name])
     for name in OF_CLASSES:
         target = settings[name].get("_target_")

@@ -16,7 +16,7 @@ from packformer.batch import PackedBatch
 from packformer.data.checked_splits import checked_splits
 from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
-from packformer.data.source import DataSet, Mixture
+from packformer.data.source import DataSet, Mixture, name_of_document
 from packformer.data.validation import ValidationRows
 from packformer.data.workers import leave_signals_to_parent, set_up_workers
 from packformer.settings import check_whole
@@ -108,6 +108,16 @@ class PackedDataModule(L.LightningDataModule):
         """Names of the corpora validated on, by ``PackedBatch.corpus``; () if there is but one."""
         validation = self.splits.validation
         return validation.names if isinstance(validation, Mixture) else ()
+
+    def name_document(self, number: int, start: int) -> str:
+        """What people may find a piece of a training document by.
+
+        Args:
+            number: of the document, as in ``PackedBatch.pieces``.
+            start: its first token that is meant.
+        """
+        name = name_of_document(self.splits.train, number)
+        return f"{name} from token {start}" if start else name
 
     def _train_rows(self) -> PackedRows:
         return PackedRows(

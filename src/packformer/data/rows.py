@@ -59,6 +59,7 @@ def collate_row(
         lengths=tuple(lengths),
         packer_state=packer_state,
         corpus=corpus,
+        pieces=tuple((piece.document, piece.start) for piece in pieces),
     )
 
 

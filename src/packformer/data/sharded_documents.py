@@ -145,10 +145,19 @@ class ShardedDocuments:
             return np.diff(ends, prepend=0)
         return np.asarray(ends[which] - np.where(which > 0, ends[which - 1], 0), dtype=np.int64)
 
-    def _range(self, index: int) -> tuple[NDArray[np.unsignedinteger], int, int]:
+    def name(self, index: int) -> str:
+        """Shard and number in it, from 0, of document ``index``."""
+        section, number = self._locate(index)
+        place = self._shards[section]
+        return f"{place.folder}/{place.shard.file} document {number}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
         section = bisect_right(self._ends, index)
+        return section, index - (self._ends[section - 1] if section else 0)
+
+    def _range(self, index: int) -> tuple[NDArray[np.unsignedinteger], int, int]:
+        section, number = self._locate(index)
         ids, ends = self._open(section)
-        number = index - (self._ends[section - 1] if section else 0)
         return ids, int(ends[number - 1]) if number else 0, int(ends[number])
 
     def length(self, index: int) -> int:

@@ -83,6 +83,20 @@ class Sectioned(DocumentSource, Protocol):
         ...
 
 
+@runtime_checkable
+class Naming(Protocol):
+    """A source that knows where its documents come from."""
+
+    def name(self, index: int) -> str:
+        """Of document ``index``, for people."""
+        ...
+
+
+def name_of_document(source: DocumentSource, index: int) -> str:
+    """What people may find document ``index`` by."""
+    return source.name(index) if isinstance(source, Naming) else f"document {index}"
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Several sources in fixed proportions of tokens; a ``DocumentSource``.
@@ -120,6 +134,10 @@ class Mixture:
         """Tokens of document ``index``."""
         source, number = self.locate(index)
         return source.length(number)
+
+    def name(self, index: int) -> str:
+        """Of document ``index``, for people."""
+        return name_of_document(*self.locate(index))
 
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         """Tokens and targets of a piece of document ``index``."""

@@ -22,7 +22,7 @@ from packformer.interruption import SIGNALS
 
 _LOADERS = 2  # of training and of validation, at the same time
 _LOCKS, _LOCKS_PER_WORKER = 8, 3  # of a loader: in its queues and its event
-_PLAIN = ("num_tokens", "num_targets", "lengths", "packer_state", "corpus")
+_PLAIN = ("num_tokens", "num_targets", "lengths", "packer_state", "corpus", "pieces")
 
 
 def set_up_workers(num_workers: int) -> None:

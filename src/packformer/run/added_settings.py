@@ -12,6 +12,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.SelfAttention": {"head_dim": None, "score_mod": None},
     "packformer.nn.Rotary": {"scaling": None},
 }
+_ADDED_GROUPS: dict[str, Any] = {"init_from": None, "guard": {"skips_in_a_row": 10}}
 _ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}
 _SAME_WITHOUT_QK_NORM = 1e-5
 
@@ -26,7 +27,7 @@ def with_added_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: resolved, plain types only.
     """
-    completed = {"init_from": None, **{group: _completed(n) for group, n in config.items()}}
+    completed = {**_ADDED_GROUPS, **{group: _completed(n) for group, n in config.items()}}
     if isinstance(trainer := completed.get("trainer"), dict):
         rows = {} if "rows_per_step" in trainer else _rows_of_step(trainer)
         completed["trainer"] = {**_ADDED_TO_TRAINER, **trainer, **rows}

@@ -55,7 +55,8 @@ from packformer.run.resume import (
 from packformer.run.same_ranks import SameRanks
 from packformer.run.start_times import StartTimes
 from packformer.run.step_rows import StepRows
-from packformer.training import TrainingModule
+from packformer.run.with_lower_rate import with_lower_rate
+from packformer.training import FiniteGuard, TrainingModule
 from packformer.training.checkpoint import OtherTraining, check_checkpoint
 from packformer.training.compilation import loading_compiler
 from packformer.training.module import DTYPES
@@ -147,6 +148,10 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
     module = build_module(
         config, model, data, devices.accelerator, devices.precision, identity_of(plain), deferred
     )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FiniteGuard):
+            callback.name_document = data.name_document
+            callback.how_to_go_on = partial(with_lower_rate, folder, plain)
     found = {
         "the data's fingerprint": data.splits.fingerprint,
         "the step to continue from": resumed_step,

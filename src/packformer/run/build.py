@@ -39,6 +39,7 @@ from packformer.training import (
     DDP,
     FSDP2,
     AtomicCheckpointIO,
+    GuardSettings,
     TrainingModule,
     build_optimizer,
     check_factor,
@@ -230,7 +231,14 @@ def build_module(
         loss_chunk=_loss_chunk(config.loss_chunk, model, data, accelerator, precision),
         deferred=deferred,
         float8=float8,
+        guard=make_guard(config),
     )
+
+
+def make_guard(config: DictConfig) -> GuardSettings:
+    """When optimizer steps are skipped."""
+    with settings_of("guard"):
+        return GuardSettings(**make(config.guard))
 
 
 def _how_to_compile(

@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from packformer.run.resume import LAST_CHECKPOINT
+from packformer.run.resume import LAST_CHECKPOINT, SKIPPED_FILE
 from packformer.run.samples import SAMPLES_FILE, Samples
 from packformer.training import (
     FiniteGuard,
@@ -55,7 +55,8 @@ def build_callbacks(made: Mapping[str, object], folder: Path) -> list[L.Callback
         chosen.append(callback)
     shown = TrainingProgressBar() if is_on_terminal() else LineProgress()
     # What was measured is shown before what the model writes.
-    return [*sorted([*chosen, shown], key=lambda c: isinstance(c, Samples)), FiniteGuard()]
+    guard = FiniteGuard(folder / SKIPPED_FILE)
+    return [*sorted([*chosen, shown], key=lambda c: isinstance(c, Samples)), guard]
 
 
 def is_on_terminal() -> bool:

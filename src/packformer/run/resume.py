@@ -24,6 +24,7 @@ CONFIG_FILE = "config.yaml"
 SUMMARY_FILE = "summary.json"
 TOKENIZER_FILE = "tokenizer.json"
 ENVIRONMENT_FILE = "environment.json"
+SKIPPED_FILE = "skipped.csv"
 _NOT_COMPARED = ("resume", "output_dir", "logger", "callbacks")
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = (

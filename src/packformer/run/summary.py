@@ -18,7 +18,13 @@ from packformer.counted import counted
 from packformer.generation import KVCache
 from packformer.model import GPT
 from packformer.run.metrics_file import read_metrics
-from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE, TOKENIZER_FILE
+from packformer.run.resume import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    SKIPPED_FILE,
+    SUMMARY_FILE,
+    TOKENIZER_FILE,
+)
 from packformer.run.samples import SAMPLES_FILE
 from packformer.run.start_times import StartTimes
 from packformer.training import StepRecords, TrainingModule
@@ -53,6 +59,7 @@ def summarize(
         "name": name,
         **metrics,
         "steps": trainer.global_step,
+        "skipped_steps": module.step_guard.skipped_steps,
         "tokens_seen": records.tokens_seen if records else None,
         "tokens_per_second": _rate(records, folder) if records else None,
         "fill": records.fill if records else None,
@@ -147,6 +154,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         ("exact match", "val/exact_match", "{:.2%} of documents"),
         ("answers right", "val/answer_accuracy", "{:.2%}"),
         ("optimizer steps", "steps", "{:,}"),
+        ("skipped steps", "skipped_steps", "{:,}"),
         ("tokens seen", "tokens_seen", "{:,}"),
         ("tokens/s", "tokens_per_second", "{:,.0f}"),
         ("tokens/s a device", "tokens_per_second_per_device", "{:,.0f}"),
@@ -193,6 +201,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         (SUMMARY_FILE, "these figures"),
         ("loss.png", "loss curve"),
         ("metrics.csv", "metrics"),
+        (SKIPPED_FILE, "skipped steps and their documents"),
         (SAMPLES_FILE, "what the model wrote"),
         ("checkpoints", " and ".join(checkpoints)),
         (TOKENIZER_FILE, "of its text"),

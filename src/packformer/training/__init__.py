@@ -14,12 +14,14 @@ from packformer.training.peak_flops import peak_flops
 from packformer.training.progress import LineProgress, TrainingProgressBar
 from packformer.training.records import StepRecords
 from packformer.training.schedule import check_factor, constant, warmup_cosine
+from packformer.training.step_guard import GuardSettings
 
 __all__ = [
     "DDP",
     "FSDP2",
     "AtomicCheckpointIO",
     "FiniteGuard",
+    "GuardSettings",
     "LastCheckpoint",
     "LineProgress",
     "StepRecords",

@@ -17,6 +17,7 @@ from packformer.settings import name_of
 from packformer.training.chained import Chained, members_of
 from packformer.training.checkpoint_repair import with_own_fused, with_own_shards
 from packformer.training.optimizer import adamw, hidden_matrices_and_rest
+from packformer.training.skipping import skippable
 
 _UNFIT: dict[type, str] = {
     torch.optim.LBFGS: "it evaluates the loss several times a step, a run does so once",
@@ -37,7 +38,7 @@ def build_optimizer(factory: Callable[..., Any], model: nn.Module, *, fused: boo
 
     Returns:
         One optimizer; several become one (``Chained``). It keeps its own choice of ``fused`` when
-        it loads the state of another.
+        it loads the state of another, and its steps can be skipped (``skip_next_step``).
 
     Raises:
         ValueError: if ``factory`` returns something else, or what it returns does not update every
@@ -56,7 +57,7 @@ def build_optimizer(factory: Callable[..., Any], model: nn.Module, *, fused: boo
     for each in optimizers:
         each.register_load_state_dict_pre_hook(with_own_fused)
         each.register_load_state_dict_pre_hook(with_own_shards)
-    return optimizers[0] if len(optimizers) == 1 else Chained(optimizers)
+    return skippable(optimizers[0] if len(optimizers) == 1 else Chained(optimizers))
 
 
 def _call(factory: Callable[..., Any], model: nn.Module, fused: bool) -> Any:

@@ -50,11 +50,16 @@ class TokenLoss(_Sums):
     def __init__(self) -> None:
         super().__init__(torch.float64, "nll", "num_targets", "num_bytes")
 
-    def update(self, nll: Tensor, num_targets: int, num_bytes: Tensor | int = 0) -> None:
+    def update(self, nll: Tensor, num_targets: Tensor | int, num_bytes: Tensor | int = 0) -> None:
         """Adds a batch: summed nats, counted tokens, bytes of text these stand for."""
         self.nll += nll
         self.num_targets += num_targets
         self.num_bytes += num_bytes
+
+    def update_finite(self, nll: Tensor, num_targets: int) -> None:
+        """Adds a batch unless its nats are NaN or infinite."""
+        finite = nll.isfinite()
+        self.update(nll.where(finite, 0), finite * num_targets)
 
     def compute(self) -> dict[str, float]:
         """Metrics over everything added since the last reset."""

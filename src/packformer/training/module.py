@@ -39,6 +39,7 @@ from packformer.training.fsdp import FSDP2
 from packformer.training.loss import next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
 from packformer.training.step_end import ends_step
+from packformer.training.step_guard import GuardSettings, StepGuard, spread
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,10 @@ class TrainingModule(L.LightningModule):
         deferred: what fills the parameters of a model that was built without memory, once
             ``FSDP2`` has sharded it.
         float8: the linear layers of the blocks compute in float8; None for the run's precision.
+        guard: when optimizer steps are skipped.
 
     Attributes:
+        step_guard: which steps were skipped.
         block_times: of a block with and without float8, measured on a GPU when a fit begins.
     """
 
@@ -98,6 +101,7 @@ class TrainingModule(L.LightningModule):
         loss_chunk: int | None = None,
         deferred: Deferred | None = None,
         float8: Float8 | None = None,
+        guard: GuardSettings | None = None,
     ) -> None:
         super().__init__()
         if token_budget < 1:
@@ -111,6 +115,7 @@ class TrainingModule(L.LightningModule):
         self.val_answers = AnswerAccuracy() if score_answers else None
         self.val_corpora = CorpusLoss(corpora) if corpora else None
         self.grad_norm: Tensor | None = None
+        self.step_guard = StepGuard(guard or GuardSettings())
         self.kernel = "not chosen yet"
         self.has_validated = False
         self.data_wait = DataWait()
@@ -216,8 +221,10 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         nll = self._training_loss(batch.tokens, batch.targets, batch.layout)
-        self.train_loss.update(nll.detach(), batch.num_targets)
-        return nll / self._token_budget
+        nats = nll.detach()
+        self.train_loss.update_finite(nats, batch.num_targets)
+        self.step_guard.row(batch, nats)
+        return spread(nll, nats) / self._token_budget
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         nll, predictions = self._validation_loss(batch.tokens, batch.targets, batch.layout)
@@ -231,6 +238,9 @@ class TrainingModule(L.LightningModule):
             self.val_corpora.update(batch.corpus, nll, batch.num_targets, num_bytes)
         if self.val_answers is not None:
             self.val_answers.update(predictions, batch.targets, batch.layout)
+
+    def on_train_start(self) -> None:
+        self.step_guard.step = self.trainer.global_step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.data_wait.row_came()
@@ -282,6 +292,7 @@ class TrainingModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         self.grad_norm = clip_gradients(optimizer, self.model.parameters(), self._max_grad_norm)
+        self.step_guard.guard(optimizer, self.grad_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}

@@ -199,6 +199,8 @@ class StepRecords(L.Callback):
             self.latest |= self._of_ranks(trainer.world_size, totals, seconds)
         if module.grad_norm is not None:
             self.latest["train/grad_norm"] = float(module.grad_norm)
+        module.step_guard.settle()
+        self.latest["train/skipped_steps"] = module.step_guard.skipped_steps
         memory = {
             "memory/peak_gpu_bytes": peak_gpu_bytes(trainer.strategy.root_device),
             "memory/peak_process_bytes": peak_process_bytes(),
