@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Tokenizer
 from torch import Tensor
-from yaml import YAMLError
 
 from packformer import huggingface
+from packformer.bounded import read_yaml
 from packformer.corpus.tokenizer import num_ids
 from packformer.data import PackingSettings
 from packformer.model import GPT
@@ -19,9 +19,10 @@ from packformer.run.build import layer_factories, make, settings_of
 from packformer.run.own_tokenizer import check_own_tokenizer
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, TOKENIZER_FILE, run_folder
 from packformer.run.targets import imported, targets_of
+from packformer.run.trusted import refuse_foreign_names
 from packformer.training.checkpoint import read_weights
 
-_PARTS = ("model", "attention", "position", "layers")
+_PARTS = ("model", "attention", "position", "layers", "packing")
 _BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")
 
 
@@ -111,20 +112,26 @@ def checkpoint_of(path: Path) -> Path:
     return found[0]
 
 
-def _check_parts(config: DictConfig) -> None:
-    """Refuses a model with parts of the user's that are not there."""
-    parts = OmegaConf.masked_copy(config, [name for name in _PARTS if name in config])
-    settings: Any = OmegaConf.to_container(parts, resolve=True)
+def _parts_of(file: Path) -> DictConfig:
+    """What a run's configuration says of its model.
+
+    Raises:
+        ValueError: if the file is no configuration, or names code that is not trusted or not there.
+    """
+    found = read_yaml(file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is no configuration of a run")
+    settings = {name: found[name] for name in _PARTS if name in found}
+    refuse_foreign_names(settings, file)
     for place, node in targets_of(settings):
         imported(place, node["_target_"])
+    return OmegaConf.create(settings)
 
 
 def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
     """The model of a configuration, with random weights; its vocabulary is that of ``weights``."""
     try:
-        config = OmegaConf.load(file)
-        assert isinstance(config, DictConfig)
-        _check_parts(config)
+        config = _parts_of(file)
         with settings_of("model, attention, position or packing"):
             packing: PackingSettings = make(config.packing)
             model: GPT = make(config.model)(
@@ -132,7 +139,7 @@ def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
                 max_position=packing.max_seqlen,
                 **layer_factories(config),
             )
-    except (OmegaConfBaseException, YAMLError, AssertionError, KeyError, OSError) as error:
+    except (OmegaConfBaseException, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is no configuration of a run ({reason})") from error
     return model

@@ -20,6 +20,7 @@ from packformer.run.load import checkpoint_of, is_exported, load
 from packformer.run.own_tokenizer import check_own_tokenizer
 from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, read_configuration, run_folder
 from packformer.run.source import GROUPS, Source
+from packformer.run.trusted import refuse_foreign_names
 from packformer.training.checkpoint import weight_shapes
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def _of_run(path: Path) -> Source:
     settings: dict[str, Any] = {"layers": {"pattern": None}}
     settings |= {group: config[group] for group in GROUPS if config.get(group) is not None}
     settings["model"] = {**settings["model"], "vocab_size": _vocab_size(checkpoint)}
+    refuse_foreign_names(settings, folder / CONFIG_FILE)
     check_own_tokenizer(folder)
     tokenizer = folder / TOKENIZER_FILE
     return Source(path, settings, tokenizer if tokenizer.is_file() else None)

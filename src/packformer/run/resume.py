@@ -8,8 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from packformer.bounded import read_yaml
 from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
 from packformer.run.added_settings import with_added_settings
@@ -312,11 +311,11 @@ def read_configuration(file: Path, *, with_sizes: bool = False) -> dict[str, Any
         with_sizes: those that the data decided, instead of null.
     """
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        found = None
+        found, reason = read_yaml(file), ""
+    except (OSError, ValueError) as error:
+        found, reason = None, f" ({error})"
     if not isinstance(found, dict):
-        log.warning("%s is no configuration: left out", file)
+        log.warning("%s is no configuration%s: left out", file, reason)
         return {}
     return found if with_sizes else chosen(found)
 

@@ -27,6 +27,7 @@ from packformer.run.resume import (
 )
 from packformer.run.same_settings import in_words_of
 from packformer.run.source import GROUPS, Source
+from packformer.run.trusted import refuse_foreign_names
 from packformer.settings import as_text
 
 _FREE = (
@@ -133,6 +134,7 @@ def _source_of_run(folder: Path, former: dict[str, Any], path: Path) -> Source:
     settings = {"layers": {"pattern": None}} | {g: former[g] for g in GROUPS if former.get(g)}
     if missing := [group for group in GROUPS if group not in settings]:
         raise ValueError(f"{folder / CONFIG_FILE} is damaged: it lacks {missing[0]}")
+    refuse_foreign_names(settings, folder / CONFIG_FILE)
     return Source(path, settings, tokenizer)
 
 

@@ -30,6 +30,7 @@ from packformer.run.recorded import recorded
 from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, changed_settings
 from packformer.run.start_times import StartTimes
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
+from packformer.run.trusted import trust
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     is_old = (run.folder / CONFIG_FILE).is_file()
     changes = changed_settings(run.folder, plain) if is_old else []
     loggers = build_loggers(config.get("logger"), run.folder)
+    trust(plain)
     # Nothing is written before this line: what cannot run leaves nothing behind.
     lock = _lock(run.folder)
     failed = True
