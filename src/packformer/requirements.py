@@ -173,10 +173,15 @@ def check_schedule(*, num_steps: Any, warmup_steps: Any = 0, final_factor: Any =
     check_number("scheduler.final_factor", final_factor, at_least=0)
 
 
-def check_guard(*, skips_in_a_row: Any = 10) -> None:
+def check_guard(
+    *, skips_in_a_row: Any = 10, spike_sigma: Any = None, spike_window: Any = 128
+) -> None:
     """Of ``packformer.training.GuardSettings``.
 
     Raises:
         ValueError: naming the setting.
     """
     check_whole("guard.skips_in_a_row", skips_in_a_row, at_least=1)
+    if spike_sigma is not None:
+        check_number("guard.spike_sigma (null, or a number)", spike_sigma, above=0)
+    check_whole("guard.spike_window", spike_window, at_least=4)

@@ -105,7 +105,7 @@ def test_what_is_not_finite_reaches_neither_weights_nor_state(
     assert len(after) == 4
     assert [same(a, b) for a, b in zip(after, after[1:], strict=False)] == [True, False, False]
     assert all(v.isfinite().all() for state in after for v in state.values())
-    assert f"skipped  step 2: the {what} is {value}, " in caplog.text
+    assert f"skipped  step 2: the {what} is {value} in " in caplog.text
 
     (folder,) = (tmp_path / "runs").iterdir()
     summary = json.loads((folder / "summary.json").read_text())
@@ -116,7 +116,7 @@ def test_what_is_not_finite_reaches_neither_weights_nor_state(
         ("4", 1),
     ]
     assert all(math.isfinite(float(row["train/loss"])) for row in rows)
-    assert {row["not_finite"] for row in skipped_in(tmp_path / "runs")} == {what}
+    assert {row["cause"] for row in skipped_in(tmp_path / "runs")} == {what}
 
 
 def test_of_an_accumulation_the_row_with_the_loss_is_named_with_its_documents(
@@ -192,15 +192,56 @@ def test_skips_that_end_by_themselves_end_no_run(
     assert train(*small, *SMALL, *seldom, *length).code == 0
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+SPIKES = ("guard.spike_sigma=6", "guard.spike_window=4")
+
+
+def test_a_spike_is_skipped_if_asked(
+    train: Callable,
+    small: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states = []
+    for name, settings in (("off", ()), ("on", SPIKES)):
+        with monkeypatch.context() as patch:
+            states.append(plant(patch, "loss", 1e5, steps=[5]))
+            length = ("trainer.max_steps=6", f"output_dir={name}")
+            assert train(*small, *SMALL, *settings, *length).code == 0
+    off, on = states
+    assert not same(off[3], off[4])
+    assert same(on[3], on[4])
+    assert not same(on[4], on[5])
+    assert "skipped  step 5: a spike, the norm of the gradient is " in caplog.text
+    (row,) = skipped_in(tmp_path / "on")
+    assert row["cause"] == "spike"
+    assert float(row["loss"]) > 1e3
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "value", "steps", "settings"),
+    [
+        ("adamw", NAN, [2, 5], ()),
+        ("muon", NAN, [2, 5], ()),
+        ("adamw", 1e5, [5], SPIKES),
+    ],
+    ids=["adamw", "muon", "spikes"],
+)
 @pytest.mark.parametrize("stopped_at", [1, 2, 4])
 def test_a_resume_across_a_skip_is_exact(
-    train: Callable, small: list[str], tmp_path: Path, optimizer: str, stopped_at: int
+    train: Callable,
+    small: list[str],
+    tmp_path: Path,
+    optimizer: str,
+    value: float,
+    steps: list[int],
+    settings: tuple[str, ...],
+    stopped_at: int,
 ) -> None:
-    settings = [*small, *SMALL, f"optimizer={optimizer}", "trainer.rows_per_step=2"]
+    settings = [*small, *SMALL, f"optimizer={optimizer}", "trainer.rows_per_step=2", *settings]
     settings += ["trainer.max_steps=6", "trainer.validate_every_n_steps=6"]
     with pytest.MonkeyPatch.context() as patch:
-        plant(patch, "loss", NAN, steps=[2, 5], row=1)
+        plant(patch, "loss", value, steps, row=1)
         assert train(*settings, "output_dir=whole").code == 0
         with pytest.MonkeyPatch.context() as interrupting:
             on_end = LastCheckpoint.on_train_batch_end
@@ -218,4 +259,5 @@ def test_a_resume_across_a_skip_is_exact(
         assert train(*settings, "output_dir=stopped", "resume=auto").code == 0
     assert rows_in(tmp_path / "stopped") == rows_in(tmp_path / "whole")
     assert skipped_in(tmp_path / "stopped") == skipped_in(tmp_path / "whole")
+    assert [row["step"] for row in skipped_in(tmp_path / "whole")][-1] == "5"
     assert same(weights_in(tmp_path / "stopped"), weights_in(tmp_path / "whole"))

@@ -12,7 +12,10 @@ _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.SelfAttention": {"head_dim": None, "score_mod": None},
     "packformer.nn.Rotary": {"scaling": None},
 }
-_ADDED_GROUPS: dict[str, Any] = {"init_from": None, "guard": {"skips_in_a_row": 10}}
+_ADDED_GROUPS: dict[str, Any] = {
+    "init_from": None,
+    "guard": {"skips_in_a_row": 10, "spike_sigma": None, "spike_window": 128},
+}
 _ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}
 _SAME_WITHOUT_QK_NORM = 1e-5
 

@@ -17,7 +17,7 @@ from packformer.training.step_guard import SkippedRow, SkippedStep
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = ("step", "not_finite", "grad_norm", "rank", "row", "loss", "documents")
+_COLUMNS = ("step", "cause", "grad_norm", "rank", "row", "loss", "documents")
 _SHOWN = 3  # documents or steps on one line
 
 NameDocument = Callable[[int, int], str]
@@ -36,9 +36,11 @@ class _OfAllRanks:
     rows: list[tuple[int, SkippedRow]]
 
     @property
-    def not_finite(self) -> str:
-        losses = [row.loss for _, row in self.rows]
-        return "gradient" if all(map(math.isfinite, losses)) else "loss"
+    def cause(self) -> str:
+        """``loss`` or ``gradient``, if it is not finite; else ``spike``."""
+        if not all(math.isfinite(row.loss) for _, row in self.rows):
+            return "loss"
+        return "spike" if math.isfinite(self.grad_norm) else "gradient"
 
     @property
     def suspects(self) -> list[tuple[int, SkippedRow]]:
@@ -115,9 +117,14 @@ def _over_ranks(trainer: L.Trainer, skipped: Sequence[SkippedStep]) -> list[_OfA
 def _line(steps: Sequence[_OfAllRanks], name_document: NameDocument) -> str:
     first = steps[0]
     rank, row = first.suspects[0]
-    value = row.loss if first.not_finite == "loss" else first.grad_norm
-    told = f"step {first.step}: the {first.not_finite} is {value}, "
-    told += f"{counted(len(first.suspects), 'row')}, the first with {_some(row, name_document)}"
+    value = row.loss if first.cause == "loss" else first.grad_norm
+    what = f"the {first.cause} is {value}"
+    if first.cause == "spike":
+        what = f"a spike, the norm of the gradient is {value:.4g} and the loss {row.loss:.4g}"
+    where = f"row {row.number} of rank {rank}"
+    if len(first.suspects) > 1:
+        where = f"{counted(len(first.suspects), 'row')}, the first"
+    told = f"step {first.step}: {what} in {where} with {_some(row, name_document)}"
     if len(steps) == 1:
         return told
     numbers = ", ".join(str(step.step) for step in steps[:_SHOWN])
@@ -136,7 +143,7 @@ def _lines(step: _OfAllRanks, name_document: NameDocument) -> Iterator[tuple[obj
         documents = "; ".join(name_document(*piece) for piece in row.pieces)
         yield (
             step.step,
-            step.not_finite,
+            step.cause,
             step.grad_norm,
             rank,
             row.number,

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
 from packformer.batch import PackedBatch
 from packformer.requirements import check_guard
 from packformer.training.skipping import skip_next_step
+from packformer.training.spikes import Spikes
 
 _MOST_UNSETTLED = 1024  # steps: what is remembered of them is bounded
 
@@ -22,12 +24,17 @@ class GuardSettings:
 
     Attributes:
         skips_in_a_row: so many skipped steps in a row end the run.
+        spike_sigma: a step is skipped whose loss or gradient norm is above the mean of the steps
+            before by more than so many standard deviations; None for none.
+        spike_window: steps that mean and deviation are of.
 
     Raises:
         ValueError: if a number is out of range.
     """
 
     skips_in_a_row: int = 10
+    spike_sigma: float | None = None
+    spike_window: int = 128
 
     def __post_init__(self) -> None:
         check_guard(**vars(self))
@@ -76,7 +83,7 @@ class _Unsettled(NamedTuple):
 
 
 class StepGuard:
-    """Skips optimizer steps whose loss or gradient is NaN or infinite.
+    """Skips optimizer steps whose loss or gradient is NaN or infinite, or a spike.
 
     Both show in the norm of all gradients, which ranks share: a loss that is not finite makes its
     gradients NaN (``spread``). So ranks agree without a message of their own, and however many rows
@@ -98,6 +105,8 @@ class StepGuard:
         self.step = 0
         self.skipped_steps = 0
         self.in_a_row = 0
+        of_spikes = settings.spike_sigma, settings.spike_window
+        self._spikes = None if of_spikes[0] is None else Spikes(of_spikes[0], of_spikes[1])
         self._rows: list[_Row] = []
         self._unsettled: list[_Unsettled] = []
         self._untold: list[SkippedStep] = []
@@ -112,13 +121,16 @@ class StepGuard:
         self._rows.append(_Row(nats, batch.num_targets, batch.pieces))
 
     def guard(self, optimizer: Optimizer, grad_norm: Tensor) -> None:
-        """Lets the step that follows change nothing unless ``grad_norm`` is finite.
+        """Lets the step that follows change nothing if it is to be skipped.
 
         Args:
             optimizer: that is stepped next.
             grad_norm: 2-norm of all gradients of all ranks.
         """
-        skip = torch.isfinite(grad_norm).logical_not().float()
+        skip = torch.isfinite(grad_norm).logical_not()
+        if self._spikes is not None:
+            skip = skip | self._spikes.is_spike(_over_ranks(self._rows), grad_norm)
+        skip = skip.float()
         skip_next_step(optimizer, skip)
         if len(self._unsettled) == _MOST_UNSETTLED:
             self.settle()
@@ -146,10 +158,16 @@ class StepGuard:
     def state_dict(self) -> dict[str, Any]:
         """Plain types; what is not settled is settled first."""
         self.settle()
-        return {"skipped_steps": self.skipped_steps, "in_a_row": self.in_a_row}
+        return {
+            "skipped_steps": self.skipped_steps,
+            "in_a_row": self.in_a_row,
+            "spikes": None if self._spikes is None else self._spikes.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.skipped_steps, self.in_a_row = state["skipped_steps"], state["in_a_row"]
+        if self._spikes is not None and state["spikes"] is not None:
+            self._spikes.load_state_dict(state["spikes"])
 
 
 def spread(loss: Tensor, nats: Tensor) -> Tensor:
@@ -162,6 +180,16 @@ def spread(loss: Tensor, nats: Tensor) -> Tensor:
         nats: scalar without a graph.
     """
     return loss * (nats - nats + 1)
+
+
+def _over_ranks(rows: list[_Row]) -> Tensor:
+    """Nats per counted token of a step, of all ranks."""
+    nats = torch.stack([row.nats for row in rows]).sum()
+    num_targets = nats.new_full((), sum(row.num_targets for row in rows))
+    sums_2 = torch.stack([nats, num_targets])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(sums_2)
+    return sums_2[0] / sums_2[1]
 
 
 def _told(number: int, step: _Unsettled) -> SkippedStep:
