@@ -112,7 +112,7 @@ ONLY_IN = {
     "safetensors": {"huggingface/shards.py"},
     "tokenizers": {
         *("corpus", "data", "generation", "huggingface", "tools"),
-        *("run/load.py", "run/samples.py", "run/read_source.py"),
+        *("run/load.py", "run/samples.py", "run/read_source.py", "run/new_data.py"),
     },
     "transformers": {
         "huggingface/verify.py",

@@ -65,8 +65,8 @@ WRONG = {
     "loader=3": "loader (3) must hold settings: write loader.SETTING=VALUE",
     "callbacks=[1,2]": "callbacks=[1,2] must name choices: 1 is none, there are default",
     "resume=atuo": "there is no checkpoint atuo; did you mean resume=auto? Else give auto",
-    "resume=folder": "cannot continue with other settings: model.num_layers: 6 in the run, 4 now; "
-    "packing.lookahead: 8 in the run, 256 now; position.base: 1.0 in the run, 10000.0 now: repeat",
+    "resume=folder model.num_layers=4 packing.lookahead=9": "cannot continue with other settings: "
+    "model.num_layers: 6 in the run, 4 now; packing.lookahead: 8 in the run, 9 now: leave out what",
     "--cgf": "there is no option --cgf: did you mean --cfg?",
     "-cfg": "there is no option -cfg: did you mean --cfg?",
     "--cfg=jb": "option --cfg/-c: invalid choice: 'jb' (choose from 'job', 'hydra', 'all')",
@@ -114,7 +114,7 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
         from packformer.command_line.main import main
         Hydra.get_mode = lambda *_, **__: None  # what it finds, after composing all once more
         for override in sys.argv[1:]:
-            sys.argv = ["train", override]
+            sys.argv = ["train", *override.split()]
             with contextlib.redirect_stderr(io.StringIO()) as told:
                 try:
                     main()

@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from packformer.training import LastCheckpoint
+
+INTERRUPTED = 130
 _TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")
 
 
@@ -34,6 +37,28 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 def weights_in(output_dir: Path) -> dict[str, Any]:
     (file,) = output_dir.glob("*/checkpoints/last.ckpt")
     return torch.load(file, weights_only=True)["state_dict"]
+
+
+def assert_equal_weights(one: Path, other: Path) -> None:
+    """Of the only run in each of two folders, bit for bit."""
+    found, wanted = weights_in(one), weights_in(other)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert torch.equal(value, found[name]), name
+
+
+@contextmanager
+def stopped_after(step: int) -> Iterator[None]:
+    """Runs within it are interrupted after ``step``, as by Ctrl-C."""
+    on_end = LastCheckpoint.on_train_batch_end
+
+    def interrupted(self: Any, trainer: Any, *arguments: Any) -> None:
+        self._asked = signal.SIGINT if trainer.global_step == step else 0
+        on_end(self, trainer, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", interrupted)
+        yield
 
 
 @pytest.fixture(scope="session")

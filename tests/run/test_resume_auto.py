@@ -132,7 +132,8 @@ def test_norms_of_queries_and_keys_have_the_epsilon_their_run_had(
     assert train(*normed, "model.norm_eps=null").code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     _as_older_packformer_left_it(folder)
-    refused = train(*normed, f"resume={folder}", "trainer.max_steps=5")
-    assert "model.norm_eps: null in the run, 1e-05 now" in refused.err
-    done = train(*normed, f"resume={folder}", "trainer.max_steps=5", "model.norm_eps=null")
+    done = train(*normed, f"resume={folder}", "trainer.max_steps=5")
     assert done.code == 0, done.err
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["norm_eps"] is None
+    refused = train(*normed, f"resume={folder}", "trainer.max_steps=6", "model.norm_eps=1e-5")
+    assert "model.norm_eps: null in the run, 1e-05 now" in refused.err

@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from packformer.command_line.errors import one_line
 from packformer.command_line.groups import refuse_removed
 from packformer.command_line.ignored_layers import refuse_ignored
+from packformer.command_line.resumed import with_settings_added
+from packformer.run.continued import with_settings_of_run
 from packformer.run.start import with_settings_of_start
 from packformer.run.user_errors import USER_ERRORS
 
@@ -21,9 +23,11 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         ValueError: if there is none; says why.
     """
     refuse_removed(overrides)
+    overrides = with_settings_added(overrides)
     try:
         with hydra.initialize_config_module("packformer.conf", version_base="1.3"):
             config = hydra.compose("config", list(overrides))
+            config = with_settings_of_run(config, overrides)
             refuse_ignored(config, overrides)
             config = with_settings_of_start(config, overrides)
         OmegaConf.resolve(config)

@@ -26,6 +26,7 @@ from packformer.command_line.errors import is_user_error, keep_traceback, one_li
 from packformer.command_line.groups import refuse_removed
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.overrides import refuse_altered_text, settings_last
+from packformer.command_line.resumed import with_settings_added
 from packformer.data.ahead import Ahead, prepared_ahead
 from packformer.masking import mask_messages
 from packformer.ranks.ending import (
@@ -38,6 +39,7 @@ from packformer.ranks.ending import (
 )
 from packformer.ranks.launched import check_processes, launched
 from packformer.ranks.others import devices_before_torch, forget_others
+from packformer.run.continued import with_settings_of_run
 from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.of_sweep import in_sweep
@@ -70,6 +72,7 @@ def _job(config: DictConfig) -> float:
     sys.argv = _command.copy()
     times = StartTimes(_began.pop() if _began else time.perf_counter())
     try:
+        config = with_settings_of_run(config, HydraConfig.get().overrides.task)
         _check_given(config)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             asked = [OmegaConf.select(config, f"trainer.{name}") for name in _DEVICES]
@@ -223,7 +226,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
             return
         if not own_folder():
             given.append("hydra.run.dir=${output_dir}")
-        sys.argv = [started[0], *settings_last(given)]
+        sys.argv = [started[0], *settings_last(with_settings_added(given))]
         with ends_when_interrupted():
             _job()
     except Exception as error:

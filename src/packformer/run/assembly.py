@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from packformer.run.device import (
 )
 from packformer.run.first_step import FirstStep
 from packformer.run.loggers import check_loggers
+from packformer.run.new_data import MADE_OF_DATA, new_data_of, to_go_on_with_it
 from packformer.run.own_ranks import start_own_ranks
 from packformer.run.place import checkpoint_of, folder_of
 from packformer.run.read_source import take_weights
@@ -48,6 +50,7 @@ from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
     SUMMARY_FILE,
     binding_differences,
+    binding_identity_of,
     identity_in_words_of,
     identity_of,
     other_settings,
@@ -57,9 +60,11 @@ from packformer.run.start_times import StartTimes
 from packformer.run.step_rows import StepRows
 from packformer.run.with_lower_rate import with_lower_rate
 from packformer.training import FiniteGuard, TrainingModule
-from packformer.training.checkpoint import OtherTraining, check_checkpoint
+from packformer.training.checkpoint import OtherData, OtherTraining, check_checkpoint
 from packformer.training.compilation import loading_compiler
 from packformer.training.module import DTYPES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Run:
         data: prepared.
         module: with the model.
         taken: what was taken from ``init_from``, one line each.
+        new_data: the fingerprint of data that take the place of the run's; None if it has its own.
     """
 
     devices: Devices
@@ -102,6 +108,7 @@ class Run:
     data: PackedDataModule
     module: TrainingModule
     taken: Sequence[str]
+    new_data: str | None
 
 
 def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead: Ahead) -> Run:
@@ -125,11 +132,7 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
     with rank_zero_first():
         checkpoint = checkpoint_of(config, plain)
         folder = folder_of(checkpoint)
-        trainer = build_trainer(
-            config, folder, accelerator=devices.accelerator, precision=devices.precision
-        )
-        watch_ranks(trainer)
-        keep_signals_from(trainer)
+        trainer = _trainer(config, folder, devices)
         L.seed_everything(config.seed, verbose=False)
         ahead.wait()
         data = build_data(config)
@@ -138,8 +141,19 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
     model, deferred = _model(config, data, devices)
     taken: Sequence[str] = ()
     resumed_step = None
+    new_data = None if checkpoint is None else new_data_of(checkpoint, data, plain)
     if checkpoint is not None:
-        resumed_step = _check_checkpoint(checkpoint, model, data, plain)
+        try:
+            resumed_step = _check_checkpoint(checkpoint, model, data, plain, new_data)
+        except OtherTraining as error:
+            if config.resume != "auto":
+                raise
+            log.info("resume=auto: %s, starting a new one", error.args[0].split(";")[0])
+            checkpoint = None
+            folder = folder_of(None, "new folder")
+            trainer = _trainer(config, folder, devices)
+    if checkpoint is not None:
+        assert resumed_step is not None
         _check_steps(resumed_step, config.trainer.max_steps)
         deferred = None  # the checkpoint's weights need no others before them
     elif config.init_from is not None:
@@ -158,7 +172,19 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
     }
     trainer.callbacks[:0] = [FirstStep(times), SameRanks(plain, found)]  # type: ignore[attr-defined]
     finished = resumed_step == config.trainer.max_steps and (folder / SUMMARY_FILE).is_file()
-    return Run(devices, folder, checkpoint, resumed_step, finished, trainer, data, module, taken)
+    return Run(
+        *(devices, folder, checkpoint, resumed_step, finished, trainer, data, module, taken),
+        new_data,
+    )
+
+
+def _trainer(config: DictConfig, folder: Path, devices: Devices) -> L.Trainer:
+    trainer = build_trainer(
+        config, folder, accelerator=devices.accelerator, precision=devices.precision
+    )
+    watch_ranks(trainer)
+    keep_signals_from(trainer)
+    return trainer
 
 
 def _devices(config: DictConfig, plain: dict[str, Any]) -> Devices:
@@ -198,22 +224,31 @@ def _check_steps(done: int, asked: int) -> None:
 
 
 def _check_checkpoint(
-    checkpoint: Path, model: GPT, data: PackedDataModule, config: dict[str, Any]
+    checkpoint: Path,
+    model: GPT,
+    data: PackedDataModule,
+    config: dict[str, Any],
+    new_data: str | None,
 ) -> int:
     """The step it was saved at. Differences are reported by the names of settings, if they are
     settings."""
+    stream = data.stream
+    if new_data is not None:
+        stream = {name: value for name, value in stream.items() if name not in MADE_OF_DATA}
     try:
         return check_checkpoint(
             checkpoint,
             model,
-            data.stream,
-            identity_of(config),
+            stream,
+            binding_identity_of(config),
             in_its_words=partial(identity_in_words_of, config),
         )
     except OtherTraining as error:
         different = binding_differences(checkpoint, config)
         if different:
-            raise ValueError(other_settings(checkpoint, different)) from error
+            raise OtherTraining(other_settings(checkpoint, different)) from error
+        if isinstance(error, OtherData):
+            raise OtherData(f"{error}; {to_go_on_with_it(checkpoint, config)}") from error
         raise
 
 

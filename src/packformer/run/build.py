@@ -32,6 +32,7 @@ from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import is_sharded, memory_bytes, num_devices, resolve_float8
+from packformer.run.resume import nested
 from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
 from packformer.settings import check_whole
@@ -224,6 +225,7 @@ def build_module(
         token_budget=data.token_budget,
         max_grad_norm=config.max_grad_norm,
         identity=identity,
+        optimizer_of=partial(_former_optimizer, identity),
         byte_lengths=None if byte_lengths is None else torch.from_numpy(byte_lengths),
         score_answers=data.splits.scores_answers,
         corpora=data.corpora,
@@ -239,6 +241,12 @@ def make_guard(config: DictConfig) -> GuardSettings:
     """When optimizer steps are skipped."""
     with settings_of("guard"):
         return GuardSettings(**make(config.guard))
+
+
+def _former_optimizer(identity: dict[str, Any], saved: dict[str, Any]) -> Callable[..., Any] | None:
+    """What a checkpoint's optimizer was made by; None if with the same settings."""
+    own, former = nested(identity)["optimizer"], nested(saved).get("optimizer")
+    return None if former in (None, own) else make_factory(former)
 
 
 def _how_to_compile(

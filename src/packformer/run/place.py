@@ -32,13 +32,17 @@ def checkpoint_of(config: DictConfig, plain: dict[str, Any]) -> Path | None:
     return Path(found) if found else None
 
 
-def folder_of(checkpoint: Path | None) -> Path:
+def folder_of(checkpoint: Path | None, decision: str = "folder") -> Path:
     """The run's folder: Hydra's new one, or that of the run that ``checkpoint`` continues.
+
+    Args:
+        checkpoint: to continue from; None for a new run.
+        decision: its name among the ranks; another one if it is decided again.
 
     Raises:
         ValueError: if another run has saved something in Hydra's.
     """
-    return Path(from_rank_zero("folder", lambda: str(_folder(checkpoint))))
+    return Path(from_rank_zero(decision, lambda: str(_folder(checkpoint))))
 
 
 def _folder(checkpoint: Path | None) -> Path:

@@ -6,25 +6,50 @@ from collections.abc import Mapping
 from typing import Any
 
 _MARK = "resolved_from_data"
+_CHOICES = "choices"
+_DATA = "data_fingerprint"
 VOCABULARY = "model.vocab_size"
 
 
-def recorded(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
+def recorded(
+    config: Mapping[str, Any],
+    vocab_size: int,
+    choices: Mapping[str, str] | None = None,
+    fingerprint: str | None = None,
+) -> dict[str, Any]:
     """``config`` with the model's vocabulary instead of null, and a mark that it was null.
 
     Args:
         config: resolved, plain types only.
         vocab_size: V, of the model.
+        choices: that were made of groups, such as the experiment.
+        fingerprint: of data that took the place of the run's; None if it has those it began with.
     """
+    found = dict(config)
     model = config["model"]
-    if model.get("vocab_size", vocab_size) is not None:
-        return dict(config)
-    return {**config, "model": {**model, "vocab_size": vocab_size}, _MARK: [VOCABULARY]}
+    if model.get("vocab_size", vocab_size) is None:
+        found |= {"model": {**model, "vocab_size": vocab_size}, _MARK: [VOCABULARY]}
+    if choices:
+        found[_CHOICES] = dict(choices)
+    if fingerprint is not None:
+        found[_DATA] = fingerprint
+    return found
 
 
 def chosen(config: Mapping[str, Any]) -> dict[str, Any]:
     """What ``recorded`` was given, to be compared with other configurations."""
-    found = {key: value for key, value in config.items() if key != _MARK}
+    found = {k: v for k, v in config.items() if k not in (_MARK, _CHOICES, _DATA)}
     if VOCABULARY in (config.get(_MARK) or ()) and isinstance(found.get("model"), Mapping):
         found["model"] = {**found["model"], "vocab_size": None}
     return found
+
+
+def choices_in(config: Mapping[str, Any]) -> dict[str, str]:
+    """The choices of groups that a recorded configuration was made with; none of older runs."""
+    choices = config.get(_CHOICES)
+    return dict(choices) if isinstance(choices, Mapping) else {}
+
+
+def new_data_in(config: Mapping[str, Any]) -> str | None:
+    """The fingerprint of the data that took the place of those the run began with, if any did."""
+    return config.get(_DATA)

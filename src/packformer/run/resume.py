@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ SUMMARY_FILE = "summary.json"
 TOKENIZER_FILE = "tokenizer.json"
 ENVIRONMENT_FILE = "environment.json"
 SKIPPED_FILE = "skipped.csv"
-_NOT_COMPARED = ("resume", "output_dir", "logger", "callbacks")
+_RECORDING = ("logger", "callbacks")
+_NOT_COMPARED = ("resume", "output_dir", *_RECORDING)
 _PART_OF_CHECKPOINT = ("model", "attention", "position", "layers", "optimizer")
 _SAME_WEIGHTS = (
     *("attention.kernel", "model.activation_checkpointing", "model.checkpointed_layers"),
@@ -32,6 +34,7 @@ _SAME_WEIGHTS = (
 )
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
 _NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
+_TOKENIZER = "data.vocab_size"  # of the tokenizer that is trained, and so of what ids mean
 _SEED = {"loader.seed": "seed"}  # which it is, unless a user sets it by itself
 ABSENT = object()
 """Instead of the value of a setting that is not there."""
@@ -109,7 +112,10 @@ def refuse_other_settings(checkpoint: Path, config: dict[str, Any]) -> None:
     """
     different = binding_differences(checkpoint, config)
     decisive = (*_PART_OF_CHECKPOINT, *_NEVER_THE_SAME_ROWS)
-    if any(is_part(key, decisive) for key, _, _ in different):
+    if any(
+        is_part(key, decisive) or (key == _TOKENIZER and ABSENT not in (former, now))
+        for key, former, now in different
+    ):
         raise ValueError(other_settings(checkpoint, different))
 
 
@@ -126,8 +132,32 @@ def binding_differences(
     return [
         (key, value, new)
         for key, value, new in differences(former, _of_weights(config))
-        if is_part(key, parts) and not (key == VOCABULARY and None in (value, new))
+        if is_part(key, parts)
+        and not (key == VOCABULARY and None in (value, new))
+        and not _may_change(key, value, new)
     ]
+
+
+def _may_change(key: str, *values: object) -> bool:
+    """Whether a setting of the optimizer is a number: state and weights mean the same with any."""
+    return is_part(key, ("optimizer",)) and all(
+        value is None or value is ABSENT or _is_of_numbers(value) for value in values
+    )
+
+
+def _is_of_numbers(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_of_numbers, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def asks_for_data(checkpoint: Path, config: dict[str, Any]) -> bool:
+    """Whether settings of the data are others than those of the run of ``checkpoint``."""
+    folder = run_folder(checkpoint)
+    if folder is None:
+        return False
+    different = differences(read_configuration(folder / CONFIG_FILE), config)
+    return any(is_part(key, ("data",)) for key, _, _ in different)
 
 
 def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]) -> str:
@@ -141,8 +171,8 @@ def other_settings(checkpoint: Path, different: list[tuple[str, object, object]]
         for key, former, new in different
     ]
     return (
-        f"{checkpoint} cannot continue with other settings: {'; '.join(told)}: repeat the run's, "
-        "or leave resume out to start a new run"
+        f"{checkpoint} cannot continue with other settings: {'; '.join(told)}: leave out what "
+        "differs, as the run brings its own settings, or leave resume out to start a new run"
     )
 
 
@@ -167,8 +197,13 @@ def run_folder(checkpoint: Path) -> Path | None:
 
 
 def identity_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a checkpoint depends on, flat: model, positions, optimizer."""
+    """The settings of model, positions and optimizer that a checkpoint keeps, flat."""
     return _flat_parts(_compared(_of_weights(config)))
+
+
+def binding_identity_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``identity_of`` that a run which continues from the checkpoint must have."""
+    return {k: value for k, value in identity_of(config).items() if not _may_change(k, value)}
 
 
 def identity_in_words_of(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +213,7 @@ def identity_in_words_of(config: dict[str, Any], saved: dict[str, Any]) -> dict[
         config: the resolved configuration of this run.
         saved: of a checkpoint whose weights have the shapes that this run's model has.
     """
-    former, own = _nested(saved), _of_weights(config)
+    former, own = nested(saved), _of_weights(config)
     there, here = former.get("model"), own.get("model")
     if isinstance(there, dict) and isinstance(here, dict):
         sizes = there.get("vocab_size"), here.get("vocab_size")
@@ -214,13 +249,24 @@ def _without(group: str, node: Any) -> Any:
 
 def changed_settings(folder: Path, config: dict[str, Any]) -> list[str]:
     """What ``config`` changes of the run in ``folder``, as ``key: old -> new``."""
-    different = differences(read_configuration(folder / CONFIG_FILE), config)
-    return [f"{key}: {shown(former)} -> {shown(new)}" for key, former, new in different]
+    former = read_configuration(folder / CONFIG_FILE)
+    different = differences(former, config)
+    for group in _RECORDING:
+        pair = (
+            {group: settings[group]} if group in settings else {} for settings in (former, config)
+        )
+        different += _different(*map(flat, pair))
+    return [f"{key}: {shown(before)} -> {shown(new)}" for key, before, new in different]
 
 
 def differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, object, object]]:
     """Settings that are not the same, with both values."""
-    one, other = map(flat, _compared_pair(former, new))
+    return _different(*map(flat, _compared_pair(former, new)))
+
+
+def _different(
+    one: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[tuple[str, object, object]]:
     return [
         (key, one.get(key, ABSENT), other.get(key, ABSENT))
         for key in sorted(one.keys() | other.keys())
@@ -228,7 +274,7 @@ def differences(former: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, 
     ]
 
 
-def _nested(settings: dict[str, Any]) -> dict[str, Any]:
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
     """The opposite of ``flat``."""
     found: dict[str, Any] = {}
     for key, value in settings.items():

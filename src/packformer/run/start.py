@@ -12,15 +12,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.layer_pattern import letters_of_layers
 from packformer.run.added_settings import with_added_settings
+from packformer.run.continued import resumed_folder
 from packformer.run.resume import (
     ABSENT,
     CONFIG_FILE,
     TOKENIZER_FILE,
-    find_checkpoint,
     flat,
     is_part,
     read_configuration,
-    run_folder,
     same_run,
     shown,
     unfinished_runs,
@@ -95,14 +94,12 @@ def _of_resumed_run(config: DictConfig, path: Path, overrides: Sequence[str]) ->
     if resume in ("never", "None", ""):
         return None
     if resume != "auto":
-        checkpoint = find_checkpoint(resume, Path(), {})
-        folder = None if checkpoint is None else run_folder(checkpoint)
+        folder = resumed_folder(config)
         if folder is None:
             return None
-        if not (former := read_configuration(folder / CONFIG_FILE)):
-            return None
+        former = read_configuration(folder / CONFIG_FILE)
         _refuse_other_start(resume, former.get("init_from"), str(config.init_from))
-        return _with_source(config, _source_of_run(folder, former, path), overrides)
+        return config
     for folder, former in unfinished_runs(Path(str(config.output_dir))).items():
         if former.get("init_from") != config.init_from:
             continue

@@ -20,6 +20,7 @@ from packformer.run import wandb
 from packformer.run.assembly import Run, assemble
 from packformer.run.build import quiet_lightning
 from packformer.run.callbacks import tell_what_is_left_out
+from packformer.run.continued import choices_of_run
 from packformer.run.curve import draw_loss_curve
 from packformer.run.folder import write_records
 from packformer.run.lock import lock_run
@@ -72,6 +73,7 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     run = assemble(config, plain, times, ahead)
     is_old = (run.folder / CONFIG_FILE).is_file()
     changes = changed_settings(run.folder, plain) if is_old else []
+    choices = choices_of_run(run.folder, HydraConfig.get().overrides.task)
     loggers = build_loggers(config.get("logger"), run.folder)
     trust(plain)
     # Nothing is written before this line: what cannot run leaves nothing behind.
@@ -79,7 +81,7 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     failed = True
     try:
         if not run.finished:
-            record = recorded(plain, run.module.model.vocab_size)
+            record = recorded(plain, run.module.model.vocab_size, choices, run.new_data)
             write_records(run.folder, record, run.data.splits.tokenizer)
             if loggers is not None:
                 run.trainer.loggers = loggers.start(config, record, run.checkpoint)
@@ -153,6 +155,8 @@ def _announce(config: DictConfig, run: Run, changes: list[str]) -> None:
         log.info("resumed  after step %d", run.resumed_step)
     for change in changes:
         log.info("changed  %s", change)
+    if run.new_data is not None:
+        log.info("changed  the data: rows start from their beginning")
     for told in run.taken:
         log.info("start    %s", told)
     if run.finished:

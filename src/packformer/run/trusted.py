@@ -45,7 +45,7 @@ def refuse_foreign_names(settings: Mapping[str, Any], file: Path) -> None:
         ValueError: naming the setting, and how to trust it.
     """
     for place, key, value in _strings(settings, ""):
-        if "${" in value:
+        if re.search(r"(?<!\\)(\\\\)*\$\{", value):
             raise ValueError(
                 f"{file}: {place} ({value}) is an interpolation, which the configuration of a run "
                 "does not have: copy it from the run again"

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from packformer.run.continued import with_settings_of_run
 from packformer.run.naming import name_of
 from packformer.run.resume import ABSENT, differences, flat
 from packformer.run.secrets import refuse_secrets
@@ -210,7 +211,10 @@ def _overrides(job: Job) -> list[str]:
 def _settings(job: Job) -> dict[str, Any] | None:
     names = [str(name) for name in job.config if name != "hydra"]
     with suppress(*USER_ERRORS):
-        run = with_settings_of_start(OmegaConf.masked_copy(job.config, names), _overrides(job))
+        run = with_settings_of_start(
+            with_settings_of_run(OmegaConf.masked_copy(job.config, names), _overrides(job)),
+            _overrides(job),
+        )
         settings: Any = OmegaConf.to_container(run, resolve=True, throw_on_missing=True)
         return settings
     return None

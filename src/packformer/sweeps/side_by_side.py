@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.counted import counted
+from packformer.run.continued import with_settings_of_run
 from packformer.run.of_sweep import to_go_on, with_fixed_settings
 from packformer.run.start import with_settings_of_start
 from packformer.run.user_errors import USER_ERRORS
@@ -116,7 +117,8 @@ def _run_of(job: Job) -> DictConfig:
     names = [str(name) for name in job.config if name != "hydra"]
     run = OmegaConf.masked_copy(job.config, names)
     with suppress(*USER_ERRORS):  # which the job tells itself
-        return with_settings_of_start(run, [str(o) for o in job.config.hydra.overrides.task])
+        overrides = [str(override) for override in job.config.hydra.overrides.task]
+        return with_settings_of_start(with_settings_of_run(run, overrides), overrides)
     return run
 
 

@@ -15,10 +15,15 @@ from packformer.training.shards import check_files, check_sums, is_sharded, load
 from packformer.whole_file import cannot_write, replacing
 
 _Entry = TypeVar("_Entry")
+_OTHER = "with other settings"
 
 
 class OtherTraining(ValueError):
     """A complete checkpoint of a training with another model, settings or rows."""
+
+
+class OtherData(OtherTraining):
+    """A complete checkpoint of a training on other documents."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -71,13 +76,20 @@ def check_checkpoint(
 
     Raises:
         ValueError: if it is missing, truncated or damaged, or not packformer's.
-        OtherTraining: if it is of another model or of other settings, or if its packer's state
-            belongs to another stream.
+        OtherData: if its packer's state belongs to other documents.
+        OtherTraining: if it is of another model or of other settings, or if that state belongs to
+            another stream.
     """
     checkpoint = _read(path)
     step = int(checkpoint["global_step"])
     if is_sharded(checkpoint):
         check_files(path, checkpoint)
+    settings = in_its_words(checkpoint["packformer"]) | checkpoint["PackedDataModule"]["stream"]
+    if "data" in stream and settings.get("data") != stream["data"]:
+        raise OtherData(
+            f"checkpoint {path} was trained on other data: the text has changed since, or is "
+            "another one"
+        )
     saved = _of_model(shapes(checkpoint))
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted(saved.keys() | wanted.keys()):
@@ -86,30 +98,14 @@ def check_checkpoint(
                 f"checkpoint {path} is of another model: {name} has shape {saved.get(name)} "
                 f"there and {wanted.get(name)} here"
             )
-    settings = in_its_words(checkpoint["packformer"]) | checkpoint["PackedDataModule"]["stream"]
     for name, value in {**identity, **stream}.items():
         if settings.get(name) != value:
             raise OtherTraining(
-                f"checkpoint {path} was trained {_difference(name, settings.get(name), value)}"
-                if name in stream
-                else f"checkpoint {path} was trained with other settings: {name} was "
-                f"{settings.get(name)} there and is {value} here; repeat the run's settings, or "
-                "start a new run"
+                f"checkpoint {path} was trained {'on other rows' if name in stream else _OTHER}: "
+                f"{name} was {settings.get(name)} there and is {value} here; repeat the run's "
+                "settings, or start a new run"
             )
     return step
-
-
-def _difference(name: str, former: object, now: object) -> str:
-    """What rows depend on and is not the same, and what to do."""
-    if name == "data":
-        return (
-            "on other data: the text has changed since, or is another one; for a new run leave "
-            "resume out, or set resume=never"
-        )
-    return (
-        f"on other rows: {name} was {former} there and is {now} here; repeat the run's settings, "
-        "or start a new run"
-    )
 
 
 def recorded_steps(path: Path) -> tuple[int, int]:
@@ -118,6 +114,15 @@ def recorded_steps(path: Path) -> tuple[int, int]:
     step = int(checkpoint["global_step"])
     records = checkpoint.get("callbacks", {}).get("StepRecords", {})
     return step, int(records.get("validated_step", step))
+
+
+def saved_stream(path: Path) -> dict[str, Any]:
+    """The stream of rows that a checkpoint's place in the data belongs to.
+
+    Raises:
+        ValueError: if it is missing, truncated or damaged, or not packformer's.
+    """
+    return _read(path)["PackedDataModule"]["stream"]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
+from packformer.training.changed_numbers import follow_schedule, take_changed_numbers
 from packformer.training.checkpoint_repair import follow_moved_folder, recount_batches
 from packformer.training.clipping import clip_gradients
 from packformer.training.compilation import (
@@ -66,6 +67,8 @@ class TrainingModule(L.LightningModule):
         token_budget: counted tokens per row the summed loss is divided by.
         max_grad_norm: gradients are scaled down to this 2-norm; None for no limit.
         identity: settings that a checkpoint depends on, as plain types; saved in it.
+        optimizer_of: what ``optimizer`` was where a checkpoint with this identity was saved; None
+            if it was the same.
         byte_lengths: int64 ``[V]``, bytes of text per token id; None if it is no text.
         score_answers: measure exact-match accuracy in validation.
         corpora: names of those that rows of validation are of, each measured by itself too.
@@ -94,6 +97,7 @@ class TrainingModule(L.LightningModule):
         token_budget: int,
         max_grad_norm: float | None = 1.0,
         identity: dict[str, Any] | None = None,
+        optimizer_of: Callable[[dict[str, Any]], Callable[..., Any] | None] = lambda _: None,
         byte_lengths: Tensor | None = None,
         score_answers: bool = False,
         corpora: Sequence[str] = (),
@@ -124,6 +128,7 @@ class TrainingModule(L.LightningModule):
         self._token_budget = token_budget
         self._max_grad_norm = max_grad_norm
         self._identity = identity or {}
+        self._optimizer_of = optimizer_of
         self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
         self.loss_chunk = sys.maxsize if loss_chunk is None else loss_chunk
         self._deferred = deferred
@@ -306,9 +311,18 @@ class TrainingModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         follow_moved_folder(checkpoint, self.trainer.checkpoint_callbacks)
         recount_batches(checkpoint, self.trainer.accumulate_grad_batches)
+        self._take_own_numbers(checkpoint)
         if not self.trainer.is_global_zero:  # the sums are those of all ranks
             for name in _sums_in(checkpoint):
                 checkpoint["state_dict"][name] = torch.zeros_like(checkpoint["state_dict"][name])
+
+    def _take_own_numbers(self, checkpoint: dict[str, Any]) -> None:
+        make, fused = self._optimizer_of(checkpoint["packformer"]), self._is_fused()
+        if make is not None:
+            former = build_optimizer(make, self.model, fused=fused)
+            own = build_optimizer(self._make_optimizer, self.model, fused=fused)
+            take_changed_numbers(checkpoint, former, own)
+        follow_schedule(checkpoint, self._schedule)
 
 
 def _sums_in(checkpoint: dict[str, Any]) -> list[str]:
