@@ -40,6 +40,13 @@ OPTIMIZERS = {
     "two fused": (two_fused, True),
     "counting": (partial(Counting, lr=0.1, momentum=0.9), False),
 }
+GPU = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    ],
+)
 ON_THE_DEVICE = ("fused adamw", "two fused")
 
 
@@ -49,9 +56,9 @@ class Model(nn.Module):
         self.blocks = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
 
 
-def make(kind: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+def make(kind: str, device: str = "cpu") -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = Model()
+    model = Model().to(device)
     factory, fused = OPTIMIZERS[kind]
     return model, build_optimizer(factory, model, fused=fused)
 
@@ -64,7 +71,7 @@ def take_step(
     def closure() -> float:
         generator = torch.Generator().manual_seed(seed)
         for p in model.parameters():
-            p.grad = torch.randn(p.shape, generator=generator)
+            p.grad = torch.randn(p.shape, generator=generator).to(p.device)
         if planted is not None:
             next(model.parameters()).grad[0, 0] = planted
         norm = clip_gradients(optimizer, model.parameters(), 1.0)
@@ -89,8 +96,9 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 @pytest.mark.parametrize("planted", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_step_that_is_not_finite_changes_nothing(kind: str, planted: float) -> None:
-    model, optimizer = make(kind)
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_a_step_that_is_not_finite_changes_nothing(device: str, kind: str, planted: float) -> None:
+    model, optimizer = make(kind, device)
     take_step(model, optimizer, 0)
     before = state_of(model, optimizer)
     take_step(model, optimizer, 1, planted)
@@ -99,7 +107,7 @@ def test_a_step_that_is_not_finite_changes_nothing(kind: str, planted: float) ->
         assert optimizer.calls == 1
 
     take_step(model, optimizer, 2)
-    without, optimizer_without = make(kind)
+    without, optimizer_without = make(kind, device)
     for seed in (0, 2):
         take_step(without, optimizer_without, seed)
     assert_same(state_of(model, optimizer), state_of(without, optimizer_without))
