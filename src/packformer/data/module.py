@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 
 from packformer.batch import PackedBatch
 from packformer.data.checked_splits import checked_splits
+from packformer.data.loader import WatchedLoader
 from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet, Mixture, name_of_document
 from packformer.data.validation import ValidationRows
-from packformer.data.workers import leave_signals_to_parent, set_up_workers
+from packformer.data.workers import set_up_workers
 from packformer.settings import check_whole
 
 _SAMPLED_ROWS = 32
@@ -142,13 +143,7 @@ class PackedDataModule(L.LightningDataModule):
 
     def _loader(self, rows: PackedRows | ValidationRows) -> DataLoader[PackedBatch]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            rows,
-            batch_size=None,
-            num_workers=self._num_workers,
-            pin_memory=on_gpu,
-            worker_init_fn=leave_signals_to_parent,
-        )
+        return WatchedLoader(rows, num_workers=self._num_workers, pin_memory=on_gpu)
 
     def train_dataloader(self) -> DataLoader[PackedBatch]:
         return self._loader(self._train_rows())

@@ -8,7 +8,9 @@ through a pipe, which is also faster up to about 100,000 tokens.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -32,7 +34,16 @@ def set_up_workers(num_workers: int) -> None:
         ValueError: if it has not.
     """
     ForkingPickler.register(PackedBatch, _packed)
-    needed = _LOADERS * (_LOCKS + _LOCKS_PER_WORKER * num_workers)
+    check_locks(num_workers, loaders=_LOADERS)
+
+
+def check_locks(num_workers: int, *, loaders: int = 1) -> None:
+    """Tests that the locks of so many loaders can be made.
+
+    Raises:
+        ValueError: if not.
+    """
+    needed = loaders * (_LOCKS + _LOCKS_PER_WORKER * num_workers)
     try:
         _ = [multiprocessing.Lock() for _ in range(needed)]
     except OSError as error:
@@ -44,14 +55,22 @@ def set_up_workers(num_workers: int) -> None:
 
 
 def leave_signals_to_parent(_: int) -> None:
-    """Has a loader process go on when a signal reaches all processes of a run.
+    """Has a loader process work on when a signal reaches all processes of a run.
 
-    The process that trains needs the rows of its last step before it saves. A second SIGTERM ends a
-    process, because torch sends that to one that hangs.
+    The process that trains needs further rows before it can save. SIGTERM from that process is
+    heard: so torch ends a process that hangs.
     """
-    for number in SIGNALS:
+    for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for_parent, daemon=True).start()
+
+
+def _end_for_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _packed(batch: PackedBatch) -> tuple[Any, ...]:

@@ -29,6 +29,10 @@ class LastCheckpoint(Checkpoint):
     run does not miss it. On Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 the run finishes its step, or its
     validation, and saves. A second signal ends it at once. Several ranks agree at records.
 
+    An error while the next row is waited for, such as a loader process that was killed, loses no
+    step either: the run is saved before it ends. Several ranks, which cannot agree then, lose what
+    came after the last save.
+
     Args:
         every_minutes: between saves.
 
@@ -44,6 +48,8 @@ class LastCheckpoint(Checkpoint):
         self._asked = 0  # the number of the signal
         self._ending = 0
         self._heard = ExitStack()
+        self._is_between = False  # two rows, with no validation due
+        self._saved_step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = time.monotonic()
@@ -58,6 +64,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._is_between = False
         if self._ending:  # the validation that was due is over, and has saved
             raise Interrupted(self._ending)
 
@@ -69,6 +76,9 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        # Lightning counts micro-batches here.
+        is_validation_due = (batch_idx + 1) % trainer.val_check_interval == 0
+        self._is_between = not is_validation_due
         if not ends_step(trainer, batch_idx):
             return
         asked, due = self._asked, int(time.monotonic() - self._saved > self._seconds)
@@ -78,8 +88,7 @@ class LastCheckpoint(Checkpoint):
             asked, due = _of_any_rank(trainer, asked, due)
         if not asked and not due:
             return
-        # Lightning counts micro-batches here.
-        if (batch_idx + 1) % trainer.val_check_interval == 0:
+        if is_validation_due:
             self._ending = asked
             return
         self._save(trainer)
@@ -95,11 +104,20 @@ class LastCheckpoint(Checkpoint):
         assert self.file is not None
         trainer.save_checkpoint(self.file)
         self._saved = time.monotonic()
+        self._saved_step = trainer.global_step
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         self._heard.close()
+        is_error = isinstance(exception, Exception)  # and no second signal
+        is_unsaved = self._is_between and trainer.global_step != self._saved_step
+        if is_error and is_unsaved and trainer.world_size == 1:
+            try:
+                self._save(trainer)
+                log.warning("saved after step %d", trainer.global_step)
+            except (OSError, ValueError) as failure:
+                log.warning("not saved after step %d: %s", trainer.global_step, failure)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._heard.close()
