@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 import yaml
 
 from packformer.command_line.composition import compose
+from packformer.training import TrainingModule
 
 from .conftest import (
     INTERRUPTED,
@@ -232,3 +235,28 @@ def test_auto_starts_anew_where_the_text_has_changed(
     assert told.endswith("starting a new one")
     assert len(list(Path("runs").iterdir())) == 2
     assert not (run / "summary.json").exists()
+
+
+def test_the_advice_after_a_loss_that_is_not_finite_works(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = TrainingModule._eager_loss
+
+    def bad_at_a_high_rate(module: TrainingModule, *arguments: Any) -> Any:
+        (scheduler,) = module.trainer.lr_scheduler_configs
+        is_high = scheduler.scheduler.base_lrs[0] > 1e-3
+        bad = module.trainer.training and is_high and module.trainer.global_step >= 2
+        return loss(module, *arguments) * (float("nan") if bad else 1.0)
+
+    monkeypatch.setattr(TrainingModule, "_eager_loss", bad_at_a_high_rate)
+    done = train(*small, *_SHAPE, "guard.skips_in_a_row=2", "optimizer.learning_rate=2e-3")
+    assert done.code == 1
+    run = _only(tmp_path / "runs")
+    (command,) = re.findall("`(python -m train .*?)`", done.err)
+    done = train(*shlex.split(command)[3:])
+    assert done.code == 0, done.err
+    rows = [row for row in rows_of(run) if row["train/loss"]]
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
+    rates = [float(row["train/learning_rate"]) for row in rows]
+    assert rates[2] / rates[1] < 0.5, "the first resumed step has the new rate"
+    assert not list(run.glob("skipped.csv")) or "3," not in (run / "skipped.csv").read_text()

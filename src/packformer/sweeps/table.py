@@ -18,6 +18,7 @@ from rich.text import Text
 from packformer.masking import masked
 from packformer.run.resume import SUMMARY_FILE
 from packformer.sweeps.traces import begin, remember
+from packformer.sweeps.unfinished import go_on_in, mark_ended, unfinished_sweep
 
 _FILE = "sweep.csv"
 FAILURE_FILE = "failure.json"
@@ -41,6 +42,9 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         names_of_jobs.clear()
+        if (former := unfinished_sweep(config)) is not None:
+            go_on_in(former, config)
+            print(f"resume=auto: the sweep in {former} goes on", flush=True)
         remember(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -50,7 +54,10 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         begin()  # which launchers of others do not say
         folder = Path(config.hydra.sweep.dir)
-        _print(_write(folder), folder)
+        rows = _write(folder)
+        _print(rows, folder)
+        if not any(map(_state, rows)):
+            mark_ended(folder)
 
 
 def write_failure(folder: Path, name: str, error: str) -> None:
