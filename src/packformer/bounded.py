@@ -80,3 +80,17 @@ def _check_shape(text: bytes) -> None:
             raise yaml.YAMLError("it has an alias (*), which configurations of runs do not")
         if number > _MOST_NODES:
             raise yaml.YAMLError("it has too many values")
+
+
+def check_in_its_folder(file: Path) -> None:
+    """Refuses a link out of the folder that a file is in; the folder itself may be a link.
+
+    Raises:
+        ValueError: naming both.
+    """
+    place = file.resolve()
+    if not place.is_relative_to(file.parent.resolve()):
+        raise ValueError(
+            f"{file} is a link out of its folder, to {place}, which is not followed: copy the file "
+            "there"
+        )

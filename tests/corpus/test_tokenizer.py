@@ -167,5 +167,5 @@ def test_missing_tokenizer_file_is_named(tmp_path):
 def test_file_that_is_no_tokenizer_is_named(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer\.json: "):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is no tokenizer\.json \("):
         load_tokenizer(path)

@@ -40,26 +40,26 @@ def test_a_shard_is_fetched_once(server):
 
 def test_files_of_any_file_system_are_read(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert read_url(f"file://{tmp_path}/a") == b"abc"
+    assert read_url(f"file://{tmp_path}/a", 2**24) == b"abc"
 
 
 def test_what_is_not_as_its_hash_says_is_refused_and_not_kept(server, tmp_path):
     server.files["/a"] = b"damaged"
     with pytest.raises(ValueError, match=r"/a: its SHA-256 is [0-9a-f]{12}..., its manifest says"):
-        ShardCache(2**30).get(f"{server.url}/a", sha(b"right"), 5)
+        ShardCache(2**30).get(f"{server.url}/a", sha(b"right"), 7)
     assert not list((tmp_path / "cache").rglob("*.tokens"))
 
 
 def test_a_missing_file_is_named(server):
     with pytest.raises(ValueError, match=r"/b cannot be read, tried 3 times: "):
-        read_url(f"{server.url}/b")
+        read_url(f"{server.url}/b", 2**24)
 
 
 def test_a_connection_that_breaks_off_is_taken_up_again(server):
     data = os.urandom(10 * 2**20)
     server.files["/a"] = data
     server.cut["/a"] = 5 * 2**20
-    assert read_url(f"{server.url}/a") == data
+    assert read_url(f"{server.url}/a", 2**24) == data
 
 
 @pytest.mark.parametrize("cut", [None, 7 * 2**20])
@@ -69,7 +69,7 @@ def test_servers_that_know_no_ranges_are_read(server, cut):
     server.knows_ranges = False
     if cut:
         server.cut["/a"] = cut
-    assert read_url(f"{server.url}/a") == data
+    assert read_url(f"{server.url}/a", 2**24) == data
 
 
 def test_a_url_that_stops_answering_is_given_up(server, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_url_that_stops_answering_is_given_up(server, monkeypatch):
     with pytest.raises(
         ValueError, match=r"/a cannot be read, tried 3 times: TimeoutError: nothing came for"
     ):
-        read_url(f"{server.url}/a")
+        read_url(f"{server.url}/a", 2**24)
 
 
 def test_the_longest_unused_make_room(server, tmp_path):

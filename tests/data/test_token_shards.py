@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from packformer.corpus import Input, Preparation, load_manifest, open_shard, prepare
+from packformer.corpus.shards import hash_file
 from packformer.data import PackedDataModule, PackingSettings, TokenShards
 from packformer.data.rows import PackedRows
 from packformer.data.source import whole_document
@@ -395,3 +396,59 @@ def test_a_small_corpus_is_checked_in_kib(tmp_path, caplog):
     with caplog.at_level("INFO", "packformer"):
         TokenShards(str(tmp_path / "c")).prepare()
     assert re.search(r"checking 2 shards \(\d+ KiB\) in ", caplog.text)
+
+
+def _rewritten(corpus, **changes):
+    """The corpus with a shard and a manifest that agree, whatever they hold."""
+    manifest = manifest_of(corpus)
+    first = replace(manifest.train[0], **changes.pop("shard", {}))
+    first = replace(first, sha256=hash_file(corpus / first.file))
+    replace(manifest, train=[first, *manifest.train[1:]], **changes).save(corpus)
+
+
+def test_a_vocabulary_beyond_the_tokenizer_is_refused(corpus):
+    _rewritten(corpus, vocab_size=2**16)
+    with pytest.raises(ValueError, match=r"says vocab_size 65,536, and its tokenizer.json has"):
+        TokenShards(str(corpus)).prepare()
+
+
+def test_links_out_of_the_folder_are_not_followed(corpus, tmp_path):
+    for name in ("train-00000.tokens", "tokenizer.json"):
+        outside = tmp_path / f"outside-{name}"
+        (corpus / name).rename(outside)
+        (corpus / name).symlink_to(outside)
+        with pytest.raises(ValueError, match=rf"{name} is a link out of its folder, to {outside}"):
+            TokenShards(str(corpus), verify=False).prepare().train.length(0)
+        (corpus / name).unlink()
+        outside.rename(corpus / name)
+    link = tmp_path / "link"
+    link.symlink_to(corpus)
+    assert TokenShards(str(link)).prepare().train.num_documents
+
+
+def test_a_shard_with_a_hole_is_not_read_to_its_end(corpus):
+    first = manifest_of(corpus).train[0]
+    file, tokens = corpus / first.file, 2**40
+    file.write_bytes(b"")
+    with file.open("r+b") as stream:
+        stream.truncate(2 * tokens + 8)
+    manifest = manifest_of(corpus)
+    shard = replace(first, documents=1, tokens=tokens)
+    replace(manifest, train=[shard, *manifest.train[1:]]).save(corpus)
+    with pytest.raises(ValueError, match=r"has a hole at byte 0 of"):
+        TokenShards(str(corpus)).prepare()
+
+
+def test_without_verification_pieces_are_checked_when_they_are_read(corpus):
+    file = corpus / manifest_of(corpus).train[0].file
+    data = bytearray(file.read_bytes())
+    data[2:4] = b"\xff\xff"
+    file.write_bytes(data)
+    source = TokenShards(str(corpus), verify=False).prepare().train
+    with pytest.raises(ValueError, match=r"document 0: token id 65535 lies outside the vocabulary"):
+        source.piece(0, 0, 4)
+    data[-8:] = bytes([255] * 8)
+    file.write_bytes(data)
+    source = TokenShards(str(corpus), verify=False).prepare().train
+    with pytest.raises(ValueError, match=r"its document ends do not ascend"):
+        source.length(0)

@@ -2,9 +2,10 @@
 
 from packformer.corpus.input import Input
 from packformer.corpus.left_out import LeftOut
+from packformer.corpus.manifest_reading import load_manifest
 from packformer.corpus.preparation import prepare
 from packformer.corpus.request import Preparation
-from packformer.corpus.shards import Manifest, Shard, load_manifest, open_shard, verify_shard
+from packformer.corpus.shards import Manifest, Shard, open_shard, verify_shard
 
 __all__ = [
     "Input",

@@ -24,6 +24,7 @@ from packformer.corpus.journal import JOURNAL, Journal
 from packformer.corpus.left_out import LeftOut
 from packformer.corpus.long_texts import Cutter, recut
 from packformer.corpus.losses import loss_remarks, unknown_token
+from packformer.corpus.manifest_reading import read_manifest
 from packformer.corpus.parts import COUNTS, Batch, Part, Place
 from packformer.corpus.processes import Processes
 from packformer.corpus.request import Preparation, fingerprint_of
@@ -33,7 +34,6 @@ from packformer.corpus.shards import (
     TOKENIZER,
     Manifest,
     hash_file,
-    load_manifest,
 )
 from packformer.corpus.split import split
 from packformer.corpus.tokenizer import (
@@ -177,7 +177,7 @@ class _Run:
                 f"{self._folder} holds a corpus made from other files or with other settings: "
                 "choose another folder, or remove it"
             )
-        manifest = load_manifest(file.read_text(), str(file))
+        manifest = read_manifest(file)
         self._tidy(manifest)
         return manifest
 

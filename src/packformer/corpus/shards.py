@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,12 +19,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from packformer.bounded import check_in_its_folder
 from packformer.corpus.left_out import LeftOut
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SPLITS = ("train", "validation")
+DTYPES = ("uint16", "uint32")
 _ALIGNMENT = 8
 _BLOCK = 16 * 2**20
 
@@ -87,33 +90,6 @@ class Manifest:
         unfinished = folder / f".{MANIFEST}"
         unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
         os.replace(unfinished, folder / MANIFEST)
-
-
-def load_manifest(text: str, place: str) -> Manifest:
-    """A manifest from the text of its file.
-
-    Raises:
-        ValueError: if it is none, or of another format.
-    """
-    try:
-        values = json.loads(text)
-        if values.get("format") != FORMAT:
-            raise ValueError(f"its format is {values.get('format')}, not {FORMAT}")
-        for split in SPLITS:
-            values[split] = [Shard(**shard) for shard in values[split]]
-        if "left_out" in values:
-            values["left_out"] = LeftOut(**values["left_out"])
-        else:  # as it was written before there were more kinds
-            values["left_out"] = LeftOut(empty=values.pop("empty"), not_utf8=values.pop("skipped"))
-        manifest = Manifest(**values)
-        if manifest.dtype not in ("uint16", "uint32"):
-            raise ValueError(f"its dtype is {manifest.dtype}")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{place} is no manifest of token shards ({error}): copy it again, or prepare the "
-            "corpus anew"
-        ) from error
-    return manifest
 
 
 def _padded(size: int) -> int:
@@ -200,10 +176,12 @@ def open_shard(file: Path, shard: Shard, dtype: str) -> tuple[Ids, NDArray[np.in
     """Ids of all documents, and the place where each document ends; both mapped into memory.
 
     Raises:
-        ValueError: if the file is missing or not as long as its manifest says.
+        ValueError: if the file is missing, a link out of its folder, or not as long as its manifest
+            says.
     """
     if not file.is_file():
         raise ValueError(f"{file} is missing: its manifest lists it")
+    check_in_its_folder(file)
     size, wanted = file.stat().st_size, shard.num_bytes(dtype)
     if size != wanted:
         raise ValueError(
@@ -257,8 +235,7 @@ def verify_ids(file: Path, shard: Shard, dtype: str, vocab_size: int) -> None:
         ValueError: naming the file, the place and the rule.
     """
     ids, ends = open_shard(file, shard, dtype)
-    if len(ends) and (ends[-1] != shard.tokens or ends[0] < 0 or (np.diff(ends) < 0).any()):
-        raise ValueError(f"{file}: its document ends do not ascend to {shard.tokens:,}")
+    check_ends(file, shard, ends)
     per_block = _BLOCK // ids.itemsize
     for start in range(0, len(ids), per_block):
         block = ids[start : start + per_block]
@@ -268,6 +245,30 @@ def verify_ids(file: Path, shard: Shard, dtype: str, vocab_size: int) -> None:
                 f"{file}, byte {place * ids.itemsize:,}: token id {int(ids[place])} lies outside "
                 f"the vocabulary ({vocab_size})"
             )
+
+
+def check_ends(file: Path, shard: Shard, ends: NDArray[np.int64]) -> None:
+    """Checks that documents end one after the other, the last with the shard.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    last = ends[-1] if len(ends) else 0
+    if last != shard.tokens or (np.diff(ends, prepend=0) < 1).any():
+        raise ValueError(f"{file}: its document ends do not ascend to {shard.tokens:,}")
+
+
+def check_whole_file(file: Path) -> None:
+    """Refuses a file that has a hole: its room was reserved, and not all of it written.
+
+    Raises:
+        ValueError: naming the place.
+    """
+    size = file.stat().st_size
+    with suppress(OSError, AttributeError), file.open("rb") as stream:  # not on all systems
+        hole = os.lseek(stream.fileno(), 0, os.SEEK_HOLE)
+        if hole < size:
+            raise ValueError(f"{file} has a hole at byte {hole:,} of {size:,}: copy it again")
 
 
 def hash_file(file: Path) -> str:
@@ -289,6 +290,7 @@ def check_tokenizer(manifest: Manifest, file: Path, shown: str | None = None) ->
     """
     if not file.is_file():
         raise ValueError(f"{file} is missing: the shards beside it were made with it")
+    check_in_its_folder(file)
     if (found := hash_file(file)) != manifest.tokenizer_sha256:
         raise ValueError(
             f"{shown or file} is not the tokenizer its shards were made with: its SHA-256 is "

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from packformer.corpus.manifest_reading import read_shard
 from packformer.corpus.shards import SPLITS, Shard, ShardWriter, open_shard
 from packformer.corpus.share import NearShare, copy, runs
 from packformer.counted import counted
@@ -115,7 +116,7 @@ def split(
     Raises:
         ValueError: if there is no document, or only one that is too short for two.
     """
-    shards = {side: [Shard(**part[side]) for part in parts if part[side]] for side in SPLITS}
+    shards = {side: [read_shard(part[side]) for part in parts if part[side]] for side in SPLITS}
     if fraction is None:
         return Split(shards, [])
     near = NearShare(folder, dtype, fraction, byte_lengths)

@@ -26,6 +26,8 @@ BOS = "<|bos|>"
 EOS = "<|eos|>"
 """Ends every document."""
 MIN_VOCAB = 256 + 2
+_MOST_IDS = 2**24  # embeddings of more do not fit a device
+_MOST_BYTES = 2**28
 # What decides which ids a text gets. The rest of a tokenizer.json turns ids to text, or adds marks.
 _ENCODING = ("added_tokens", "normalizer", "pre_tokenizer", "model")
 
@@ -75,10 +77,17 @@ def open_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ValueError(f"tokenizer {path} {what}: give the path of a tokenizer.json")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{path} is larger than the {_MOST_BYTES:,} bytes that it may be")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more specific
-        raise ValueError(f"{path} is no tokenizer.json: {error}") from error
+        _check_ids(tokenizer)
+    except BaseException as error:  # the library raises nothing more specific, and panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ValueError(
+            f"{path} is no tokenizer.json ({' '.join(str(error).split())}): copy it again"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     model = tokenizer.model
@@ -86,6 +95,17 @@ def open_tokenizer(path: Path) -> Tokenizer:
         model.dropout = None
         tokenizer.model = model
     return tokenizer
+
+
+def _check_ids(tokenizer: Tokenizer) -> None:
+    """Refuses ids that no model has room for, and marks of documents that are no ids."""
+    if not tokenizer.get_vocab_size():
+        raise ValueError("it has no token")
+    if (most := num_ids(tokenizer)) > _MOST_IDS:
+        raise ValueError(f"its highest id is {most - 1:,}, and {_MOST_IDS:,} are the most")
+    for mark in document_marks(tokenizer) or ():
+        if tokenizer.id_to_token(mark) is None:
+            raise ValueError(f"documents begin or end with id {mark:,}, which it does not have")
 
 
 def marked(tokenizer: Tokenizer, begin: int, end: int) -> Tokenizer:

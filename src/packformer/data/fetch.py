@@ -30,13 +30,22 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def read_url(url: str) -> bytes:
+def read_url(url: str, most_bytes: int) -> bytes:
     """All of a small file.
 
     Raises:
-        ValueError: if it cannot be read, or nothing comes for a minute, three times.
+        ValueError: if it is larger, cannot be read, or nothing comes for a minute, three times.
     """
-    return b"".join(_blocks(url))
+    return b"".join(_bounded(url, most_bytes))
+
+
+def _bounded(url: str, most_bytes: int) -> Iterator[bytes]:
+    done = 0
+    for block in _blocks(url):
+        done += len(block)
+        if done > most_bytes:
+            raise ValueError(f"{url} is larger than the {most_bytes:,} bytes that it may be")
+        yield block
 
 
 class ShardCache:
@@ -74,7 +83,7 @@ class ShardCache:
         unfinished = self._reserve(size)
         try:
             with unfinished.open("r+b") as stream:
-                for block in _blocks(url):
+                for block in _bounded(url, size):
                     stream.write(block)
                     digest.update(block)
             if digest.hexdigest() != sha256:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packformer.corpus import Shard, open_shard
-from packformer.corpus.shards import verify_ids
+from packformer.corpus.shards import check_ends, verify_ids
 from packformer.data.fetch import ShardCache, is_url
 from packformer.data.source import Tokens, successors
 
@@ -25,12 +25,18 @@ _ATTEMPTS = 3
 
 
 class ShardAt(NamedTuple):
-    """Where a shard is, folder or URL, and what its manifest says of all."""
+    """Where a shard is, folder or URL, and what its manifest says of all.
+
+    Attributes:
+        verified: its ids and ends are checked when it is opened, or were before; else each piece is
+            when it is read.
+    """
 
     folder: str
     shard: Shard
     dtype: str
     vocab_size: int
+    verified: bool
 
 
 _Maps = tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]
@@ -55,6 +61,8 @@ class ShardedDocuments:
         self.sections = [place.shard.documents for place in shards]
         self.num_documents = sum(self.sections)
         self._ends = [*accumulate(self.sections)]
+        self._verified = all(place.verified for place in shards)
+        self._vocab_size = min((place.vocab_size for place in shards), default=0)
         self._start()
 
     def _start(self) -> None:
@@ -113,7 +121,7 @@ class ShardedDocuments:
         return place.shard.num_bytes(place.dtype) if is_url(place.folder) else 0
 
     def _fetch(self, section: int) -> _Maps:
-        folder, shard, dtype, vocab_size = self._shards[section]
+        folder, shard, dtype, vocab_size, _ = self._shards[section]
         for attempt in range(_ATTEMPTS):
             file = self._cache.get(f"{folder}/{shard.file}", shard.sha256, shard.num_bytes(dtype))
             try:
@@ -128,12 +136,15 @@ class ShardedDocuments:
         if section in self._maps:
             self._maps.move_to_end(section)
             return self._maps[section]
-        folder, shard, dtype, _ = self._shards[section]
+        folder, shard, dtype, _, verified = self._shards[section]
         if is_url(folder):
             coming = self._coming.pop(section, None)
             self._maps[section] = self._fetch(section) if coming is None else coming.result()
         else:
-            self._maps[section] = open_shard(Path(folder) / shard.file, shard, dtype)
+            file = Path(folder) / shard.file
+            _, ends = self._maps[section] = open_shard(file, shard, dtype)
+            if not verified:
+                check_ends(file, shard, ends)
         while len(self._maps) > self.sections_at_once + _SPARE_MAPS:
             self._maps.popitem(last=False)
         return self._maps[section]
@@ -169,4 +180,10 @@ class ShardedDocuments:
         """Tokens, and each token's successor as its target."""
         ids, first, _ = self._range(index)
         tokens = ids[first + start : first + start + length].astype(np.int64)
+        if not self._verified and len(tokens) and int(tokens.max()) >= self._vocab_size:
+            raise ValueError(
+                f"{self.name(index)}: token id {tokens.max()} lies outside the vocabulary "
+                f"({self._vocab_size}): copy the corpus again, or leave data.verify=false out to "
+                "check all of it"
+            )
         return tokens, successors(tokens)

@@ -16,15 +16,17 @@ from tokenizers import Tokenizer
 
 from packformer.cache import cache_folder, fingerprint
 from packformer.corpus import LeftOut, Shard, load_manifest, open_shard, verify_shard
+from packformer.corpus.manifest_reading import MOST_BYTES, read_manifest
 from packformer.corpus.prepared import corpus_at
 from packformer.corpus.shards import (
     MANIFEST,
     TOKENIZER,
     check_tokenizer,
+    check_whole_file,
     hash_file,
     totals,
 )
-from packformer.corpus.tokenizer import token_byte_lengths
+from packformer.corpus.tokenizer import num_ids, open_tokenizer, token_byte_lengths
 from packformer.counted import counted
 from packformer.data.corpus_names import corpus_names
 from packformer.data.fetch import is_url, read_url
@@ -89,7 +91,9 @@ class TokenShards:
         if self.verify:
             for corpus in corpora:
                 corpus.verify()
+        tokenizer = open_tokenizer(first.tokenizer)
         for corpus in corpora:
+            corpus.check_vocabulary(num_ids(tokenizer))
             for remark in corpus.manifest.remarks:
                 log.warning("%s%s", f"{corpus.path}: " if several else "", remark)
         sources = [self._source(corpus, "train") for corpus in corpora]
@@ -101,7 +105,6 @@ class TokenShards:
         if weights is None:
             weights = [totals(corpus.manifest.train)["tokens"] for corpus in corpora]
         train = sources[0] if len(sources) == 1 else Mixture(sources, weights, names)
-        tokenizer = Tokenizer.from_file(str(first.tokenizer))
         shards = [s for c in corpora for s in (*c.manifest.train, *c.manifest.validation)]
         found = totals(shards)
         kept_back = totals([s for c in corpora for s in c.manifest.validation])
@@ -152,9 +155,10 @@ class TokenShards:
     def _source(self, corpus: _Corpus, split: str) -> ShardedDocuments:
         default = _AT_ONCE_FETCHED if corpus.is_url else _AT_ONCE_LOCAL
         at_once = self.shards_at_once or default
+        m = corpus.manifest
         places = [
-            ShardAt(corpus.path, shard, corpus.manifest.dtype, corpus.manifest.vocab_size)
-            for shard in getattr(corpus.manifest, split)
+            ShardAt(corpus.path, shard, m.dtype, m.vocab_size, corpus.is_url or self.verify)
+            for shard in getattr(m, split)
         ]
         return ShardedDocuments(places, at_once, int(self.cache_gib * 2**30))
 
@@ -206,13 +210,13 @@ class _Corpus:
         self.is_url = is_url(path)
         if self.is_url:
             self.manifest = load_manifest(
-                read_url(f"{self.path}/{MANIFEST}").decode(errors="replace"), self.path
+                read_url(f"{self.path}/{MANIFEST}", MOST_BYTES), self.path
             )
             folder = cache_folder() / "tokenizers" / self.manifest.tokenizer_sha256
             self.tokenizer = folder / TOKENIZER
             wanted = self.manifest.tokenizer_sha256
             if not self.tokenizer.exists() or hash_file(self.tokenizer) != wanted:
-                content = read_url(f"{self.path}/{TOKENIZER}")
+                content = read_url(f"{self.path}/{TOKENIZER}", MOST_BYTES)
                 folder.mkdir(parents=True, exist_ok=True)
                 unfinished = folder / f".{os.getpid()}-{TOKENIZER}"
                 unfinished.write_bytes(content)
@@ -229,10 +233,18 @@ class _Corpus:
                     f"{path} is no corpus of token shards, it has no {MANIFEST}: make one with "
                     "`packformer prepare`, or continue it if it was interrupted"
                 )
-            self.manifest = load_manifest(file.read_text(errors="replace"), str(file))
+            self.manifest = read_manifest(file)
             self.path = str(folder)
             self.tokenizer = folder / TOKENIZER
         check_tokenizer(self.manifest, self.tokenizer)
+
+    def check_vocabulary(self, num_ids: int) -> None:
+        """Refuses a vocabulary that is larger than the tokenizer's: the model would be, too."""
+        if self.manifest.vocab_size > num_ids:
+            raise ValueError(
+                f"{self.path} is damaged: its {MANIFEST} says vocab_size "
+                f"{self.manifest.vocab_size:,}, and its {TOKENIZER} has {num_ids:,} ids"
+            )
 
     def verify(self) -> None:
         """Checks all shards on disk against the manifest; only once, if they are right."""
@@ -242,6 +254,7 @@ class _Corpus:
         files = [(Path(self.path) / shard.file, shard) for shard in (*m.train, *m.validation)]
         for file, shard in files:
             open_shard(file, shard, m.dtype)
+            check_whole_file(file)
         stats = [(file.stat().st_size, file.stat().st_mtime_ns) for file, _ in files]
         key = fingerprint([self.path, json.dumps([asdict(m), stats])])
         marker = cache_folder() / "verified" / key

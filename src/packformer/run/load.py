@@ -12,7 +12,7 @@ from torch import Tensor
 
 from packformer import huggingface
 from packformer.bounded import read_yaml
-from packformer.corpus.tokenizer import num_ids
+from packformer.corpus.tokenizer import num_ids, open_tokenizer
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
@@ -78,10 +78,7 @@ def load(path: str | Path) -> Loaded:
 def _tokenizer(file: Path, vocab_size: int) -> Tokenizer | None:
     if not file.is_file():
         return None
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # of a type of its own
-        raise ValueError(f"{file} is damaged ({error}): copy it from the run again") from error
+    tokenizer = open_tokenizer(file)
     if (ids := num_ids(tokenizer)) > vocab_size:
         raise ValueError(
             f"{file} has {ids:,} ids, more than the model's vocabulary of {vocab_size:,}: it is of "

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from packformer import huggingface
 from packformer.cache import cached_folder, fingerprint
-from packformer.corpus.tokenizer import encode_alike
+from packformer.corpus.tokenizer import encode_alike, open_tokenizer
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.added_settings import with_added_settings
@@ -137,7 +137,7 @@ def take_weights(
 def _compared_tokenizers(path: Path, theirs: Tokenizer | None, file: Path | None) -> str:
     if file is None:
         return "the data are no text: no tokenizer is taken"
-    ours = Tokenizer.from_file(str(file))
+    ours = open_tokenizer(file)
     if theirs is None:
         return f"it has no tokenizer: whether {file} is the one it was trained with is not known"
     if not encode_alike(ours, theirs):

@@ -9,7 +9,7 @@ from rich.text import Text
 from tokenizers import Tokenizer
 
 from packformer.batch import IGNORE_INDEX, PackedBatch
-from packformer.corpus import load_manifest
+from packformer.corpus.manifest_reading import read_manifest
 from packformer.corpus.prepared import corpus_at
 from packformer.corpus.shards import MANIFEST, totals
 from packformer.counted import counted
@@ -105,7 +105,7 @@ def _print_manifest(path: str, console: Console) -> None:
     file = Path(corpus_at(path)).expanduser() / MANIFEST
     if not file.is_file():
         return
-    manifest = load_manifest(file.read_text(), str(file))
+    manifest = read_manifest(file)
     for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
         found = totals(shards)
         console.print(
