@@ -97,7 +97,7 @@ def test_the_end_of_a_process_ends_the_run_with_one_line(train, small, monkeypat
     assert finished.code == 1
     (line,) = [line for line in finished.err.splitlines() if "error" in line]
     assert re.match(message, line)
-    assert "Traceback" not in caplog.text
+    assert "Traceback" not in finished.err
 
 
 MORE_STEPS = ("trainer.max_steps=12", "trainer.validate_every_n_steps=12")
