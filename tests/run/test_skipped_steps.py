@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from packformer.run.shown_override import shown_override
 from packformer.training import LastCheckpoint, TrainingModule
 
 from .conftest import rows_in, weights_in
@@ -158,7 +158,6 @@ def test_of_an_accumulation_the_row_with_the_loss_is_named_with_its_documents(
 def test_too_many_in_a_row_end_the_run_with_a_command_that_goes_on(
     train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(monkeypatch, "gradient", INF, steps=range(4, 100))
     kept: dict[str, bytes] = {}
     save = LastCheckpoint._save
 
@@ -166,21 +165,41 @@ def test_too_many_in_a_row_end_the_run_with_a_command_that_goes_on(
         save(callback, trainer)
         kept["last"] = callback.file.read_bytes()
 
-    monkeypatch.setattr(LastCheckpoint, "_save", keep)
-    length = ("trainer.max_steps=20", "trainer.validate_every_n_steps=3")
-    rate = "optimizer.learning_rate=0.002"
-    done = train(*small, *SMALL, *length, rate, "guard.skips_in_a_row=3")
+    length = ("trainer.max_steps=9", "trainer.validate_every_n_steps=3")
+    guard = ("optimizer.learning_rate=0.002", "guard.skips_in_a_row=3")
+    with monkeypatch.context() as patch:
+        plant(patch, "gradient", INF, steps=range(4, 100))
+        patch.setattr(LastCheckpoint, "_save", keep)
+        done = train(*small, *SMALL, *length, *guard)
     assert done.code == 1
     (folder,) = (tmp_path / "runs").iterdir()
     assert (
-        "3 optimizer steps in a row were skipped, up to step 6 (guard.skips_in_a_row is 3): go on "
-        f"from the last checkpoint with `python -m train {shown_override('resume', str(folder))} "
-        "optimizer.learning_rate=0.001`" in done.err
+        "3 optimizer steps in a row were skipped, up to step 6 (guard.skips_in_a_row is 3): "
+        "continue from the last checkpoint with `python -m train " in done.err
     )
     last = folder / "checkpoints" / "last.ckpt"
     assert last.read_bytes() == kept["last"]
     assert torch.load(last, weights_only=True)["global_step"] == 3
     assert [row["step"] for row in skipped_in(tmp_path / "runs")] == ["4", "5", "6"]
+
+    _, command, _ = done.err.split("`")
+    assert "optimizer.learning_rate=0.001" in command
+    resumed = train(*shlex.split(command)[3:])
+    assert resumed.code == 0, resumed.err
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["steps"], summary["skipped_steps"]) == (9, 0)
+    assert not (folder / "skipped.csv").exists(), "these steps were taken again"
+
+
+def test_without_a_checkpoint_a_run_begins_anew_with_a_lower_rate(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, "loss", NAN, steps=range(1, 100))
+    seldom = ("trainer.max_steps=9", "trainer.validate_every_n_steps=9")
+    done = train(*small, *SMALL, *seldom, "optimizer.learning_rate=0.002", "guard.skips_in_a_row=3")
+    assert done.code == 1
+    told = "no checkpoint was saved before: start anew with optimizer.learning_rate=0.001"
+    assert told in done.err
 
 
 def test_skips_that_end_by_themselves_end_no_run(

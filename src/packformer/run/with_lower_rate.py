@@ -28,4 +28,4 @@ def with_lower_rate(folder: Path, config: Mapping[str, Any]) -> str:
     if not (folder / LAST_CHECKPOINT).is_file():
         return f"no checkpoint was saved before: start anew with {lower}"
     resume = shown_override("resume", str(folder))
-    return f"go on from the last checkpoint with `python -m train {resume} {lower}`"
+    return f"continue from the last checkpoint with `python -m train {resume} {lower}`"

@@ -78,10 +78,12 @@ class FiniteGuard(L.Callback):
         guard.settle()
         tell_skipped(trainer, guard.take_skipped(), self._file, self.name_document)
         if guard.in_a_row >= guard.settings.skips_in_a_row:
-            go_on = _advice(module) if self.how_to_go_on is None else self.how_to_go_on()
+            lower = "lower optimizer.learning_rate"
+            go_on = lower if self.how_to_go_on is None else self.how_to_go_on()
             raise ValueError(
                 f"{guard.in_a_row} optimizer steps in a row were skipped, up to step {guard.step} "
                 f"(guard.skips_in_a_row is {guard.settings.skips_in_a_row}): {go_on}"
+                f"{_or_mend(module)}"
             )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -137,15 +139,17 @@ def _check(what: str, value: float, step: int, module: TrainingModule) -> None:
 
 
 def _advice(module: TrainingModule) -> str:
-    """What to try; a score function of the model may be the cause."""
-    lower = "lower optimizer.learning_rate"
+    return f"lower optimizer.learning_rate{_or_mend(module)}"
+
+
+def _or_mend(module: TrainingModule) -> str:
+    """A score function of the model may be the cause."""
     hooks = [hook for scheme in module.model.positions for hook in scheme.own_scores]
     functions = {layer.score_mod for layer in module.model.layers if layer.score_mod is not None}
     hooks += sorted(f"attention.score_mod ({name_of(function)})" for function in functions)
     if not hooks:
-        return lower
-    of = " and ".join(dict.fromkeys(hooks))
+        return ""
     return (
-        f"{lower}, or mend {of}: values and gradients must be finite for hidden pairs too "
-        "(keys in the future, other documents)"
+        f", or mend {' and '.join(dict.fromkeys(hooks))}: values and gradients must be finite for "
+        "hidden pairs too (keys in the future, other documents)"
     )
