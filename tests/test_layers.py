@@ -126,7 +126,7 @@ ONLY_IN = {
         "corpus/preparation.py",
         "data/fetch.py",
         "run/lock.py",
-        "run/train.py",  # for a type
+        "run/place.py",  # for a type
     },
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},

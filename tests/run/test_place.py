@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
+from packformer.run.lock import lock_choice
+from packformer.run.recorded import chosen
+from packformer.run.resume import name_of_configuration
+
 
 def test_a_run_in_the_folder_of_another_is_refused(
     train: Callable, small: list[str], tmp_path: Path
@@ -18,3 +24,28 @@ def test_a_run_in_the_folder_of_another_is_refused(
         assert "one) holds a run, and nothing is overwritten: resume=" in done.err
         assert all(path.read_bytes() == content for path, content in before.items())
     assert train(*command, "resume=one", "trainer.max_steps=6").code == 0
+
+
+def test_of_one_configuration_one_process_at_a_time_chooses(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    assert train(*small, "resume=auto").code == 0
+    (folder,) = runs.iterdir()
+    name = name_of_configuration(chosen(yaml.safe_load((folder / "config.yaml").read_text())))
+    with lock_choice(runs, name):
+        before = sorted(runs.iterdir())
+        done = train(*small, "resume=auto")
+        assert done.code == 1
+        assert "another process is starting the run of this configuration in runs" in done.err
+        assert len(done.err.splitlines()) == 1
+        assert sorted(runs.iterdir()) == before
+        assert train(*small, "resume=auto", "seed=1").code == 0, "another configuration"
+        assert train(*small).code == 0, "asked for a second run"
+
+
+def test_a_start_that_fails_leaves_neither_lock_nor_folder(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small, "resume=auto", "objective=none").code == 1
+    assert not list((tmp_path / "runs").iterdir())

@@ -55,9 +55,14 @@ def test_a_run_that_is_going_on_is_left_alone(
         assert done.code == 1
         assert f"the run in {folder} is still running in another process" in done.err
         assert is_running(folder)
-        assert train(*small, "resume=auto").code == 0
+        done = train(*small, "resume=auto")
+        assert done.code == 1
+        told = "resume=auto: the run of this configuration in runs/.* is still running in another"
+        assert re.search(told, done.err)
     assert not is_running(folder)
-    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert list((tmp_path / "runs").iterdir()) == [folder], "nothing is left of the other starts"
+    assert train(*small, "resume=auto").code == 0
+    assert list((tmp_path / "runs").iterdir()) == [folder]
 
 
 def test_a_prolonged_run_that_was_killed_is_unfinished_again(

@@ -44,7 +44,7 @@ from packformer.run.first_step import FirstStep
 from packformer.run.loggers import check_loggers
 from packformer.run.new_data import MADE_OF_DATA, new_data_of, to_go_on_with_it
 from packformer.run.own_ranks import start_own_ranks
-from packformer.run.place import checkpoint_of, folder_of
+from packformer.run.place import Claim
 from packformer.run.read_source import take_weights
 from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
@@ -111,7 +111,9 @@ class Run:
     new_data: str | None
 
 
-def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead: Ahead) -> Run:
+def assemble(
+    config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead: Ahead, claim: Claim
+) -> Run:
     """Builds everything, what is quickly told wrong first.
 
     Args:
@@ -119,6 +121,7 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
         plain: the same, resolved, as plain types.
         times: of the start.
         ahead: of the data.
+        claim: that takes the run's folder.
 
     Raises:
         ValueError: if something in the configuration, the data or a checkpoint cannot be used.
@@ -130,8 +133,7 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
     _forget_former_job()
     times.ended("rehearsal")
     with rank_zero_first():
-        checkpoint = checkpoint_of(config, plain)
-        folder = folder_of(checkpoint)
+        checkpoint, folder = claim.take(config, plain)
         trainer = _trainer(config, folder, devices)
         L.seed_everything(config.seed, verbose=False)
         ahead.wait()
@@ -150,7 +152,7 @@ def assemble(config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead
                 raise
             log.info("resume=auto: %s, starting a new one", error.args[0].split(";")[0])
             checkpoint = None
-            folder = folder_of(None, "new folder")
+            folder = claim.start_anew()
             trainer = _trainer(config, folder, devices)
     if checkpoint is not None:
         assert resumed_step is not None

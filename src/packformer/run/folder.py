@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
 from packformer.run.own_tokenizer import keep_tokenizer
-from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, SUMMARY_FILE
-from packformer.whole_file import replace_text, replacing
+from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, LAST_CHECKPOINT, SUMMARY_FILE
+from packformer.training.shards import remove_unused
+from packformer.whole_file import remove_unfinished, replace_text, replacing
 
 _PACKAGES = (
     "torch",
@@ -32,6 +35,23 @@ _PACKAGES = (
     "tokenizers",
     "numpy",
 )
+
+
+@rank_zero_only
+def remove_leftovers(folder: Path, callbacks: Iterable[Checkpoint]) -> None:
+    """Removes what killed processes left half written.
+
+    Args:
+        folder: of a run that this process alone writes to.
+        callbacks: that save checkpoints, in that folder or elsewhere.
+    """
+    remove_unfinished(folder)
+    (folder / ".metrics.csv").unlink(missing_ok=True)  # as packformer named it before 2026-11-27
+    checkpoints = (folder / LAST_CHECKPOINT).parent
+    remove_unused(checkpoints)
+    chosen = {Path(c.dirpath) for c in callbacks if isinstance(c, ModelCheckpoint) and c.dirpath}
+    for place in {checkpoints, *chosen}:
+        remove_unfinished(place)
 
 
 @rank_zero_only

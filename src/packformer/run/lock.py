@@ -1,4 +1,4 @@
-"""One process at a time trains in a run folder."""
+"""One process at a time trains in a run folder, and one chooses where a configuration continues."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 _LOCK_FILE = ".lock"
+_SECONDS = 0.2  # longer than another process looks whether the run is running
 
 
 def lock_run(folder: Path) -> BaseFileLock:
@@ -15,13 +16,40 @@ def lock_run(folder: Path) -> BaseFileLock:
     Raises:
         ValueError: if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK_FILE)
+    return _lock(folder / _LOCK_FILE, f"the run in {folder} is still running in another process")
+
+
+def lock_choice(output_dir: Path, name: str) -> BaseFileLock:
+    """Takes the right to choose where ``resume=auto`` continues.
+
+    Args:
+        output_dir: folder of all runs.
+        name: for the configuration.
+
+    Raises:
+        ValueError: if another process chooses, or begins what it has chosen.
+    """
+    return _lock(
+        output_dir / f".{name}{_LOCK_FILE}",
+        f"resume=auto: another process is starting the run of this configuration in {output_dir}: "
+        "leave resume out to start a second one",
+    )
+
+
+def _lock(file: Path, taken: str) -> BaseFileLock:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_SECONDS, poll_interval=_SECONDS / 8)
     except Timeout as error:
-        raise ValueError(f"the run in {folder} is still running in another process") from error
+        raise ValueError(taken) from error
     return lock
+
+
+def release_new(lock: BaseFileLock) -> None:
+    """Releases a lock and removes its file, which no later process needs to find."""
+    Path(lock.lock_file).unlink(missing_ok=True)  # while no other one can take it
+    lock.release()
 
 
 def is_running(folder: Path) -> bool:

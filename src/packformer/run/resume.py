@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from packformer.bounded import read_yaml
+from packformer.cache import fingerprint
 from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
 from packformer.run.added_settings import with_added_settings
@@ -40,7 +41,6 @@ ABSENT = object()
 """Instead of the value of a setting that is not there."""
 _SHARE_ROWS = ("devices", "num_nodes", "accumulate_grad_batches")  # of trainer
 _TOLD = 6  # differences of a configuration, at most
-_DECIDED = "PACKFORMER_RESUME_FROM"
 
 
 def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Path | None:
@@ -53,32 +53,28 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         config: the resolved configuration of this run.
 
     Returns:
-        Its path; None for a new run.
+        Its path; None for a new run. Of a run it is that of ``last.ckpt``, whether that is there
+        and whole or only another one is.
 
     Raises:
         ValueError: if a path is given and holds no checkpoint, or is a folder with one but
-            without the configuration of its run.
+            without the configuration of its run; or if a process trains the run that is found.
     """
     if resume == "never":
         return None
     if resume == "auto":
-        # Ranks that rank 0 starts continue where it does; to them its lock says the run is taken.
-        if os.environ.get("LOCAL_RANK", "0") != "0" and _DECIDED in os.environ:
-            decided = os.environ[_DECIDED]
-            return Path(decided) if decided else None
-        found = _newest_unfinished(output_dir, config)
-        os.environ[_DECIDED] = "" if found is None else str(found)
-        return found
+        return _newest_unfinished(output_dir, config)
     path = Path(resume).expanduser()
     folder = path if path.is_dir() else None
     if folder is not None:
         path = folder / LAST_CHECKPOINT
-    if folder is not None and path.is_file() and not (folder / CONFIG_FILE).is_file():
+    is_there = path.is_file() if folder is None else bool(checkpoints_in(folder))
+    if folder is not None and is_there and not (folder / CONFIG_FILE).is_file():
         raise ValueError(
             f"resume={resume}: the folder has no {CONFIG_FILE}, so it cannot be continued: copy "
             f"that of the run into it, or give resume={path}, which starts a new folder"
         )
-    if not path.is_file():
+    if not is_there:
         raise ValueError(
             f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give auto, never, a "
             "run folder or a .ckpt file"
@@ -92,7 +88,7 @@ def _meant(resume: str) -> str:
     beside = [
         str(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix == ".ckpt" or (path / LAST_CHECKPOINT).is_file()
+        if path.suffix == ".ckpt" or checkpoints_in(path)
     ]
     near = get_close_matches(resume, ["auto", "never", *beside], n=1)
     return f"did you mean resume={near[0]}? Else " if near else ""
@@ -206,6 +202,11 @@ def binding_identity_of(config: dict[str, Any]) -> dict[str, Any]:
     return {k: value for k, value in identity_of(config).items() if not _may_change(k, value)}
 
 
+def name_of_configuration(config: dict[str, Any]) -> str:
+    """The same for all runs of the same settings, which ``resume=auto`` would continue."""
+    return fingerprint([json.dumps(_of_steps(_compared(config)), sort_keys=True, default=str)])
+
+
 def identity_in_words_of(config: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     """The identity that a checkpoint holds, written as that of ``config`` where both mean the same.
 
@@ -306,21 +307,29 @@ def unfinished_runs(output_dir: Path) -> dict[Path, dict[str, Any]]:
     }
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Of a run folder, whole or not."""
+    return list((folder / LAST_CHECKPOINT.parent).glob("*.ckpt"))
+
+
+def _last_saved(folder: Path) -> float:
+    return max(file.stat().st_mtime for file in checkpoints_in(folder))
+
+
 def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
     others = unfinished_runs(output_dir)
     unfinished = [f for f, former in others.items() if same_run(former, config)]
     running = [folder for folder in unfinished if is_running(folder)]
-    saved = [
-        checkpoint
-        for folder in unfinished
-        if folder not in running and (checkpoint := folder / LAST_CHECKPOINT).is_file()
-    ]
-    if saved:
-        return max(saved, key=lambda path: path.stat().st_mtime)
     if running:
-        why = f"the run in {running[0]} is still running"
-    elif unfinished:
-        why = f"the unfinished run in {unfinished[0]} saved no {LAST_CHECKPOINT}"
+        raise ValueError(
+            f"resume=auto: the run of this configuration in {running[0]} is still running in "
+            "another process: leave resume out to start a second one"
+        )
+    saved = [folder for folder in unfinished if checkpoints_in(folder)]
+    if saved:
+        return max(saved, key=_last_saved) / LAST_CHECKPOINT
+    if unfinished:
+        why = f"the unfinished run in {unfinished[0]} saved no checkpoint"
     else:
         why = _why_none(output_dir, others, config)
     log.info("resume=auto: %s, starting a new one", why)
@@ -338,10 +347,10 @@ def _of_steps(compared: dict[str, Any]) -> dict[str, Any]:
 
 def _why_none(output_dir: Path, others: dict[Path, dict[str, Any]], config: dict[str, Any]) -> str:
     """Why the newest of ``others``, the unfinished runs, cannot be resumed."""
-    stopped = [f for f in others if (f / LAST_CHECKPOINT).is_file() and not is_running(f)]
+    stopped = [folder for folder in others if checkpoints_in(folder) and not is_running(folder)]
     if not stopped:
         return f"there is no unfinished run in {output_dir}"
-    newest = max(stopped, key=lambda folder: (folder / LAST_CHECKPOINT).stat().st_mtime)
+    newest = max(stopped, key=_last_saved)
     different = differences(others[newest], config)
     told = [f"{key} {shown(former)} (here {shown(new)})" for key, former, new in different[:_TOLD]]
     if len(different) > _TOLD:

@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -22,13 +21,13 @@ from packformer.run.build import quiet_lightning
 from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.continued import choices_of_run
 from packformer.run.curve import draw_loss_curve
-from packformer.run.folder import write_records
-from packformer.run.lock import lock_run
+from packformer.run.folder import remove_leftovers, write_records
 from packformer.run.loggers import build_loggers
 from packformer.run.naming import run_name
 from packformer.run.of_sweep import in_sweep, to_go_on
+from packformer.run.place import Claim
 from packformer.run.recorded import recorded
-from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, changed_settings
+from packformer.run.resume import CONFIG_FILE, changed_settings, checkpoints_in
 from packformer.run.start_times import StartTimes
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.run.trusted import trust
@@ -70,21 +69,36 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     quiet_lightning()
     _leave_out_samples_of_sweeps(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    run = assemble(config, plain, times, ahead)
+    with Claim() as claim:
+        run = assemble(config, plain, times, ahead, claim)
+        return _train(config, plain, run, claim, times=times, began=began)
+
+
+def _train(
+    config: DictConfig,
+    plain: dict[str, Any],
+    run: Run,
+    claim: Claim,
+    *,
+    times: StartTimes,
+    began: float,
+) -> float:
+    """Trains what is assembled; returns the final value of the objective."""
     is_old = (run.folder / CONFIG_FILE).is_file()
     changes = changed_settings(run.folder, plain) if is_old else []
     choices = choices_of_run(run.folder, HydraConfig.get().overrides.task)
     loggers = build_loggers(config.get("logger"), run.folder)
     trust(plain)
-    # Nothing is written before this line: what cannot run leaves nothing behind.
-    lock = _lock(run.folder)
+    # Nothing but locks is written before this line: what cannot run leaves nothing behind.
     failed = True
     try:
         if not run.finished:
             record = recorded(plain, run.module.model.vocab_size, choices, run.new_data)
+            remove_leftovers(run.folder, run.trainer.checkpoint_callbacks)
             write_records(run.folder, record, run.data.splits.tokenizer)
             if loggers is not None:
                 run.trainer.loggers = loggers.start(config, record, run.checkpoint)
+        claim.is_recorded()
         _announce(config, run, changes)
         metrics = _fit(run)
         summary = summarize(
@@ -99,14 +113,12 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
         _record(summary, metrics, run)
         failed = False
     except SystemExit as end:  # how Lightning ends after Ctrl-C
-        if (run.folder / LAST_CHECKPOINT).is_file():
+        if checkpoints_in(run.folder):
             log.warning(to_go_on(run.folder))
         heard = end.__context__
         raise heard if isinstance(heard, KeyboardInterrupt) else KeyboardInterrupt from end
     finally:
         wandb.finish(failed=failed)
-        if lock is not None:
-            lock.release()
     return metrics[config.objective]
 
 
@@ -115,11 +127,6 @@ def _leave_out_samples_of_sweeps(config: DictConfig) -> None:
     asked_for = any("callbacks.samples" in override for override in hydra.overrides.task)
     if in_sweep() and not asked_for and config.get("callbacks"):
         OmegaConf.update(config, "callbacks.samples", None, force_add=True)
-
-
-@rank_zero_only
-def _lock(folder: Path) -> BaseFileLock | None:
-    return lock_run(folder)
 
 
 @rank_zero_only

@@ -16,6 +16,7 @@ from packformer.run.resume import (
     LAST_CHECKPOINT,
     SUMMARY_FILE,
     binding_differences,
+    checkpoints_in,
     differences,
     read_configuration,
     same_run,
@@ -67,7 +68,7 @@ def goes_on(config: DictConfig, folder: Path) -> bool:
     """
     settings = _plain(config)
     refuse_other_job(settings, folder)
-    return holds_run(folder) and (folder / LAST_CHECKPOINT).is_file()
+    return holds_run(folder) and bool(checkpoints_in(folder))
 
 
 def refuse_other_job(settings: dict[str, Any], folder: Path) -> None:
@@ -100,8 +101,8 @@ def why_other(settings: dict[str, Any], folder: Path) -> str:
     told = told_differences(binding or differences(former, settings))
     if binding:
         return told
-    if not (folder / LAST_CHECKPOINT).is_file():
-        return f"{told}; it has no {LAST_CHECKPOINT} to continue from"
+    if not checkpoints_in(folder):
+        return f"{told}; it has no checkpoint to continue from"
     before, now = _steps(former), _steps(settings)
     finished = (folder / SUMMARY_FILE).is_file()
     return "" if now > before or (now == before and not finished) else told

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
+from packformer.training.archive import check_archive, seal
+from packformer.training.former import FormerCheckpoints
 from packformer.training.shards import check_files, check_sums, is_sharded, load_tensors, shapes
 from packformer.whole_file import cannot_write, replacing
 
@@ -33,15 +35,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: FormerCheckpoints | None = None,
     ) -> None:
+        """Writes it whole or not at all.
+
+        Args:
+            checkpoint: Lightning's.
+            path: to write to.
+            storage_options: what keeps the checkpoints that were there before; None for nothing.
+
+        Raises:
+            OSError: if it cannot be written, naming the file and the room there is.
+        """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with replacing(target) as unfinished, unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
+            with replacing(target) as unfinished:
+                with unfinished.open("wb") as file:
+                    torch.save(checkpoint, file)
+                seal(unfinished)
+                if storage_options is not None:
+                    storage_options.keep_last()
         except RuntimeError as error:  # in which torch hides a full disk
-            raise cannot_write(target, error) from error
+            raise cannot_write(target, error, _num_bytes(checkpoint)) from error
+        if storage_options is not None:
+            storage_options.read_back()
 
     def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(path, *arguments, **keywords)
@@ -150,19 +171,79 @@ def _read(path: Path) -> dict[str, Any]:
     """A whole checkpoint; its tensors are mapped into memory."""
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # torch does not look at the checksums it writes
-                raise ValueError(f"the checksum of {damaged} is wrong")
-        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # a damaged file can make the unpickler raise anything
-        reason = " ".join(str(error).split(".")[0].split()) or type(error).__name__
+    checkpoint: Any = None
+    if (reason := _why_no_archive(path, _state(path))) is None:
+        checkpoint, reason = _loaded(path)
+    if reason is not None:
         raise ValueError(
             f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){_beside(path)}"
-        ) from error
+        )
     if not isinstance(checkpoint, dict) or "packformer" not in checkpoint:
         raise ValueError(f"checkpoint {path} was not written by packformer")
     return checkpoint
+
+
+def why_damaged(path: Path) -> str | None:
+    """What is wrong with a checkpoint, all of which is read; None if it is as it was written."""
+    if (reason := _why_no_archive(path, _state(path))) is not None:
+        return reason
+    checkpoint, reason = _loaded(path)
+    if reason is None and isinstance(checkpoint, dict) and is_sharded(checkpoint):
+        try:
+            check_sums(path, checkpoint)
+        except (ValueError, OSError) as error:
+            return str(error)
+    return reason
+
+
+def resumable_step(path: Path) -> int | None:
+    """The optimizer step that a checkpoint was saved at; None if it holds no more than weights.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    checkpoint, reason = _loaded(path)
+    if reason is not None:
+        raise ValueError(reason)
+    if not isinstance(checkpoint, dict) or not {"packformer", "loops"} <= checkpoint.keys():
+        return None
+    return int(checkpoint["global_step"])
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=16)  # a start looks at the same file more than once
+def _why_no_archive(path: Path, state: tuple[int, int, int]) -> str | None:
+    try:
+        check_archive(path)
+    except Exception as error:  # a damaged file can make the reader raise anything
+        return _in_short(error)
+    return None
+
+
+def _loaded(path: Path) -> tuple[Any, str | None]:
+    """A checkpoint, its tensors mapped into memory, and why it cannot be read."""
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True), None
+    except Exception as error:  # a damaged file can make the unpickler raise anything
+        return None, _in_short(error)
+
+
+def _in_short(error: Exception) -> str:
+    return " ".join(str(error).split(".")[0].split()) or type(error).__name__
+
+
+def _num_bytes(node: Any) -> int:
+    """Of the tensors in a checkpoint."""
+    if isinstance(node, Tensor):
+        return node.numel() * node.element_size()
+    if isinstance(node, Mapping):
+        return sum(map(_num_bytes, node.values()))
+    return sum(map(_num_bytes, node)) if isinstance(node, list | tuple) else 0
 
 
 def _beside(damaged: Path) -> str:

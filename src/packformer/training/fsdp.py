@@ -156,7 +156,7 @@ class FSDP2(ModelParallelStrategy):
         assert self._saves is not None
         name = f"{checkpoint['global_step']}-{secrets.token_hex(4)}"
         path, name = self.broadcast((str(filepath), name))
-        self._saves.save(checkpoint, Path(path), name)
+        self._saves.save(checkpoint, Path(path), name, storage_options)
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         assert self._saves is not None

@@ -15,7 +15,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from packformer.interruption import Interrupted, signals_heard_by
-from packformer.settings import check_number
+from packformer.settings import check_number, check_whole
+from packformer.training.checkpoint import why_damaged
+from packformer.training.former import FormerCheckpoints
 from packformer.training.step_end import ends_step
 
 log = logging.getLogger(__name__)
@@ -35,14 +37,19 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         every_minutes: between saves.
+        keep: checkpoints that are kept; the one before the last, ``previous.ckpt``, stays until
+            the last has been read back.
 
     Attributes:
         file: where to save to; set by the run.
     """
 
-    def __init__(self, every_minutes: float = 10.0) -> None:
+    def __init__(self, every_minutes: float = 10.0, keep: int = 2) -> None:
         check_number("every_minutes", every_minutes, above=0)
+        check_whole("callbacks.last_checkpoint.keep", keep, at_least=2)
         self.file: Path | None = None
+        self._keep = keep
+        self._former: FormerCheckpoints | None = None
         self._seconds = 60 * every_minutes
         self._saved = time.monotonic()
         self._asked = 0  # the number of the signal
@@ -102,7 +109,9 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         assert self.file is not None
-        trainer.save_checkpoint(self.file)
+        if self._former is None:
+            self._former = FormerCheckpoints(self.file, self._keep, why_damaged)
+        trainer.save_checkpoint(self.file, storage_options=self._former)
         self._saved = time.monotonic()
         self._saved_step = trainer.global_step
 

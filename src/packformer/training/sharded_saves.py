@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.tensor import DTensor
 
 from packformer.training.checkpoint import AtomicCheckpointIO
+from packformer.training.former import FormerCheckpoints
 from packformer.training.shards import (
     FOLDER,
     Files,
@@ -71,13 +72,20 @@ class ShardedSaves:
         self._pending: list[Future[Any]] = []
         self._latest: _Parts | None = None
 
-    def save(self, checkpoint: dict[str, Any], path: Path, name: str) -> None:
+    def save(
+        self,
+        checkpoint: dict[str, Any],
+        path: Path,
+        name: str,
+        former: FormerCheckpoints | None = None,
+    ) -> None:
         """Begins to save; waits for the save before, unless that is of the same step.
 
         Args:
             checkpoint: Lightning's, with sharded tensors.
             path: to write to, the same on all ranks.
             name: for the folder of a new step, the same on all ranks.
+            former: keeps the checkpoints that were at ``path`` before; None for nothing.
 
         Raises:
             OSError: if an earlier save failed.
@@ -87,7 +95,7 @@ class ShardedSaves:
         latest = self._latest
         if latest is None or not latest.hold(tensors, path, step):
             latest = self._latest = self._begin(tensors, path, step, name)
-        self._pending.append(self._thread.submit(self._finish, rest, path, latest))
+        self._pending.append(self._thread.submit(self._finish, rest, path, latest, former))
 
     def _begin(self, tensors: dict[str, DTensor], path: Path, step: int, name: str) -> _Parts:
         """Copies the tensors and has them written."""
@@ -143,11 +151,18 @@ class ShardedSaves:
             raise OSError(f"cannot write {path} ({reasons[0]}): is the disk full?")
         return {name: sums for files, _ in of_ranks for name, sums in files.items()}
 
-    def _finish(self, rest: dict[str, Any], path: Path, parts: _Parts) -> None:
+    def _finish(
+        self,
+        rest: dict[str, Any],
+        path: Path,
+        parts: _Parts,
+        former: FormerCheckpoints | None,
+    ) -> None:
         files = parts.files.result()  # raises if a rank has failed
         if self._rank == 0:
             name = parts.folder.name
-            AtomicCheckpointIO().save_checkpoint(with_files(rest, name, files), path)
+            whole = with_files(rest, name, files)
+            AtomicCheckpointIO().save_checkpoint(whole, path, former)
             remove_unused(path.parent, keep=[name])
 
     def _remove(self, path: Path) -> None:

@@ -1,0 +1,82 @@
+"""A run continues from its newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from packformer.run.newest import newest_whole
+from packformer.training.checkpoint import AtomicCheckpointIO
+
+from .conftest import rows_of
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    for name, step in {"previous": 1, "best": 2, "last": 3}.items():
+        checkpoint = {"packformer": {}, "loops": {}, "global_step": step}
+        file = tmp_path / "checkpoints" / f"{name}.ckpt"
+        AtomicCheckpointIO().save_checkpoint(checkpoint, file)
+    torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "weights.ckpt")
+    return tmp_path / "checkpoints"
+
+
+def _damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def test_the_newest_is_taken_and_others_are_told(
+    checkpoints: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("last", "best", "previous"):
+        caplog.clear()
+        file = checkpoints / f"{name}.ckpt"
+        assert newest_whole(checkpoints.parent) == file
+        assert caplog.text.count(f": continuing from {name}.ckpt") == len(caplog.messages)
+        _damage(file)
+    with pytest.raises(ValueError, match=r"last\.ckpt is not whole .*previous\.ckpt is not whole"):
+        newest_whole(checkpoints.parent)
+
+
+@pytest.mark.parametrize("resume", ["auto", "folder"])
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
+    train: Callable,
+    small: list[str],
+    tmp_path: Path,
+    resume: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "packformer")
+    settings = [*small, "trainer.validate_every_n_steps=2", "callbacks.checkpoint=null"]
+    assert train(*settings).code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    (folder / "summary.json").unlink()
+    rows = rows_of(folder)
+    last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    _damage(last)
+    damaged = previous.read_bytes()[:-1]
+    given = "resume=auto" if resume == "auto" else f"resume={folder}"
+    done = train(*settings, given)
+    assert done.code == 0, done.err
+    (told,) = (message for message in caplog.messages if message.startswith("skipped"))
+    assert str(last) in told
+    assert told.endswith(": continuing from previous.ckpt")
+    assert "resumed  after step 2" in caplog.messages
+    assert rows_of(folder) == rows
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 4
+    (folder / "summary.json").unlink()
+    for file in (last, previous):
+        file.write_bytes(damaged)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = train(*settings, given)
+    assert done.code == 1
+    assert "nothing is left to continue from" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+    assert all(path.read_bytes() == content for path, content in before.items())
