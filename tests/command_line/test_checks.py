@@ -53,7 +53,8 @@ WRONG = {
     "data.path=a[1]": "write 'data.path=\"a[1]\"'",
     "callbacks.checkpoint.monitor=val/los": "callbacks.checkpoint.monitor (val/los) is not "
     "measured: did you mean val/loss?",
-    "+trainer.deterministic=maybe": "(maybe) must be one of true, false, warn",
+    "+trainer.deterministic=true": "trainer.deterministic (True) cannot be set: use deterministic=",
+    "deterministic=maybe": "deterministic (maybe) must be one of true, false",
     "+trainer.detect_anomaly=1": "trainer.detect_anomaly (1) must be one of true, false",
     "trainer.num_nodes=x": "trainer.num_nodes (x) must be a whole number from 1 up",
     "name=a/b": "name (a/b) must begin with",

@@ -40,7 +40,7 @@ from packformer.command_line.hints import explain
         ("expriment=gqa", "there is no setting expriment: did you mean +experiment=gqa?"),
         ("data.path=x", "data.path is a setting of data=shards and data=text: choose it too"),
         ("position.learnable=true", "is a setting of position=alibi: choose it too"),
-        ("trainer.deterministic=true", "it is added: write +trainer.deterministic=true"),
+        ("trainer.detect_anomaly=true", "it is added: write +trainer.detect_anomaly=true"),
         (
             "trainer.gradient_clip_val=1",
             "trainer.gradient_clip_val cannot be set: use max_grad_norm",

@@ -93,7 +93,7 @@ def test_a_run_goes_on_with_settings_that_mean_the_same(
     told = "layers.g.attention.window: absent in the run, 9 now; layers.pattern: null in the run, g"
     assert told in refused.err
     refused = train(*small, "model.vocab_size=512", f"resume={run}", "trainer.max_steps=9")
-    assert f"model.vocab_size: {shape[0]} in the run, 512 now: repeat" in refused.err
+    assert f"model.vocab_size: {shape[0]} in the run, 512 now: leave out" in refused.err
     for steps, checkpoint in enumerate((run, bare), start=5):
         done = train(*small, *stated, f"resume={checkpoint}", f"trainer.max_steps={steps}")
         assert done.code == 0, done.err

@@ -101,7 +101,7 @@ def test_what_is_no_profiler_is_refused(
     ("setting", "seen"),
     [
         ("deterministic=true", torch.are_deterministic_algorithms_enabled),
-        ("detect_anomaly=true", torch.is_anomaly_enabled),
+        ("+trainer.detect_anomaly=true", torch.is_anomaly_enabled),
     ],
 )
 def test_what_is_passed_on_acts(
@@ -121,7 +121,7 @@ def test_what_is_passed_on_acts(
 
     monkeypatch.setattr(TrainingModule, "training_step", watched)
     try:
-        for settings in ([], [f"+trainer.{setting}"]):
+        for settings in ([], [setting]):
             assert train(*small, "trainer.max_steps=1", *settings).code == 0
     finally:
         torch.use_deterministic_algorithms(False)

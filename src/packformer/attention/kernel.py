@@ -158,6 +158,8 @@ class Kernel:
         loaded: how it was loaded for a device type, where it lacks nothing; for ``doctor``.
         packages: those it computes with beside torch, as pip names them: another version of one is
             proved anew.
+        adds_in_any_order: names from ``features`` whose gradients differ from call to call: it does
+            not run them under ``torch.use_deterministic_algorithms(True)``.
         slower_than: names of kernels that were faster wherever both were measured (without a bias
             tensor): where one of them is right, ``auto`` does not try this one.
     """
@@ -173,6 +175,7 @@ class Kernel:
     lacks: Callable[[], str | None] = _lacks_nothing
     loaded: Callable[[str], str] = _is_there
     packages: tuple[str, ...] = ()
+    adds_in_any_order: frozenset[str] = frozenset()
     slower_than: tuple[str, ...] = ()
 
     def unsupported(self, variant: Variant) -> str | None:
@@ -190,4 +193,10 @@ class Kernel:
         ]
         if missing:
             return f"has no {' and no '.join(missing)}"
+        if torch.are_deterministic_algorithms_enabled():
+            for name in FEATURES:
+                if name in variant.features & self.adds_in_any_order:
+                    return (
+                        f"adds up {FEATURES[name]} in any order, which deterministic=true forbids"
+                    )
         return self.lacks()

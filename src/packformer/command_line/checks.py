@@ -34,13 +34,14 @@ SETTINGS = (
         "scheduler",
     ),
     *("trainer", "guard", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
-    *("init_from", "loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
+    *("init_from", "deterministic", "loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
 )
 """All that is read of a configuration, at its top."""
 
 CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "attention.kernel": ("auto", "flash4", "xformers", "flex", "sdpa", "reference"),
     "compile": ("auto", True, False, "blocks"),
+    "deterministic": (True, False),
     "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
     "model.activation_checkpointing": ("none", "selective", "full"),
     "objective": (

@@ -61,6 +61,10 @@ _EXAMPLES = {  # of data.path, by what reads it
     "packformer.data.TokenShards": "my_corpus (a folder that packformer prepare made)",
 }
 _DEVICES = ("devices", "accelerator")
+_DETERMINISTIC = {  # read by cuBLAS when it begins, and by torch's compiler when it is imported
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "TORCHINDUCTOR_DETERMINISTIC": "1",
+}
 _FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
 _command: list[str] = []
 _began: list[float] = []  # of the command, until its first job takes it
@@ -156,6 +160,8 @@ def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
 
 def _import(config: DictConfig) -> None:
     """Imports what trains, which is slow: not before the configuration fits."""
+    if config.deterministic:
+        os.environ.update(_DETERMINISTIC)
     if "torch" in sys.modules:
         return
     gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time

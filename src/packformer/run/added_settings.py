@@ -14,6 +14,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 }
 _ADDED_GROUPS: dict[str, Any] = {
     "init_from": None,
+    "deterministic": False,
     "guard": {"skips_in_a_row": 10, "spike_sigma": None, "spike_window": 128},
 }
 _ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}
@@ -33,7 +34,10 @@ def with_added_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     completed = {**_ADDED_GROUPS, **{group: _completed(n) for group, n in config.items()}}
     if isinstance(trainer := completed.get("trainer"), dict):
         rows = {} if "rows_per_step" in trainer else _rows_of_step(trainer)
-        completed["trainer"] = {**_ADDED_TO_TRAINER, **trainer, **rows}
+        kept = {name: value for name, value in trainer.items() if name != "deterministic"}
+        completed["trainer"] = {**_ADDED_TO_TRAINER, **kept, **rows}
+        if "deterministic" in trainer:
+            completed["deterministic"] = trainer["deterministic"] is True
     model = completed.get("model")
     if isinstance(model, dict) and model.get("norm_eps") == _SAME_WITHOUT_QK_NORM:
         kinds = kinds_of_layers(config).values() or ({"attention": config.get("attention")},)

@@ -292,6 +292,7 @@ def build_trainer(
     options["accumulate_grad_batches"] = rows.accumulated
     # Lightning counts micro-batches here.
     options["val_check_interval"] = options.pop("validate_every_n_steps") * rows.accumulated
+    options["deterministic"] = config.deterministic
     options["profiler"] = _profiler(options.get("profiler"), folder)
     if options.get("strategy") == "fsdp2":
         options["strategy"] = FSDP2()

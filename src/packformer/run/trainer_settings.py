@@ -14,7 +14,7 @@ from packformer.settings import check_whole
 PASSED_ON = {
     *("accelerator", "devices", "num_nodes", "precision", "strategy"),
     *("max_steps", "max_time", "accumulate_grad_batches", "log_every_n_steps"),
-    *("deterministic", "detect_anomaly", "profiler"),
+    *("detect_anomaly", "profiler"),
 }
 """What is handed to the Trainer, and acts."""
 
@@ -51,6 +51,7 @@ INSTEAD = {
     "enable_model_summary": "add +callbacks.layers._target_="
     "lightning.pytorch.callbacks.RichModelSummary",
     "benchmark": "it chooses among cuDNN's convolutions, and the model has none",
+    "deterministic": "use deterministic=true, beside trainer",
     "sync_batchnorm": "the model has no batch norm",
     "use_distributed_sampler": "the loader itself gives every rank rows of its own",
     "enable_autolog_hparams": "the whole configuration is in config.yaml, and in W&B",
@@ -86,7 +87,6 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     _check_max_time(trainer.get("max_time"))
     check_whole("trainer.num_nodes", num_nodes, at_least=1)
     _check_one_of("detect_anomaly", trainer, (True, False))
-    _check_one_of("deterministic", trainer, (True, False, "warn"))
     for variable in os.environ:
         # Lightning takes arguments from there too, whatever the configuration says.
         if variable.startswith(_VARIABLE):

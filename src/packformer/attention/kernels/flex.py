@@ -211,5 +211,6 @@ flex_kernel = Kernel(
     run=_run,
     block_mask=build_block_mask,
     packages=("triton",),
+    adds_in_any_order=frozenset({"learned_alibi", "learned_bias"}),
     slower_than=("flash4",),
 )
