@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from packformer.run import wandb
+from packformer.run.incomplete import outlived
 from packformer.run.metrics_file import csv_logger
 from packformer.run.naming import run_name
 from packformer.run.of_sweep import sweep_folder
@@ -60,9 +61,9 @@ class Loggers:
                 logger = made(
                     folder=self._folder, name=run_name(config), group=_sweep(), config=plain
                 )
-                started.append(_checked(name, logger))
+                started.append(outlived(_checked(name, logger)))
                 continue
-            made.log_hyperparams(plain)
+            outlived(made).log_hyperparams(plain)
             started.append(made)
         return started
 

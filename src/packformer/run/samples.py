@@ -18,6 +18,7 @@ from packformer.corpus.tokenizer import document_marks
 from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
 from packformer.generation.text import end_of_text
+from packformer.run.incomplete import goes_on_without
 from packformer.settings import check_whole
 from packformer.training import FSDP2, TrainingModule
 
@@ -126,7 +127,7 @@ class Samples(L.Callback):
             text = " ".join(f"{sample['prompt']} => {sample['text']}".split())
             log.info("sample   %s", text)
         if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as stream:
+            with goes_on_without(SAMPLES_FILE), self.file.open("a", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(s, ensure_ascii=False) + "\n" for s in samples)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

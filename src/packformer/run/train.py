@@ -22,6 +22,7 @@ from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.continued import choices_of_run
 from packformer.run.curve import draw_loss_curve
 from packformer.run.folder import remove_leftovers, write_records
+from packformer.run.incomplete import forget_lost, goes_on_without, tell_lost
 from packformer.run.loggers import build_loggers
 from packformer.run.naming import run_name
 from packformer.run.of_sweep import in_sweep, to_go_on
@@ -88,6 +89,7 @@ def _train(
     changes = changed_settings(run.folder, plain) if is_old else []
     choices = choices_of_run(run.folder, HydraConfig.get().overrides.task)
     loggers = build_loggers(config.get("logger"), run.folder)
+    forget_lost()
     trust(plain)
     # Nothing but locks is written before this line: what cannot run leaves nothing behind.
     failed = True
@@ -118,7 +120,8 @@ def _train(
         heard = end.__context__
         raise heard if isinstance(heard, KeyboardInterrupt) else KeyboardInterrupt from end
     finally:
-        wandb.finish(failed=failed)
+        with goes_on_without("W&B"):
+            wandb.finish(failed=failed)
     return metrics[config.objective]
 
 
@@ -197,9 +200,11 @@ def _record(summary: dict[str, Any], metrics: dict[str, float], run: Run) -> Non
     if run.finished:
         summary |= {**read_summary(run.folder), **metrics}
     else:
-        draw_loss_curve(run.folder, summary["name"])
+        with goes_on_without("loss.png"):
+            draw_loss_curve(run.folder, summary["name"])
         write_summary(summary, run.folder)
     asked_for = Path(HydraConfig.get().runtime.output_dir)
     if asked_for.is_dir() and asked_for != run.folder:  # the resumed job of a sweep
         write_summary(summary, asked_for)
     print_summary(summary, run.folder)
+    tell_lost()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -145,6 +146,13 @@ def test_bad_prompts_name_their_line(run: Path, tmp_path: Path, capsys) -> None:
         assert message in failed(capsys, run, "--prompts", file)
     file.write_text("\n")
     assert "holds no prompt" in failed(capsys, run, "--prompts", file)
+
+
+def test_prompts_that_are_no_file_are_not_waited_for(run: Path, tmp_path: Path, capsys) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name in (tmp_path / "pipe.jsonl", tmp_path, "/dev/zero"):
+        message = f"--prompts ({name}) is a folder, pipe, socket or device: give a file"
+        assert message in failed(capsys, run, "--prompts", name)
 
 
 def test_an_output_that_exists_is_kept(run: Path, tmp_path: Path, capsys) -> None:

@@ -87,6 +87,11 @@ def _records(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]] | 
 
 
 def _from_file(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if name != "-" and Path(name).exists() and not Path(name).is_file():
+        raise ValueError(
+            f"--prompts ({name}) is a folder, pipe, socket or device: give a file, or - for "
+            "standard input"
+        )
     try:
         lines = sys.stdin if name == "-" else Path(name).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
