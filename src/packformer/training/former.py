@@ -42,8 +42,7 @@ class FormerCheckpoints:
             return
         if self._thread is None:
             self.read_back()
-        assert self._thread is not None
-        self._thread.join()
+        self.join()
         if self._reason is not None:
             log.warning("%s is not whole (%s): the one before it stays", self._last, self._reason)
             return
@@ -59,6 +58,11 @@ class FormerCheckpoints:
         """Begins to read the last checkpoint."""
         self._thread = threading.Thread(target=self._read, name="read back", daemon=True)
         self._thread.start()
+
+    def join(self) -> None:
+        """Waits until it has been read."""
+        if self._thread is not None:
+            self._thread.join()
 
     def _read(self) -> None:
         self._reason = self._why_damaged(self._last)
