@@ -159,7 +159,7 @@ def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
     (folder,) = (tmp_path / "runs").iterdir()
     assert process.returncode == 128 + number, last_lines
     assert "interrupted: saving after this step" in last_lines
-    assert f"interrupted: continue with the same command and resume={folder}" in last_lines
+    assert f"interrupted: continue with resume={folder}" in last_lines
     step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     end = f"trainer.max_steps={step + 9}"
     for how in (f"resume={folder}", "output_dir=whole"):

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from packformer.run.summary import read_summary
+from packformer.sweeps.former import former_settings
+
 SWEEP = ("-m", "hydra.sweep.dir=tree")
 SIDE_BY_SIDE = ("hydra/launcher=side_by_side", "hydra.launcher.jobs=2", "trainer.accelerator=cpu")
 
@@ -110,3 +113,21 @@ def test_a_job_that_failed_before_it_began_is_run_in_its_folder(
     folders = sorted(path.name for path in (tmp_path / "tree").iterdir() if path.is_dir())
     assert folders == ["0_default_seed-1", "0_default_seed-3", "1_default_seed-2"]
     assert names(tmp_path / "tree") == [f"default seed={seed}" for seed in (1, 3, 2)]
+
+
+def test_one_run_is_not_continued_by_several_jobs(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    for seed in ("1", "2"):
+        assert train(*small, f"seed={seed}", f"hydra.run.dir=run{seed}").code == 0
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    rates = "optimizer.learning_rate=1e-3,1e-4"
+    refused = train("-m", "resume=run1", rates, "trainer.max_steps=6")
+    assert refused.code == 1
+    assert "resume=run1: several jobs would continue this run: give each a run" in refused.err
+    assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+    done = train("-m", "resume=run1,run2", "trainer.max_steps=6")
+    assert done.code == 0, done.err
+    for seed in ("1", "2"):
+        assert read_summary(tmp_path / f"run{seed}")["steps"] == 6
+        assert former_settings(tmp_path / f"run{seed}")["seed"] == int(seed)

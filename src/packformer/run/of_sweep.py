@@ -55,6 +55,7 @@ def with_fixed_settings(names: Sequence[str]) -> Iterator[None]:
 def to_go_on(folder: Path) -> str:
     """What to do after an interruption of the run in ``folder``, or of its sweep."""
     sweep = sweep_folder()
-    setting = ("resume", folder) if sweep is None else ("hydra.sweep.dir", sweep)
-    where = shown_override(setting[0], str(setting[1]))
+    if sweep is None:
+        return f"interrupted: continue with {shown_override('resume', str(folder))}"
+    where = shown_override("hydra.sweep.dir", str(sweep))
     return f"interrupted: continue with the same command and {where}"

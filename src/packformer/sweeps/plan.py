@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from packformer.run.continued import with_settings_of_run
+from packformer.run.continued import resumed_folder, with_settings_of_run
 from packformer.run.naming import name_of
 from packformer.run.resume import ABSENT, differences, flat
 from packformer.run.secrets import refuse_secrets
@@ -60,6 +60,7 @@ class Plan:
         refuse_secrets(OmegaConf.to_container(config, resolve=False), [])
         self._context, self._config = context, config
         self._sweep = Path(str(config.hydra.sweep.dir))
+        self._resumed: set[Path] = set()  # runs that a job continues
         self._left: list[Path] | None = None  # by earlier sweeps, and no job's yet
 
     def fixed_settings(self) -> list[str]:
@@ -83,11 +84,14 @@ class Plan:
             first: number of the first of them.
 
         Raises:
-            ValueError: if a job would overwrite a run of other settings, or mix with another sweep.
+            ValueError: if a job would overwrite a run of other settings, or mix with another sweep;
+                if two would continue the same run.
         """
         jobs = [
             self._job(overrides, number) for number, overrides in enumerate(job_overrides, first)
         ]
+        for job in jobs:
+            self._refuse_run_of_another(job)
         begins = self._left is None
         if self._left is None:
             self._left = _numbered(self._sweep)
@@ -106,6 +110,19 @@ class Plan:
         HydraConfig.instance().set_config(composed)  # for `${hydra:job.num}` in a folder's name
         folder = self._sweep / str(OmegaConf.select(composed, "hydra.sweep.subdir"))
         return Job(composed, folder, self._sweep)
+
+    def _refuse_run_of_another(self, job: Job) -> None:
+        """Refuses ``resume=RUN`` of a run that another job continues."""
+        folder = None
+        with suppress(*USER_ERRORS):  # which the job tells itself
+            folder = resumed_folder(job.config)
+        if folder in self._resumed:
+            raise ValueError(
+                f"resume={job.config.resume}: several jobs would continue this run: give each a "
+                f"run of its own (resume=RUN,OTHER), or start each from its weights, init_from="
+                f"{job.config.resume}"
+            )
+        self._resumed |= set() if folder is None else {folder}
 
     def _with_former(self, planned: list[_Planned], begins: bool) -> list[Job]:
         taken: dict[int, Path] = {}
