@@ -14,10 +14,11 @@ from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
 from packformer.requirements import check_guard
+from packformer.run.binding import refuse_other_settings
 from packformer.run.given import refuse_given
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
-from packformer.run.resume import find_checkpoint, refuse_other_settings
+from packformer.run.resume import find_checkpoint
 from packformer.run.trainer_settings import check_trainer_settings
 from packformer.settings import as_text, check_number, check_whole
 

@@ -26,6 +26,13 @@ from packformer.ranks.launched import check_processes
 from packformer.ranks.others import rank_zero_first
 from packformer.ranks.starting import watch_ranks
 from packformer.ranks.termination import keep_signals_from
+from packformer.run.binding import (
+    binding_differences,
+    binding_identity_of,
+    identity_in_words_of,
+    identity_of,
+    other_settings,
+)
 from packformer.run.build import (
     build_data,
     build_model,
@@ -49,11 +56,6 @@ from packformer.run.read_source import take_weights
 from packformer.run.rehearsal import rehearse
 from packformer.run.resume import (
     SUMMARY_FILE,
-    binding_differences,
-    binding_identity_of,
-    identity_in_words_of,
-    identity_of,
-    other_settings,
 )
 from packformer.run.same_ranks import SameRanks
 from packformer.run.start_times import StartTimes

@@ -9,15 +9,10 @@ from tokenizers import Tokenizer
 
 from packformer.corpus.tokenizer import encode_alike
 from packformer.data import PackedDataModule
+from packformer.run.binding import asks_for_data
 from packformer.run.own_tokenizer import check_own_tokenizer
 from packformer.run.recorded import new_data_in
-from packformer.run.resume import (
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    asks_for_data,
-    read_configuration,
-    run_folder,
-)
+from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, read_configuration, run_folder
 from packformer.run.shown_override import shown_override
 from packformer.training.checkpoint import saved_stream
 

@@ -11,11 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.counted import counted
+from packformer.run.binding import (
+    binding_differences,
+)
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
     SUMMARY_FILE,
-    binding_differences,
     checkpoints_in,
     differences,
     read_configuration,
