@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 _SEAL = "packformer crc32 {:08x}"
 _PATTERN = re.compile(rb"packformer crc32 ([0-9a-f]{8})")
@@ -40,6 +40,8 @@ def check_archive(file: Path) -> None:
         ValueError: if a byte is not as it was written.
         Exception: of any type, if it is no archive.
     """
+    with ZipFile(file) as archive:
+        _check_sizes(archive, file.stat().st_size)
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - _LENGTH))
         end = stream.read()
@@ -51,6 +53,15 @@ def check_archive(file: Path) -> None:
             raise ValueError("its end is not as it was written")
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong")
+
+
+def _check_sizes(archive: ZipFile, size: int) -> None:
+    """Refuses an archive in which some bytes stand for any number of others."""
+    entries = archive.infolist()
+    if any(entry.compress_type != ZIP_STORED for entry in entries):
+        raise ValueError("it is compressed")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("it is larger inside than outside")
 
 
 def _sum_between(file: Path) -> int:

@@ -12,8 +12,16 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
 from packformer.training.archive import check_archive, seal
+from packformer.training.checkpoint_form import check_form, check_parts
 from packformer.training.former import FormerCheckpoints
-from packformer.training.shards import check_files, check_sums, is_sharded, load_tensors, shapes
+from packformer.training.shards import (
+    PARTS,
+    check_files,
+    check_sums,
+    is_sharded,
+    load_tensors,
+    shapes,
+)
 from packformer.whole_file import cannot_write, replacing
 
 _Entry = TypeVar("_Entry")
@@ -228,7 +236,12 @@ def _why_no_archive(path: Path, state: tuple[int, int, int]) -> str | None:
 def _loaded(path: Path) -> tuple[Any, str | None]:
     """A checkpoint, its tensors mapped into memory, and why it cannot be read."""
     try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True), None
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        if isinstance(checkpoint, dict) and "packformer" in checkpoint:
+            check_form(checkpoint)
+            if is_sharded(checkpoint):
+                check_parts(checkpoint[PARTS])
+        return checkpoint, None
     except Exception as error:  # a damaged file can make the unpickler raise anything
         return None, _in_short(error)
 

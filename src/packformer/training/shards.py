@@ -16,13 +16,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import state_dict_loader
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint import CheckpointException, state_dict_loader
 from torch.distributed.tensor import DTensor
+
+from packformer.bounded import check_in_its_folder
+from packformer.training.checkpoint_form import check_parts
+from packformer.training.parts_reading import PartsReader
 
 FOLDER = "shards"
 """Beside the checkpoints; each save has a folder in it."""
-_KEY = "shards"
+PARTS = "shards"
+"""Where a checkpoint says which files and tensors it has."""
 _CHUNK = 2**24  # bytes
 
 Files = dict[str, list[int]]
@@ -31,7 +35,7 @@ Files = dict[str, list[int]]
 
 def is_sharded(checkpoint: Mapping[str, Any]) -> bool:
     """Whether its tensors lie in a folder of their own."""
-    return _KEY in checkpoint
+    return PARTS in checkpoint
 
 
 def take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, DTensor]]:
@@ -59,7 +63,7 @@ def take_out(checkpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, DTen
         return _TAKEN
 
     rest = rest_of(checkpoint, ())
-    return {**rest, _KEY: {"tensors": described}}, found
+    return {**rest, PARTS: {"tensors": described}}, found
 
 
 _TAKEN = object()
@@ -67,7 +71,7 @@ _TAKEN = object()
 
 def with_files(checkpoint: dict[str, Any], folder: str, files: Files) -> dict[str, Any]:
     """``checkpoint`` with the name of its folder and what is in that."""
-    return {**checkpoint, _KEY: {**checkpoint[_KEY], "folder": folder, "files": files}}
+    return {**checkpoint, PARTS: {**checkpoint[PARTS], "folder": folder, "files": files}}
 
 
 def shapes(checkpoint: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -111,7 +115,7 @@ def load_tensors(
         place: make(described["shape"], getattr(torch, described["dtype"]))
         for place, described in wanted.items()
     }
-    reader = FileSystemReader(folder_of(path, checkpoint))
+    reader = PartsReader(folder_of(path, checkpoint), checkpoint[PARTS]["files"])
     alone = process_group is None
     try:
         if tensors:
@@ -120,7 +124,7 @@ def load_tensors(
                 state_dict_loader.load(
                     tensors, storage_reader=reader, process_group=process_group, no_dist=alone
                 )
-    except Exception as error:  # of any type, from unpicklers and other ranks
+    except (Exception, CheckpointException) as error:  # of any type, also of other ranks
         raise ValueError(_damaged(path, folder_of(path, checkpoint), _reason(error))) from error
     for place, described in wanted.items():
         *parents, last = described["path"]
@@ -128,7 +132,7 @@ def load_tensors(
         for key in parents:
             node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
         node[last] = tensors[place]
-    return {key: value for key, value in checkpoint.items() if key != _KEY}
+    return {key: value for key, value in checkpoint.items() if key != PARTS}
 
 
 def check_files(path: Path, checkpoint: Mapping[str, Any]) -> None:
@@ -137,11 +141,17 @@ def check_files(path: Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the first that is not.
     """
-    folder = folder_of(path, checkpoint)
-    for name, (size, _) in checkpoint[_KEY]["files"].items():
+    try:
+        check_parts(checkpoint[PARTS])
+        folder = folder_of(path, checkpoint)
+        check_in_its_folder(folder)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path} is damaged: {error}") from error
+    for name, (size, _) in checkpoint[PARTS]["files"].items():
         file = folder / name
         if not file.is_file():
             raise ValueError(_damaged(path, file, "it is missing"))
+        check_in_its_folder(file)
         if file.stat().st_size != size:
             raise ValueError(_damaged(path, file, f"{file.stat().st_size:,} bytes of {size:,}"))
 
@@ -154,7 +164,7 @@ def check_sums(path: Path, checkpoint: Mapping[str, Any], rank: int = 0, ranks: 
     """
     check_files(path, checkpoint)
     folder = folder_of(path, checkpoint)
-    for number, (name, (_, crc)) in enumerate(checkpoint[_KEY]["files"].items()):
+    for number, (name, (_, crc)) in enumerate(checkpoint[PARTS]["files"].items()):
         if number % ranks == rank and sum_of(folder / name)[1] != crc:
             raise ValueError(_damaged(path, folder / name, "its checksum is wrong"))
 
@@ -170,7 +180,7 @@ def sum_of(file: Path) -> list[int]:
 
 def folder_of(path: Path, checkpoint: Mapping[str, Any]) -> Path:
     """Where the parts of the tensors lie."""
-    return path.parent / FOLDER / checkpoint[_KEY]["folder"]
+    return path.parent / FOLDER / checkpoint[PARTS]["folder"]
 
 
 def remove_unused(folder: Path, keep: Iterable[str] = ()) -> None:
@@ -189,14 +199,14 @@ def remove_unused(folder: Path, keep: Iterable[str] = ()) -> None:
         except Exception:  # a damaged file can make the unpickler raise anything
             return
         if is_sharded(read):
-            used.add(read[_KEY]["folder"])
+            used.add(str(read[PARTS]["folder"]))
     for shards in (folder / FOLDER).glob("*"):
         if shards.name not in used:
             shutil.rmtree(shards)
 
 
 def _tensors(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    return checkpoint[_KEY]["tensors"] if is_sharded(checkpoint) else {}
+    return checkpoint[PARTS]["tensors"] if is_sharded(checkpoint) else {}
 
 
 def _damaged(path: Path, file: Path, reason: str) -> str:
@@ -212,8 +222,8 @@ def _names_shards(path: Path, name: str) -> bool:
         read = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception:  # a damaged file can make the unpickler raise anything
         return True
-    return is_sharded(read) and read[_KEY]["folder"] == name
+    return is_sharded(read) and read[PARTS]["folder"] == name
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[-1].split()) or type(error).__name__
+    return " ".join(str(error).strip().split("\n")[-1].split()) or type(error).__name__
