@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException, state_dict_loader
+from torch.distributed.checkpoint import state_dict_loader
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from packformer.bounded import check_in_its_folder
@@ -225,5 +226,5 @@ def _names_shards(path: Path, name: str) -> bool:
     return is_sharded(read) and read[PARTS]["folder"] == name
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(str(error).strip().split("\n")[-1].split()) or type(error).__name__
