@@ -100,6 +100,7 @@ BELOW = {
         "run",
         "settings",
         "training",
+        "whole_file",
     },
 }
 # Which files may import an outside library.

@@ -1,6 +1,7 @@
 """``packformer eval``."""
 
 import csv
+import errno
 import json
 import shutil
 
@@ -140,3 +141,17 @@ def test_what_is_missing_is_named(runs, texts, tmp_path, monkeypatch, capsys):
     without = shutil.copytree(run, tmp_path / "without")
     (without / "tokenizer.json").unlink()
     message(capsys, ["eval", str(without), text], "without has no tokenizer.json, so no text can")
+
+
+def test_a_full_disk_leaves_whole_files_or_no_folder(runs, texts, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", full)
+        with pytest.raises(SystemExit):
+            main(["eval", str(runs[0]), str(texts), "--output", str(tmp_path / "new")])
+    told = capsys.readouterr().err
+    assert f"cannot write {tmp_path}/new/eval.csv (No space left on device): " in told
+    assert "MiB left" in told
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from packformer.evaluation import Evaluation, Score, Span
+from packformer.whole_file import replacing
 
 _RUNS = ("#1b4f72", "#e67e22", "#1e8449", "#8e44ad", "#7f8c8d", "#b7950b")
 _TRAINED = "#c0392b"
@@ -44,7 +45,8 @@ def draw_evaluations(found: Mapping[str, Evaluation], file: Path) -> None:
         place.set_ylabel("loss (nats per token)" if value is _loss else "bits per byte")
         for length in sorted({one.trained_length for one in found.values()}):
             _mark(place, length)
-    figure.savefig(file, dpi=200)
+    with replacing(file) as unfinished:
+        figure.savefig(unfinished, dpi=200, format="png")
 
 
 def _loss(score: Score) -> float:

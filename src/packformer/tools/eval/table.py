@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from packformer.evaluation import Evaluation, Score, Span
+from packformer.whole_file import replacing
 
 _FIGURES = ("documents", "tokens", "loss", "perplexity", "bits per byte")
 
@@ -66,9 +67,13 @@ def _add(table: Table, name: str, documents: int, score: Score) -> None:
 
 
 def write_csv(found: Mapping[str, Evaluation], file: Path) -> None:
-    """Writes all figures: a row for each run and span, ``part`` says of what."""
+    """Writes all figures: a row for each run and span, ``part`` says of what.
+
+    Raises:
+        OSError: naming the file, which is whole or absent, and the room on its disk.
+    """
     rows = [row for name, evaluation in found.items() for row in _rows(name, evaluation)]
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(file) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
