@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from packformer.model.initialization import at_the_same_time
 
 _EMPTY = torch.ops.aten.empty.memory_format
 _DRAWS = torch.Tag.nondeterministic_seeded
@@ -27,7 +30,8 @@ _DEPENDENT = (
 class _Call(NamedTuple):
     """An operator that changes a tensor in place, or draws random numbers for one that has memory.
 
-    ``storage`` names what it changes, None for the latter; ``view`` is the part of the storage.
+    ``storage`` names what it changes, None for the latter; ``view`` is the part of the storage;
+    ``state`` is that of the generator it draws from, None for the global one.
     """
 
     function: Any
@@ -35,15 +39,22 @@ class _Call(NamedTuple):
     view: tuple[Any, Any, Any] | None
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+    state: Tensor | None = None
 
     @property
     def draws(self) -> bool:
-        return _DRAWS in self.function.tags
+        """Whether it moves the global generator on."""
+        return _DRAWS in self.function.tags and self.state is None
 
     def on(self, buffer: Tensor) -> None:
         """Applies it to a flat tensor that stands for the storage."""
         assert self.view is not None
-        self.function(buffer.as_strided(*self.view), *self.arguments, **self.keywords)
+        keywords = self.keywords
+        if self.state is not None:
+            generator = torch.Generator()
+            generator.set_state(self.state)
+            keywords = {**keywords, "generator": generator}
+        self.function(buffer.as_strided(*self.view), *self.arguments, **keywords)
 
     def draw(self) -> None:
         """Draws its numbers and forgets them."""
@@ -58,9 +69,10 @@ class _Call(NamedTuple):
 class Deferred(TorchDispatchMode):
     """Within it, uninitialised CPU tensors take no memory; what would fill them is written down.
 
-    ``values`` then makes the numbers that there would have been, bit for bit: it repeats all draws
-    in their order, from the state that the CPU's generator had, one tensor at a time. Entered
-    again, it writes down what replaces these values, as ``load_state_dict`` does.
+    ``values`` then makes the numbers that there would have been, bit for bit: what has a generator
+    of its own a few tensors at the same time, and all other draws in their order, from the state
+    that the CPU's generator had. Entered again, it writes down what replaces these values, as
+    ``load_state_dict`` does.
 
     Deferred are tensors of ``torch.empty``, as torch's layers make them. All others, such as tables
     of positions, are real from the beginning.
@@ -106,7 +118,9 @@ class Deferred(TorchDispatchMode):
                 return func(*args, **keywords)
             if any(isinstance(arg, Tensor) and arg.is_meta for arg in args[1:]):
                 raise ValueError(_DEPENDENT)
-            call = _Call(func, _storage_of(first), _view_of(first), args[1:], keywords)
+            generator = keywords.get("generator")
+            state = None if generator is None else generator.get_state()
+            call = _Call(func, _storage_of(first), _view_of(first), args[1:], keywords, state)
             self._calls.append(call)
             return first
         if _DRAWS in func.tags:
@@ -140,35 +154,56 @@ class Deferred(TorchDispatchMode):
         Args:
             places: from ``names_in``.
         """
+        names: dict[int, list[tuple[str, Any]]] = {}
+        for name, (storage, view) in places.items():
+            names.setdefault(storage, []).append((name, view))
+        counting = {storage: self._counting(storage) for storage in names}
+        in_order = {s for s, calls in counting.items() if any(call.draws for call in calls)}
+
+        def made(storage: int) -> tuple[int, Tensor]:
+            buffer = self._empty(storage)
+            for call in counting[storage]:
+                call.on(buffer)
+            return storage, buffer
+
+        by_themselves = at_the_same_time(made, [s for s in names if s not in in_order])
+        for storage, buffer in chain(by_themselves, self._drawn_in_order(in_order, counting)):
+            for name, view in names[storage]:
+                yield name, buffer.as_strided(*view)
+
+    def _drawn_in_order(
+        self, wanted: set[int], counting: dict[int, list[_Call]]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Storages that the global generator fills, with what it drew between them."""
         assert self._state is not None
-        wanted = {storage for storage, _ in places.values()}
-        first = {storage: self._first_that_counts(storage) for storage in wanted}
-        last = {call.storage: at for at, call in enumerate(self._calls)}
-        counting = [
-            call.storage in wanted and at >= first[call.storage]
-            for at, call in enumerate(self._calls)
-        ]
-        draws_end = max(
-            (at for at, call in enumerate(self._calls) if counting[at] and call.draws), default=-1
-        )
         torch.set_rng_state(self._state)
+        ends = {storage: counting[storage][-1] for storage in wanted}
+        counts = {id(call) for storage in wanted for call in counting[storage]}
         buffers: dict[int, Tensor] = {}
-        for at, call in enumerate(self._calls):
-            if not counting[at]:
-                if call.draws and at < draws_end:
+        for call in self._calls:
+            if not ends:
+                return
+            storage = call.storage
+            if id(call) not in counts:
+                if call.draws:
                     call.draw()
                 continue
-            storage = call.storage
             assert storage is not None
             if storage not in buffers:
-                elements, dtype = self._sizes[storage]
-                buffers[storage] = torch.empty(elements, dtype=dtype)
+                buffers[storage] = self._empty(storage)
             call.on(buffers[storage])
-            if at == last[storage]:
-                buffer = buffers.pop(storage)
-                for name, (own, view) in places.items():
-                    if own == storage:
-                        yield name, buffer.as_strided(*view)
+            if call is ends[storage]:
+                del ends[storage]
+                yield storage, buffers.pop(storage)
+
+    def _empty(self, storage: int) -> Tensor:
+        elements, dtype = self._sizes[storage]
+        return torch.empty(elements, dtype=dtype)
+
+    def _counting(self, storage: int) -> list[_Call]:
+        """The calls that what is in the storage follows from."""
+        first = self._first_that_counts(storage)
+        return [call for call in self._calls[first:] if call.storage == storage]
 
     def _first_that_counts(self, storage: int) -> int:
         """The last call that writes the whole storage whatever was there; what came before is void.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from packformer.attention import Kernel, PackedLayout, Variant, select_proved_kernel
 from packformer.model.block import Block
+from packformer.model.initialization import draw_normal, without_draws
 from packformer.model.parts import (
     AttentionFactory,
     PositionFactory,
@@ -108,35 +109,36 @@ class GPT(nn.Module):
         self.width = width
         self.hidden_width = hidden_width
         self.fp32_residual = fp32_residual
-        self.embedding = nn.Embedding(vocab_size, width)
-        checkpointed = num_layers if checkpointed_layers is None else checkpointed_layers
-        self.blocks = nn.ModuleList(
-            Block(
-                width,
-                hidden_width,
-                make_attention(make, width, num_heads),
-                activation_checkpointing if number < checkpointed else "none",
+        with without_draws():
+            self.embedding = nn.Embedding(vocab_size, width)
+            checkpointed = num_layers if checkpointed_layers is None else checkpointed_layers
+            self.blocks = nn.ModuleList(
+                Block(
+                    width,
+                    hidden_width,
+                    make_attention(make, width, num_heads),
+                    activation_checkpointing if number < checkpointed else "none",
+                )
+                for number, make in enumerate(of_each_layer("attention", attention, num_layers))
             )
-            for number, make in enumerate(of_each_layer("attention", attention, num_layers))
-        )
-        of_layers = of_each_layer("position", position, num_layers)
-        schemes = {
-            make: make_position(
-                make,
-                width=width,
-                num_heads=num_heads,
-                head_dim=self._head_dim(),
-                max_position=max_position,
-            )
-            for make in dict.fromkeys(of_layers)
-        }
-        self.position, *others = schemes.values()
-        self.other_positions = nn.ModuleList(others)
-        self.scheme_of_layer = [list(schemes).index(make) for make in of_layers]
-        for layer, number in zip(self.layers, self.scheme_of_layer, strict=True):
-            check_go_together(layer, self.positions[number])
-        self.norm = RMSNorm(width, eps=1e-5)
-        self.head = nn.Linear(width, vocab_size, bias=False)
+            of_layers = of_each_layer("position", position, num_layers)
+            schemes = {
+                make: make_position(
+                    make,
+                    width=width,
+                    num_heads=num_heads,
+                    head_dim=self._head_dim(),
+                    max_position=max_position,
+                )
+                for make in dict.fromkeys(of_layers)
+            }
+            self.position, *others = schemes.values()
+            self.other_positions = nn.ModuleList(others)
+            self.scheme_of_layer = [list(schemes).index(make) for make in of_layers]
+            for layer, number in zip(self.layers, self.scheme_of_layer, strict=True):
+                check_go_together(layer, self.positions[number])
+            self.norm = RMSNorm(width, eps=1e-5)
+            self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:
             self.head.weight = self.embedding.weight
         if norm_eps is not None:
@@ -146,12 +148,15 @@ class GPT(nn.Module):
         self._initialize(init_std)
 
     def _initialize(self, std: float) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=std)
+        spreads: dict[Tensor, float] = {
+            module.weight: std
+            for module in self.modules()
+            if isinstance(module, nn.Linear | nn.Embedding)
+        }
         for block in cast("list[Block]", list(self.blocks)):
             for projection in (block.attention.out, block.mlp.w3):
-                nn.init.normal_(projection.weight, std=std / math.sqrt(2 * len(self.blocks)))
+                spreads[projection.weight] = std / math.sqrt(2 * len(self.blocks))
+        draw_normal(spreads)
 
     def _head_dim(self) -> int:
         sizes = sorted({layer.head_dim for layer in self.layers})
