@@ -160,7 +160,8 @@ def test_resuming_anywhere_goes_on_with_the_same_rows(corpus, num_workers):
     assert max(epochs) >= 2
     for number in (0, 57, epochs.index(1), 199):
         resumed = module(num_workers)
-        resumed.load_state_dict({"position": whole[number].packer_state, "stream": {}})
+        position = {"position": whole[number].packer_state, "stream": resumed.stream}
+        resumed.load_state_dict(position)
         following = islice(resumed.train_dataloader(), 40)
         for batch, wanted in zip(following, whole[number + 1 :], strict=False):
             assert batch.tokens.equal(wanted.tokens)

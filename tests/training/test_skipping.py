@@ -146,3 +146,38 @@ def test_a_step_without_a_flag_and_without_a_closure_is_torchs(kind: str) -> Non
     after = state_of(model, optimizer)
     weights = [name for name in before if name.startswith("weights")]
     assert not any(torch.equal(before[name], after[name]) for name in weights)
+
+
+@pytest.mark.parametrize("planted", [None, float("inf")])
+def test_a_gradient_scaler_steps_and_skips_as_without_a_guard(planted: float | None) -> None:
+    """As Lightning steps under 16-mixed: the closure is over, and the scaler calls ``step``."""
+    found = []
+    for guarded in (False, True):
+        model, optimizer = make("adamw")
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for number in range(3):
+            for p in model.parameters():
+                p.grad = scaler.scale(torch.full_like(p, 0.5))
+            if planted is not None and number == 1:
+                next(model.parameters()).grad[0, 0] = planted
+            scaler.unscale_(optimizer)
+            norm = clip_gradients(optimizer, model.parameters(), 1.0)
+            if guarded:
+                skip_next_step(optimizer, norm.isfinite().logical_not().float())
+            scaler.step(optimizer)
+            scaler.update()
+        found.append(state_of(model, optimizer))
+        assert scaler.get_scale() == (1024.0 if planted is None else 512.0)
+    assert_same(*found)
+
+
+def test_a_step_of_a_gradient_scaler_is_skipped_for_a_spike() -> None:
+    model, optimizer = make("adamw")
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for p in model.parameters():
+        p.grad = scaler.scale(torch.ones_like(p))
+    before = state_of(model, optimizer)
+    scaler.unscale_(optimizer)
+    skip_next_step(optimizer, torch.tensor(1.0))
+    scaler.step(optimizer)
+    assert_same(before, state_of(model, optimizer))
