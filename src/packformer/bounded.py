@@ -82,14 +82,18 @@ def _check_shape(text: bytes) -> None:
             raise yaml.YAMLError("it has too many values")
 
 
-def check_in_its_folder(file: Path) -> None:
+def check_in_its_folder(file: Path, folder: Path | None = None) -> None:
     """Refuses a link out of the folder that a file is in; the folder itself may be a link.
+
+    Args:
+        file: to be read.
+        folder: that it may lie in; its own if None.
 
     Raises:
         ValueError: naming both.
     """
     place = file.resolve()
-    if not place.is_relative_to(file.parent.resolve()):
+    if not place.is_relative_to((folder or file.parent).resolve()):
         raise ValueError(
             f"{file} is a link out of its folder, to {place}, which is not followed: copy the file "
             "there"

@@ -25,6 +25,8 @@ _SIZES = {
     "hidden_width": "intermediate_size",
     "num_heads": "num_attention_heads",
 }
+_MOST = {"num_hidden_layers": 10_000, "max_position_embeddings": 2**22}
+_LARGEST = 2**24  # of other sizes
 _NO_BIAS = ("attention_bias", "mlp_bias")
 _SLIDING = "sliding_attention"
 _USUAL_WINDOW = 4096  # of Mistral and Qwen3, where config.json names none
@@ -81,22 +83,22 @@ def from_config(config: Mapping[str, Any], name: str) -> Form:
     _refuse_what_is_not_computed(config, name)
     sizes = {ours: _size(config, theirs, name) for ours, theirs in _SIZES.items()}
     heads, width = sizes["num_heads"], sizes["width"]
-    kv_heads = config.get("num_key_value_heads") or (8 if kind == "mistral" else heads)
-    head_dim = config.get("head_dim") or (128 if kind == "qwen3" else width // heads)
+    kv_heads = _optional_size(config, "num_key_value_heads", name)
+    head_dim = _optional_size(config, "head_dim", name)
     eps = config.get("rms_norm_eps", 1e-6)
     if not is_number(eps) or eps <= 0:
         raise ValueError(f"{name}: rms_norm_eps ({eps}) must be a number above 0")
     base, scaling = _rotary(config, name)
     return Form(
         **sizes,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
+        num_kv_heads=kv_heads or (8 if kind == "mistral" else heads),
+        head_dim=head_dim or (128 if kind == "qwen3" else max(1, width // heads)),
         norm_eps=eps,
         base=base,
         scaling=scaling,
         window=_window(config, name),
         qk_norm=kind == "qwen3",
-        tie_embeddings=config.get("tie_word_embeddings", False),
+        tie_embeddings=bool(config.get("tie_word_embeddings", False)),
     )
 
 
@@ -116,10 +118,15 @@ def _refuse_what_is_not_computed(config: Mapping[str, Any], name: str) -> None:
 
 def _size(config: Mapping[str, Any], field: str, name: str) -> int:
     value = config.get(field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        found = "is missing" if field not in config else f"({value})"
-        raise ValueError(f"{name}: {field} {found}: it must be a whole number from 1 up")
+    most = _MOST.get(field, _LARGEST)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        found = "is missing" if field not in config else f"({str(value)[:100]})"
+        raise ValueError(f"{name}: {field} {found}: it must be a whole number from 1 to {most:,}")
     return value
+
+
+def _optional_size(config: Mapping[str, Any], field: str, name: str) -> int | None:
+    return _size(config, field, name) if config.get(field) else None
 
 
 def _rotary(config: Mapping[str, Any], name: str) -> tuple[float, dict[str, float] | None]:
@@ -128,6 +135,8 @@ def _rotary(config: Mapping[str, Any], name: str) -> tuple[float, dict[str, floa
     if not isinstance(found, Mapping):
         raise ValueError(f"{name}: rope_scaling ({found}) must be an object or null")
     base = found.get("rope_theta") or config.get("rope_theta") or 10_000.0
+    if not is_number(base) or base <= 0:
+        raise ValueError(f"{name}: rope_theta ({str(base)[:100]}) must be a number above 0")
     kind = found.get("rope_type", found.get("type", "default"))
     if (share := found.get("partial_rotary_factor", config.get("partial_rotary_factor", 1))) != 1:
         raise ValueError(f"{name}: partial_rotary_factor ({share}) must be 1")
@@ -141,19 +150,30 @@ def _rotary(config: Mapping[str, Any], name: str) -> tuple[float, dict[str, floa
     complete = {**longest, **found}
     if missing := [field for field in ROTARY_SCALING if field not in complete]:
         raise ValueError(f"{name}: rope_scaling lacks {', '.join(missing)}")
+    for field in ROTARY_SCALING:
+        if not is_number(complete[field]):
+            shown = str(complete[field])[:100]
+            raise ValueError(f"{name}: rope_scaling.{field} ({shown}) must be a number")
     return base, {field: complete[field] for field in ROTARY_SCALING}
 
 
 def _window(config: Mapping[str, Any], name: str) -> int | None:
     kind = config["model_type"]
-    window: int | None = config.get("sliding_window", _USUAL_WINDOW)
+    window: int | None = _USUAL_WINDOW
+    if "sliding_window" in config:
+        window = _optional_size(config, "sliding_window", name)
     if kind == "mistral":
         return window
     if kind == "llama" or not config.get("use_sliding_window") or window is None:
         return None
     layers = config["num_hidden_layers"]
-    windowed = [layer >= config.get("max_window_layers", 28) for layer in range(layers)]
+    first = config.get("max_window_layers", 28)
+    if not isinstance(first, int):
+        raise ValueError(f"{name}: max_window_layers ({str(first)[:100]}) must be a whole number")
+    windowed = [layer >= first for layer in range(layers)]
     if kinds := config.get("layer_types"):
+        if not isinstance(kinds, list):
+            raise ValueError(f"{name}: layer_types ({str(kinds)[:100]}) must be a list")
         windowed = [kind == _SLIDING for kind in kinds]
     if len(set(windowed)) > 1:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from tokenizers import Tokenizer
 
+from packformer.bounded import read_json
 from packformer.huggingface.config import from_config
 from packformer.huggingface.form import Form
 from packformer.huggingface.names import check_names, parts_of
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} {what}: give a folder of transformers (load and init_from take runs as well)"
         )
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}): fetch it again") from error
     if not isinstance(config, dict):
@@ -100,11 +100,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _model(form: Form, folder: Path) -> GPT:
+    files = TensorFiles(folder)
+    if form.num_layers > len(files.shapes):
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: num_hidden_layers ({form.num_layers:,}) is more than the "
+            f"{len(files.shapes):,} tensors of the folder"
+        )
     try:
         model = form.make()
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    files = TensorFiles(folder)
     copies = check_names(form, files.shapes, str(folder))
     if strange := sorted(files.dtypes - _DTYPES.keys()):
         raise ValueError(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from packformer.bounded import check_in_its_folder, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -99,16 +102,24 @@ class TensorFiles:
                     f"{self._folder} holds no {SINGLE_FILE} and no {INDEX_FILE}: give a folder "
                     "with safetensors"
                 )
-            return [self._folder / SINGLE_FILE]
+            return [self._checked(SINGLE_FILE)]
         try:
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            files = [self._folder / str(name) for name in dict.fromkeys(names)]
+            names = list(dict.fromkeys(read_json(index)["weight_map"].values()))
+            if strange := [name for name in names if not _is_plain(name)]:
+                raise ValueError(f"{str(strange[0])[:100]!r} is no plain file name")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{index} is damaged ({error}): fetch the folder again") from error
-        for file in files:
-            if not file.is_file():
-                raise ValueError(f"{index} names {file.name}, which is missing: fetch it")
-        return files
+        for name in names:
+            if not (self._folder / name).is_file():
+                raise ValueError(f"{index} names {name}, which is missing: fetch it")
+        return [self._checked(name) for name in names]
+
+    def _checked(self, name: str) -> Path:
+        """The file; the cache of the Hugging Face hub keeps it elsewhere in its own folder."""
+        file, folder = self._folder / name, self._folder.resolve()
+        of_hub = folder.parent.name == "snapshots"
+        check_in_its_folder(file, folder.parent.parent if of_hub else folder)
+        return file
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The tensors of these names, on the CPU."""
@@ -120,6 +131,10 @@ class TensorFiles:
             with _opened(file) as opened:
                 found |= {name: opened.get_tensor(name) for name in of_file}
         return found
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and name.isprintable() and Path(name).name == name != ".."
 
 
 def _opened(file: Path) -> safe_open:

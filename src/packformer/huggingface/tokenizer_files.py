@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from packformer.bounded import read_json
 from packformer.corpus.tokenizer import document_marks, marked, num_ids, open_tokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -91,7 +92,7 @@ def _named_tokens(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
         named = {name: config.get(name) for name in ("bos_token", "eos_token")}
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{file} is damaged ({error}): fetch it again") from error

@@ -23,6 +23,7 @@ from packformer.run.trusted import refuse_foreign_names
 from packformer.training.checkpoint import read_weights
 
 _PARTS = ("model", "attention", "position", "layers", "packing")
+_MOST_POSITIONS = 2**24
 _BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")
 
 
@@ -125,12 +126,32 @@ def _parts_of(file: Path) -> DictConfig:
     return OmegaConf.create(settings)
 
 
+def _check_sizes(
+    config: DictConfig, packing: PackingSettings, weights: dict[str, Tensor], file: Path
+) -> None:
+    """Refuses sizes that the weights do not have, before memory is taken for them."""
+    blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
+    wanted = {
+        "model.num_layers": (config.model.get("num_layers"), len(blocks)),
+        "model.width": (config.model.get("width"), weights["embedding.weight"].shape[-1]),
+    }
+    for name, (told, held) in wanted.items():
+        if told is not None and told != held:
+            raise ValueError(f"{file} says {name}={told}, and the checkpoint has {held}")
+    if packing.max_seqlen > _MOST_POSITIONS:
+        raise ValueError(
+            f"{file} says packing.max_document_length={packing.max_seqlen:,}, and "
+            f"{_MOST_POSITIONS:,} are the most"
+        )
+
+
 def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
     """The model of a configuration, with random weights; its vocabulary is that of ``weights``."""
     try:
         config = _parts_of(file)
         with settings_of("model, attention, position or packing"):
             packing: PackingSettings = make(config.packing)
+            _check_sizes(config, packing, weights, file)
             model: GPT = make(config.model)(
                 vocab_size=len(weights["embedding.weight"]),
                 max_position=packing.max_seqlen,
