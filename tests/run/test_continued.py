@@ -14,6 +14,8 @@ import torch
 import yaml
 
 from packformer.command_line.composition import compose
+from packformer.run.naming import name_of
+from packformer.run.summary import read_summary
 from packformer.training import TrainingModule
 
 from .conftest import (
@@ -60,7 +62,9 @@ def test_a_run_goes_on_without_repeating_anything(
     before = _settings(folder)
     done = train(f"resume={folder}")
     assert done.code == 0, done.err
-    assert _settings(folder) == before | {"resume": str(folder), "output_dir": "runs"}
+    command = [*before["overrides"], f"resume={folder}"]
+    same = {"resume": str(folder), "output_dir": "runs", "overrides": command}
+    assert _settings(folder) == before | same
     assert rows_of(folder) == rows_in(tmp_path / "whole")
     assert_equal_weights(tmp_path / "stopped", tmp_path / "whole")
     assert not list((tmp_path / "runs").glob("*"))
@@ -187,6 +191,17 @@ def test_other_data_are_read_from_their_beginning(
     done = train(f"resume={run}", "trainer.max_steps=7")
     assert done.code == 0, done.err
     assert "the data" not in caplog.text, "they are the run's now"
+
+
+def test_a_resumed_run_keeps_its_name(train: Callable, small: list[str], tmp_path: Path) -> None:
+    assert train(*small, *_SHAPE, "+experiment=gqa", "seed=3", "name=mine").code == 0
+    run = _only(tmp_path / "runs")
+    before = read_summary(run)["name"]
+    assert train(f"resume={run}", "trainer.max_steps=5").code == 0
+    assert read_summary(run)["name"] == name_of("mine", [*_settings(run)["overrides"]])
+    assert before.startswith("mine debug=fast data=text")
+    assert read_summary(run)["name"].startswith("mine debug=fast data=text")
+    assert "++trainer.max_steps=5" in _settings(run)["overrides"]
 
 
 def test_a_kill_before_the_first_save_does_not_lose_that_data_were_asked_for(

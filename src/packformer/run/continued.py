@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.run.added_settings import with_added_settings
-from packformer.run.chosen import choices_of, chosen_settings
-from packformer.run.recorded import choices_in
+from packformer.run.chosen import choices_of, chosen_settings, named
+from packformer.run.recorded import choices_in, overrides_in
 from packformer.run.recorded import chosen as given
 from packformer.run.resume import (
     CONFIG_FILE,
@@ -77,9 +77,18 @@ def with_settings_of_run(config: DictConfig, overrides: Sequence[str]) -> DictCo
 
 def choices_of_run(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
     """What was chosen of each group when the run began, and by ``overrides`` since."""
+    return choices_in(_recorded_in(folder)) | choices_of(overrides)
+
+
+def overrides_of_run(folder: Path, overrides: Sequence[str]) -> list[str]:
+    """Those that the run began with, and ``overrides``; the last of each setting."""
+    every = [*overrides_in(_recorded_in(folder)), *overrides]
+    return list(dict(zip(named(every), every, strict=True)).values())
+
+
+def _recorded_in(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG_FILE
-    former = read_configuration(file, with_sizes=True) if file.is_file() else {}
-    return choices_in(former) | choices_of(overrides)
+    return read_configuration(file, with_sizes=True) if file.is_file() else {}
 
 
 def _merged(config: DictConfig, former: Mapping[str, Any], chosen: set[str]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from packformer.run import wandb
 from packformer.run.incomplete import outlived
 from packformer.run.metrics_file import csv_logger
-from packformer.run.naming import run_name
 from packformer.run.of_sweep import sweep_folder
 from packformer.settings import name_of
 
@@ -45,23 +44,19 @@ class Loggers:
         self._folder = folder
         self._made = {name: _make(name, node, folder) for name, node in _nodes(chosen).items()}
 
-    def start(
-        self, config: DictConfig, plain: dict[str, Any], checkpoint: Path | None
-    ) -> list[Logger]:
+    def start(self, name: str, plain: dict[str, Any], checkpoint: Path | None) -> list[Logger]:
         """Starts all loggers, ``metrics.csv`` first, and gives them the configuration.
 
         Args:
-            config: of the run.
-            plain: the same, resolved, as plain types.
+            name: of the run.
+            plain: its configuration, resolved, as plain types.
             checkpoint: that the run continues from; None for a new one.
         """
         started: list[Logger] = [csv_logger(self._folder, checkpoint)]
-        for name, made in self._made.items():
+        for key, made in self._made.items():
             if not isinstance(made, Logger):
-                logger = made(
-                    folder=self._folder, name=run_name(config), group=_sweep(), config=plain
-                )
-                started.append(outlived(_checked(name, logger)))
+                logger = made(folder=self._folder, name=name, group=_sweep(), config=plain)
+                started.append(outlived(_checked(key, logger)))
                 continue
             outlived(made).log_hyperparams(plain)
             started.append(made)

@@ -19,12 +19,12 @@ from packformer.run import wandb
 from packformer.run.assembly import Run, assemble
 from packformer.run.build import quiet_lightning
 from packformer.run.callbacks import tell_what_is_left_out
-from packformer.run.continued import choices_of_run
+from packformer.run.continued import choices_of_run, overrides_of_run
 from packformer.run.curve import draw_loss_curve
 from packformer.run.folder import remove_leftovers, write_records
 from packformer.run.incomplete import forget_lost, goes_on_without, tell_lost
 from packformer.run.loggers import build_loggers
-from packformer.run.naming import run_name
+from packformer.run.naming import name_of
 from packformer.run.of_sweep import in_sweep, to_go_on
 from packformer.run.place import Claim
 from packformer.run.recorded import recorded
@@ -87,7 +87,9 @@ def _train(
     """Trains what is assembled; returns the final value of the objective."""
     is_old = (run.folder / CONFIG_FILE).is_file()
     changes = changed_settings(run.folder, plain) if is_old else []
-    choices = choices_of_run(run.folder, HydraConfig.get().overrides.task)
+    given = HydraConfig.get().overrides.task
+    choices, overrides = choices_of_run(run.folder, given), overrides_of_run(run.folder, given)
+    name = name_of(str(config.name), overrides)
     loggers = build_loggers(config.get("logger"), run.folder)
     forget_lost()
     trust(plain)
@@ -95,19 +97,19 @@ def _train(
     failed = True
     try:
         if not run.finished:
-            record = recorded(plain, run.module.model.vocab_size, choices, run.new_data)
+            record = recorded(plain, run.module.model.vocab_size, choices, overrides, run.new_data)
             remove_leftovers(run.folder, run.trainer.checkpoint_callbacks)
             write_records(run.folder, record, run.data.splits.tokenizer)
             if loggers is not None:
-                run.trainer.loggers = loggers.start(config, record, run.checkpoint)
+                run.trainer.loggers = loggers.start(name, record, run.checkpoint)
         claim.is_recorded()
-        _announce(config, run, changes)
+        _announce(config, run, name, changes)
         metrics = _fit(run)
         summary = summarize(
             run.trainer,
             run.module,
             metrics,
-            name=run_name(config),
+            name=name,
             folder=run.folder,
             seconds=time.perf_counter() - began,
             times=times,
@@ -138,10 +140,10 @@ def _log_to_console() -> None:
     logging.getLogger("packformer").setLevel(logging.INFO)
 
 
-def _announce(config: DictConfig, run: Run, changes: list[str]) -> None:
+def _announce(config: DictConfig, run: Run, name: str, changes: list[str]) -> None:
     data, model = run.data, run.module.model
     rows, steps = run.devices.rows, config.trainer.max_steps
-    log.info("run      %s", run_name(config))
+    log.info("run      %s", name)
     log.info("data     %s", data.splits.description)
     most = counted(data.max_documents, "document")
     log.info("rows     %s in up to %s", counted(data.row_length, "token"), most)
