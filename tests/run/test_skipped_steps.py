@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from packformer.training import LastCheckpoint, TrainingModule
+from packformer.command_line.composition import compose
+from packformer.run.added_settings import with_added_settings
+from packformer.training import GuardSettings, LastCheckpoint, TrainingModule
 
 from .conftest import rows_in, weights_in
 
@@ -280,3 +282,9 @@ def test_a_resume_across_a_skip_is_exact(
     assert skipped_in(tmp_path / "stopped") == skipped_in(tmp_path / "whole")
     assert [row["step"] for row in skipped_in(tmp_path / "whole")][-1] == "5"
     assert same(weights_in(tmp_path / "stopped"), weights_in(tmp_path / "whole"))
+
+
+def test_a_run_from_before_the_guard_had_its_defaults() -> None:
+    defaults = {name: field.default for name, field in GuardSettings.__dataclass_fields__.items()}
+    assert with_added_settings({})["guard"] == defaults
+    assert compose([]).guard == defaults
