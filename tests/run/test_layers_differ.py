@@ -54,7 +54,7 @@ def test_a_mixed_run_goes_on_with_its_own_layers_only(
     on = train(*MIXED, *small, "trainer.max_steps=4", f"resume={folder}", other_kernel)
     assert on.code == 0, on.err
     alike = ("+experiment=gqa", "model.num_layers=3", *small)
-    other = train(*alike, f"resume={folder}")
+    other = train(*alike, "layers=alike", f"resume={folder}")
     assert other.code == 1
     assert "layers.pattern: SSSL in the run, null now" in " ".join(other.err.split())
     outside = tmp_path / "moved.ckpt"
