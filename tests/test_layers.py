@@ -36,7 +36,7 @@ BELOW = {
     "mean_loss": set(),
     "whole_file": set(),
     "nn": {"settings", "requirements"},
-    "attention": {"cache", "nn", "settings"},
+    "attention": {"cache", "nn", "settings", "whole_file"},
     "batch": {"attention"},
     "model": {"attention", "nn", "settings", "requirements"},
     "corpus": {"interruption", "settings"},
@@ -85,7 +85,7 @@ BELOW = {
         "training",
         "whole_file",
     },
-    "sweeps": {"interruption", "ranks", "run", "settings"},
+    "sweeps": {"interruption", "ranks", "run", "settings", "whole_file"},
     "tools": {
         "attention",
         "batch",

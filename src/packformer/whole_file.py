@@ -60,9 +60,9 @@ def _room(folder: Path, needed: int | None) -> str:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Writes a file of UTF-8 whole or not at all; errors as of ``replacing``."""
+    """Writes a file of UTF-8 whole or not at all, lines as they are; errors as of ``replacing``."""
     with replacing(file) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(text.encode())
 
 
 def flush_folder(folder: Path) -> None:

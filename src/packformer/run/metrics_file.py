@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from packformer.training.checkpoint import recorded_steps
-from packformer.whole_file import cannot_write, replacing
+from packformer.whole_file import cannot_write, replace_text
 
 log = logging.getLogger(__name__)
 
@@ -112,5 +112,4 @@ def _write(file: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -
     writer = csv.DictWriter(text, fieldnames=list(columns))
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(file) as unfinished:
-        unfinished.write_bytes(text.getvalue().encode())
+    replace_text(file, text.getvalue())

@@ -194,6 +194,10 @@ def _cache_shown(summary: dict[str, Any]) -> str:
     return shown if bound is None else f"{shown}; layers with a window keep at most {bound:,}"
 
 
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def _files(folder: Path) -> list[tuple[str, str]]:
     """The files of a finished run, with what each is."""
     checkpoints = sorted(file.name for file in folder.glob("checkpoints/*.ckpt"))
@@ -203,7 +207,7 @@ def _files(folder: Path) -> list[tuple[str, str]]:
         ("metrics.csv", "metrics"),
         (SKIPPED_FILE, "skipped steps and their documents"),
         (SAMPLES_FILE, "what the model wrote"),
-        ("checkpoints", " and ".join(checkpoints)),
+        ("checkpoints", _listed(checkpoints)),
         (TOKENIZER_FILE, "of its text"),
         (CONFIG_FILE, "resolved configuration"),
         (ENVIRONMENT_FILE, "versions, command, git revision"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from packformer.masking import masked
 from packformer.run.resume import SUMMARY_FILE
 from packformer.sweeps.traces import begin, remember
 from packformer.sweeps.unfinished import go_on_in, mark_ended, unfinished_sweep
+from packformer.whole_file import replace_text
 
 _FILE = "sweep.csv"
 FAILURE_FILE = "failure.json"
@@ -63,7 +65,7 @@ class SweepTable(Callback):
 def write_failure(folder: Path, name: str, error: str) -> None:
     """Leaves the name and error of a failed job for the table."""
     text = json.dumps({"name": masked(name), "error": masked(error)}, indent=2)
-    (folder / FAILURE_FILE).write_text(text + "\n", encoding="utf-8")
+    replace_text(folder / FAILURE_FILE, text + "\n")
 
 
 def _summaries(folder: Path) -> list[dict[str, Any]]:
@@ -87,10 +89,11 @@ def _summaries(folder: Path) -> list[dict[str, Any]]:
 def _write(folder: Path) -> list[dict[str, Any]]:
     rows = _summaries(folder)
     names = list(dict.fromkeys(name for row in rows for name in ["job", "name", *_COLUMNS, *row]))
-    with (folder / _FILE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=names)
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(folder / _FILE, table.getvalue())
     return rows
 
 

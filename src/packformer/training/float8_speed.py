@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import tempfile
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from importlib.metadata import version
@@ -26,6 +24,7 @@ from packformer.model.block import Block
 from packformer.settings import name_of
 from packformer.training.compilation import compile_whole
 from packformer.training.float8 import Float8, in_high_precision
+from packformer.whole_file import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -207,9 +206,6 @@ def _read(file: Path) -> BlockTimes | None:
 def _keep(file: Path, times: BlockTimes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(times._asdict(), stream)
-        Path(name).replace(file)
+        replace_text(file, json.dumps(times._asdict()))
     except OSError as error:
         log.warning("the times of a block in float8 cannot be kept (%s)", error)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import re
-import tempfile
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +22,7 @@ from packformer.attention.kernels import KERNELS
 from packformer.attention.proof.verdict import STATUSES, Verdict, judge, only_timed, prove
 from packformer.cache import cache_folder, fingerprint
 from packformer.nn import position
+from packformer.whole_file import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -121,14 +120,7 @@ class Verdicts:
         return found
 
     def _write(self, everything: dict[str, Any]) -> None:
-        handle, name = tempfile.mkstemp(dir=self._file.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(everything, file, indent=1)
-            Path(name).replace(self._file)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_text(self._file, json.dumps(everything, indent=1))
 
 
 @cache
