@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from packformer.settings import shown
+
 _OF_A_KIND = ("attention", "position")
 _OF_LOCAL_GLOBAL = "SL"
 _INSTEAD = {  # choices of a group, which a letter cannot make, as settings
@@ -29,7 +31,8 @@ def letters_of_layers(pattern: str, num_layers: int) -> str:
     """
     if not isinstance(pattern, str) or not pattern.isalpha():
         raise ValueError(
-            f"layers.pattern ({pattern}) must be letters, one per layer, such as SSSL; or null"
+            f"layers.pattern ({shown(pattern)}) must be letters, one per layer, such as SSSL; "
+            "or null"
         )
     repeated = (pattern * num_layers)[: num_layers - 1]
     return repeated + pattern[-1]

@@ -1,6 +1,6 @@
-"""Checks of the settings of model, optimizer and schedule, without importing torch.
+"""What the settings of packformer's own classes must be, known without importing torch.
 
-Constructors call these functions, and so does a run before it imports torch.
+Constructors check by these rules, and so does a run before it imports torch.
 """
 
 from __future__ import annotations
@@ -8,84 +8,207 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from packformer.settings import check_flag, check_number, check_whole, is_number
+from packformer.settings import (
+    ANYTHING,
+    FLAG,
+    Rule,
+    Rules,
+    check_number,
+    check_settings,
+    listed,
+    number,
+    one_of,
+    shown,
+    text,
+    whole,
+)
+
+_INT32 = 2**31 - 1  # lengths and token ids on a GPU
+_SEED = whole(0)
+_PATH = text("path")
+
+MODEL: Rules = {
+    "vocab_size": whole(1, _INT32).or_null(),
+    "num_layers": whole(1, 10_000),
+    "width": whole(1, 2**20),
+    "num_heads": whole(1, 2**20),
+    "hidden_width": whole(1, 2**24).or_null(),
+    "tie_embeddings": FLAG,
+    "norm_eps": number(above=0, most=1).or_null(),
+    "init_std": number(at_least=0, most=100),
+    "activation_checkpointing": ANYTHING,
+    "checkpointed_layers": whole(0, 10_000).or_null(),
+    "fp32_residual": FLAG,
+}
+ATTENTION: Rules = {
+    "head_dim": whole(1, 2**16).or_null(),
+    "num_kv_heads": whole(1, 2**20).or_null(),
+    "window": whole(1, _INT32).or_null(),
+    "qk_norm": FLAG,
+    "soft_cap": number(above=0).or_null(),
+    "score_mod": Rule(
+        "a function as my_parts.f, or null",
+        lambda v: (
+            v is None
+            or callable(v)
+            or (isinstance(v, str) and "." in v)
+            or (isinstance(v, Mapping) and "_target_" in v)
+        ),
+    ),
+    "kernel": ANYTHING,
+}
+ALIBI: Rules = {
+    "learnable": FLAG,
+    "slopes": listed(number(at_least=0, most=1e6), "numbers from 0 up").or_null(),
+}
+PACKING: Rules = {
+    "row_length": whole(2, _INT32),
+    "max_document_length": whole(2, _INT32).or_null(),
+    "long_documents": ANYTHING,
+    "lookahead": whole(1, _INT32),
+}
+LOADER: Rules = {
+    "max_documents_per_row": whole(1, _INT32).or_null(),
+    "validation_rows": whole(1, _INT32).or_null(),
+    "num_workers": whole(0, 4096),
+    "seed": _SEED,
+}
+_VALIDATION: Rules = {"validation_documents": whole(1, _INT32), "seed": _SEED}
+RANDOM_DOCUMENTS: Rules = {
+    "vocab_size": whole(1, _INT32),
+    "mean_length": number(above=0, most=1e12),
+    "sigma": number(at_least=0, most=100),
+    "longest": whole(2, _INT32).or_null(),
+    **_VALIDATION,
+}
+RECALL: Rules = {
+    "num_keys": whole(1, _INT32),
+    "num_values": whole(2, _INT32),
+    "min_pairs": whole(1, _INT32),
+    "max_pairs": whole(1, _INT32),
+    **_VALIDATION,
+}
+TRANSDUCTION: Rules = {
+    "num_symbols": whole(2, _INT32),
+    "min_symbols": whole(1, _INT32),
+    "max_symbols": whole(1, _INT32),
+    **_VALIDATION,
+}
+VOCABULARY = whole(256 + 2, _INT32)
+"""Of a tokenizer over bytes: 256 of them, and the first and last token of documents."""
+
+_SHARE = Rule(
+    "from 0 up and below 1",
+    lambda v: isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < 1,
+)
+STANDARD_LIBRARY: Rules = {
+    "vocab_size": VOCABULARY,
+    "tokenizer": _PATH.or_null(),
+    "validation_fraction": _SHARE,
+}
+TEXT_FILES: Rules = {
+    "path": _PATH,
+    "field": text("name"),
+    "format": one_of("auto", "text", "jsonl", "csv", "parquet"),
+    "quoting": one_of("auto", "double", "none"),
+    "skip_invalid": FLAG,
+    **STANDARD_LIBRARY,
+    "validation_fraction": _SHARE.or_null(),
+    "skip_setting": text("text"),
+}
+TOKEN_SHARDS: Rules = {
+    "path": ANYTHING,
+    "weights": listed(number(above=0), "numbers above 0").or_null(),
+    "shards_at_once": whole(1, _INT32).or_null(),
+    "cache_gib": number(above=0, most=1e9),
+    "verify": FLAG,
+}
+_DECAY = Rule("a number from 0 up, and below 1", lambda v: number(at_least=0).holds(v) and v < 1)
+ADAMW: Rules = {
+    "learning_rate": number(above=0, most=1e9),
+    "weight_decay": number(at_least=0, most=1000),
+    "beta1": _DECAY,
+    "beta2": _DECAY,
+    "eps": number(above=0, most=1),
+}
+MUON: Rules = {"momentum": _DECAY, **ADAMW}
+CONSTANT: Rules = {"num_steps": whole(1), "warmup_steps": whole(0)}
+COSINE: Rules = {**CONSTANT, "final_factor": number(at_least=0, most=1)}
+GUARD: Rules = {
+    "skips_in_a_row": whole(1),
+    "spike_sigma": number(above=0).or_null(),
+    "spike_window": whole(4, 10**6),
+}
+_REDUCE_DTYPE = one_of("float32", "bfloat16")
+DDP: Rules = {
+    "reduce_dtype": _REDUCE_DTYPE,
+    "bucket_mb": number(at_least=1, most=1e6),
+    "cut_graph": FLAG,
+}
+FSDP2: Rules = {
+    "reduce_dtype": _REDUCE_DTYPE,
+    "replicate_over_nodes": FLAG,
+    "reduce_every_row": FLAG,
+}
+RECORDS: Rules = {"peak_tflops": number(above=0, most=1e9).or_null()}
+SAMPLES: Rules = {
+    "prompts": listed(Rule("text", lambda v: isinstance(v, str) and bool(v)), "texts").or_null(),
+    "every_n_validations": whole(1),
+    "max_new_tokens": whole(1, _INT32),
+    "temperature": number(at_least=0),
+    "top_k": whole(1, _INT32).or_null(),
+    "top_p": number(above=0, most=1).or_null(),
+    "seed": _SEED,
+}
+LAST_CHECKPOINT: Rules = {"every_minutes": number(above=0, most=1e9), "keep": whole(2, 10_000)}
+WANDB: Rules = {
+    "mode": ANYTHING,
+    "project": text("name"),
+    "entity": text("name").or_null(),
+    "tags": listed(text("text"), "texts"),
+}
 
 
-def check_model(
-    *,
-    num_layers: Any,
-    width: Any,
-    num_heads: Any,
-    hidden_width: Any = None,
-    tie_embeddings: Any = True,
-    norm_eps: Any = None,
-    init_std: Any = 0.02,
-    activation_checkpointing: Any = "none",
-    checkpointed_layers: Any = None,
-    fp32_residual: Any = True,
-) -> None:
+def check_model(**values: Any) -> None:
     """Of ``packformer.model.GPT``.
 
     Raises:
         ValueError: naming the setting.
     """
-    sizes = {"num_layers": num_layers, "width": width, "num_heads": num_heads}
-    if hidden_width is not None:
-        sizes["hidden_width"] = hidden_width
-    for name, value in sizes.items():
-        check_whole(name, value, at_least=1)
-    check_flag("tie_embeddings", tie_embeddings)
-    check_flag("fp32_residual", fp32_residual)
-    if norm_eps is not None:
-        check_number("norm_eps", norm_eps, above=0)
-    check_number("init_std", init_std, at_least=0)
-    if checkpointed_layers is not None:
-        check_whole("checkpointed_layers", checkpointed_layers, at_least=0)
-        if checkpointed_layers > num_layers:
-            raise ValueError(
-                f"checkpointed_layers ({checkpointed_layers}) must not exceed num_layers "
-                f"({num_layers})"
-            )
-        if activation_checkpointing == "none":
-            raise ValueError(
-                f"checkpointed_layers ({checkpointed_layers}) changes nothing while "
-                "activation_checkpointing is none: choose selective or full"
-            )
+    check_settings("model", MODEL, values)
+    checkpointed, layers = values.get("checkpointed_layers"), values["num_layers"]
+    if checkpointed is None:
+        return
+    if checkpointed > layers:
+        raise ValueError(
+            f"model.checkpointed_layers ({checkpointed}) must not exceed model.num_layers "
+            f"({layers})"
+        )
+    if values.get("activation_checkpointing", "none") == "none":
+        raise ValueError(
+            f"model.checkpointed_layers ({checkpointed}) changes nothing while "
+            "model.activation_checkpointing is none: choose selective or full"
+        )
 
 
-def check_attention(
-    *,
-    width: int,
-    num_heads: int,
-    head_dim: Any = None,
-    num_kv_heads: Any = None,
-    window: Any = None,
-    qk_norm: Any = False,
-    soft_cap: Any = None,
-) -> None:
-    """Of ``packformer.model.SelfAttention``.
+def check_attention(*, width: int, num_heads: int, **values: Any) -> None:
+    """Of ``packformer.model.SelfAttention``, in a model of checked ``width`` and ``num_heads``.
 
     Raises:
         ValueError: naming the setting.
     """
-    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    if head_dim is not None:
-        check_whole("head_dim", head_dim, at_least=1)
-    elif num_heads < 1 or width % num_heads:
+    check_settings("attention", ATTENTION, values)
+    if values.get("head_dim") is None and (num_heads < 1 or width % num_heads):
         raise ValueError(
-            f"width ({width}) must be divisible by num_heads ({num_heads}), unless "
+            f"model.width ({width}) must be divisible by model.num_heads ({num_heads}), unless "
             "attention.head_dim is set"
         )
-    check_whole("num_kv_heads", num_kv_heads, at_least=1)
-    check_flag("qk_norm", qk_norm)
-    if num_heads % num_kv_heads:
+    num_kv_heads = values.get("num_kv_heads")
+    if num_kv_heads is not None and num_heads % num_kv_heads:
         raise ValueError(
-            f"num_heads ({num_heads}) must be divisible by num_kv_heads ({num_kv_heads})"
+            f"model.num_heads ({num_heads}) must be divisible by attention.num_kv_heads "
+            f"({num_kv_heads})"
         )
-    if window is not None and not (type(window) is int and window >= 1):
-        raise ValueError(f"window ({window}) must be a whole number from 1 up, or null")
-    if soft_cap is not None and not (is_number(soft_cap) and soft_cap > 0):
-        raise ValueError(f"soft_cap ({soft_cap}) must be positive, or null")
 
 
 ROTARY_SCALING = (
@@ -94,6 +217,9 @@ ROTARY_SCALING = (
     "high_freq_factor",
     "original_max_position_embeddings",
 )
+
+
+ROTARY: Rules = {"base": number(above=0, most=1e15), "scaling": ANYTHING}
 
 
 def check_rotary(
@@ -106,9 +232,12 @@ def check_rotary(
     """
     if head_dim % 2:
         derived = head_dim * num_heads == width
-        what = f"width ({width}) or num_heads ({num_heads})" if derived else "attention.head_dim"
-        raise ValueError(f"head_dim ({head_dim}) must be even with rotary positions: change {what}")
-    check_number("base", base, above=0)
+        sizes = f"model.width ({width}) or model.num_heads ({num_heads})"
+        raise ValueError(
+            f"attention.head_dim ({head_dim}) must be even with rotary positions: change "
+            f"{sizes if derived else 'attention.head_dim'}"
+        )
+    check_settings("position", ROTARY, {"base": base})
     if scaling is not None:
         _check_scaling(scaling)
 
@@ -116,7 +245,7 @@ def check_rotary(
 def _check_scaling(scaling: Any) -> None:
     names = ", ".join(ROTARY_SCALING)
     if not isinstance(scaling, Mapping) or set(scaling) != set(ROTARY_SCALING):
-        raise ValueError(f"position.scaling ({scaling}) must hold {names}; or be null")
+        raise ValueError(f"position.scaling ({shown(scaling)}) must hold {names}; or be null")
     for name, value in scaling.items():
         check_number(f"position.scaling.{name}", value, above=0)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
@@ -126,62 +255,44 @@ def _check_scaling(scaling: Any) -> None:
         )
 
 
-def check_adamw(
-    *,
-    learning_rate: Any = 3e-3,
-    weight_decay: Any = 0.1,
-    beta1: Any = 0.9,
-    beta2: Any = 0.95,
-    eps: Any = 1e-8,
-) -> None:
-    """Of ``packformer.training.adamw``.
+def check_alibi(*, num_heads: int, learnable: Any = False, slopes: Any = None) -> None:
+    """Of ``packformer.nn.ALiBi``.
 
     Raises:
         ValueError: naming the setting.
     """
-    check_number("optimizer.learning_rate", learning_rate, above=0)
-    check_number("optimizer.weight_decay", weight_decay, at_least=0)
-    _check_decay("optimizer.beta1", beta1)
-    _check_decay("optimizer.beta2", beta2)
-    check_number("optimizer.eps", eps, above=0)
+    check_settings("position", ALIBI, {"learnable": learnable, "slopes": slopes})
+    if slopes is not None and len(slopes) != num_heads:
+        raise ValueError(
+            f"position.slopes ({len(slopes)}) must be as many as model.num_heads ({num_heads}), "
+            "or null"
+        )
 
 
-def check_muon(*, momentum: Any = 0.95, **of_adamw: Any) -> None:
-    """Of ``packformer.training.muon``.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    _check_decay("optimizer.momentum", momentum)
-    check_adamw(**of_adamw)
-
-
-def _check_decay(name: str, value: Any) -> None:
-    check_number(name, value, at_least=0)
-    if value >= 1:
-        raise ValueError(f"{name} ({value}) must be below 1")
-
-
-def check_schedule(*, num_steps: Any, warmup_steps: Any = 0, final_factor: Any = 0) -> None:
-    """Of ``packformer.training.warmup_cosine`` and ``constant``.
+def check_recall(**values: Any) -> None:
+    """Of ``packformer.data.AssociativeRecall``.
 
     Raises:
         ValueError: naming the setting.
     """
-    check_whole("scheduler.num_steps", num_steps, at_least=1)
-    check_whole("scheduler.warmup_steps", warmup_steps, at_least=0)
-    check_number("scheduler.final_factor", final_factor, at_least=0)
+    check_settings("data", RECALL, values)
+    _check_order("pairs", values)
+    keys, pairs = values.get("num_keys"), values.get("max_pairs")
+    if keys is not None and pairs is not None and keys < pairs:
+        raise ValueError(f"data.num_keys ({keys}) must be at least data.max_pairs ({pairs})")
 
 
-def check_guard(
-    *, skips_in_a_row: Any = 10, spike_sigma: Any = None, spike_window: Any = 128
-) -> None:
-    """Of ``packformer.training.GuardSettings``.
+def check_transduction(**values: Any) -> None:
+    """Of ``packformer.data.Copying`` and ``Sorting``.
 
     Raises:
         ValueError: naming the setting.
     """
-    check_whole("guard.skips_in_a_row", skips_in_a_row, at_least=1)
-    if spike_sigma is not None:
-        check_number("guard.spike_sigma (null, or a number)", spike_sigma, above=0)
-    check_whole("guard.spike_window", spike_window, at_least=4)
+    check_settings("data", TRANSDUCTION, values)
+    _check_order("symbols", values)
+
+
+def _check_order(name: str, values: Mapping[str, Any]) -> None:
+    low, high = values.get(f"min_{name}"), values.get(f"max_{name}")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"data.min_{name} ({low}) must be at most data.max_{name} ({high})")

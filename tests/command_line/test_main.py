@@ -22,8 +22,11 @@ from packformer import cli
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("attention.num_kv_heads=3", "num_heads (4) must be divisible by num_kv_heads (3)"),
-        ("model.num_heads=6", "width (64) must be divisible by num_heads (6)"),
+        (
+            "attention.num_kv_heads=3",
+            "divisible by attention.num_kv_heads (3)",
+        ),
+        ("model.num_heads=6", "width (64) must be divisible by model.num_heads (6)"),
         ("model.width=abc", "width (abc) must be a whole number"),
         ("+model.depth=3", "there is no setting model.depth: model takes vocab_size, "),
         ("+optimizer.lr=1", "no setting optimizer.lr: did you mean optimizer.learning_rate?"),
@@ -47,10 +50,10 @@ from packformer import cli
         ("seed=abc", "seed (abc) must be a whole number from 0 up"),
         ("seed=-1", "seed (-1) must be a whole number from 0 up"),
         ("packing.lookahead=abc", "lookahead (abc) must be a whole number"),
-        ("packing.row_length=true", "row_length (True) must be a whole number"),
+        ("packing.row_length=true", "row_length (true) must be a whole number"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate (fast) must be a number above 0"),
         ("optimizer.weight_decay=-1", "optimizer.weight_decay (-1) must be a number from 0 up"),
-        ("optimizer.beta2=1", "optimizer.beta2 (1) must be below 1"),
+        ("optimizer.beta2=1", "optimizer.beta2 (1) must be a number from 0 up, and below 1"),
         ("scheduler.warmup_steps=-5", "scheduler.warmup_steps (-5) must be a whole number"),
         ("scheduler.final_factor=-3", "scheduler.final_factor (-3) must be a number from 0 up"),
         ("data.vocab_size=abc", "data.vocab_size (abc) must be a whole number from 258 up"),
@@ -59,7 +62,7 @@ from packformer import cli
         ("position.base=0", "base (0) must be a number above 0"),
         ("model.init_std=-1", "init_std (-1) must be a number from 0 up"),
         ("trainer.devices=0", "devices"),
-        ("data.path=", "data.path () must be a path"),
+        ("data.path=", "data.path (empty) must be a path"),
         ("data.path=null", "data.path (null) must be a path"),
         ("data.path=2024", "data.path 2024 does not exist: give a file or folder"),
         ("data.field=null", "data.field (null) must be a name"),
@@ -75,7 +78,7 @@ from packformer import cli
         ("name=-x", "name (-x) must begin with a letter or digit"),
         ("resume=true", "give auto, never, a run folder or a .ckpt file"),
         ("callbacks.last_checkpoint.every_minutes=0", "every_minutes (0) must be a number above 0"),
-        ("attention.soft_cap=-1", "soft_cap (-1) must be positive, or null"),
+        ("attention.soft_cap=-1", "soft_cap (-1) must be a number above 0, or null"),
     ],
 )
 def test_a_wrong_setting_is_one_line(

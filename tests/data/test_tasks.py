@@ -119,15 +119,15 @@ def test_descriptions_name_task_and_sizes():
     ("task", "message"),
     [
         (AssociativeRecall(min_pairs=0), r"min_pairs \(0\) must be a whole number from 1 up"),
-        (AssociativeRecall(min_pairs=9), r"min_pairs \(9\) must .* at most max_pairs \(8\)"),
-        (AssociativeRecall(num_keys=7), r"num_keys \(7\) must be at least max_pairs \(8\)"),
+        (AssociativeRecall(min_pairs=9), r"min_pairs \(9\) must .* at most data.max_pairs \(8\)"),
+        (AssociativeRecall(num_keys=7), r"num_keys \(7\) must be at least data.max_pairs \(8\)"),
         (AssociativeRecall(num_values=1), r"num_values \(1\) must be a whole number from 2 up"),
         (
             AssociativeRecall(validation_documents=0),
             r"validation_documents \(0\) must be a whole number from 1 up",
         ),
         (Copying(min_symbols=0), r"min_symbols \(0\) must be a whole number from 1 up"),
-        (Copying(max_symbols=3), r"min_symbols \(4\) must .* at most max_symbols \(3\)"),
+        (Copying(max_symbols=3), r"min_symbols \(4\) must .* at most data.max_symbols \(3\)"),
         (Sorting(num_symbols=1), r"num_symbols \(1\) must be a whole number from 2 up"),
         (Sorting(validation_documents=0), r"validation_documents \(0\) must be a whole number"),
     ],

@@ -64,9 +64,13 @@ def test_the_lower_layers_are_checkpointed_and_gradients_stay(count):
 @pytest.mark.parametrize(
     ("mode", "count", "told"),
     [
-        ("full", 3, r"checkpointed_layers \(3\) must not exceed num_layers \(2\)"),
+        ("full", 3, r"checkpointed_layers \(3\) must not exceed model.num_layers \(2\)"),
         ("full", -1, r"checkpointed_layers \(-1\) must be a whole number from 0"),
-        ("none", 1, r"checkpointed_layers \(1\) changes nothing while activation_checkpointing is"),
+        (
+            "none",
+            1,
+            r"checkpointed_layers \(1\) changes nothing while model.activation",
+        ),
     ],
 )
 def test_checkpointed_layers_that_cannot_be_are_refused(mode, count, told):
@@ -113,7 +117,7 @@ def test_without_norm_eps_norms_are_those_of_older_runs():
 
 @pytest.mark.parametrize("value", [0, -1e-5, "x", True, float("nan")])
 def test_norm_eps_must_be_positive(value):
-    with pytest.raises(ValueError, match=rf"norm_eps \({value}\) must be a number above 0"):
+    with pytest.raises(ValueError, match=rf"norm_eps \((?i:{value})\) must be a number above 0"):
         make_model(norm_eps=value)
 
 
@@ -142,10 +146,10 @@ def test_sizes_that_are_no_whole_number_from_one_up_are_named(name, value):
 
 
 def test_width_must_fit_the_heads():
-    with pytest.raises(ValueError, match=r"width \(32\) must be divisible by num_heads \(5\)"):
+    with pytest.raises(ValueError, match=r"width \(32\) must be .* by model.num_heads \(5\)"):
         make_model(num_heads=5)
 
 
 def test_rotary_with_an_odd_head_size_is_refused():
-    with pytest.raises(ValueError, match=r"head_dim \(9\) must be even .* change width \(36\)"):
+    with pytest.raises(ValueError, match=r"head_dim \(9\) must be even .* model.width \(36\)"):
         make_model(width=36)

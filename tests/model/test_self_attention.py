@@ -60,10 +60,20 @@ def test_is_projection_norm_rotation_attention_and_projection(qk_norm, window, s
 @pytest.mark.parametrize(
     ("width", "num_heads", "options", "message"),
     [
-        (30, 4, {}, r"width \(30\) must be divisible by num_heads \(4\)"),
-        (32, 0, {}, r"width \(32\) must be divisible by num_heads \(0\)"),
-        (36, 6, {"num_kv_heads": 4}, r"num_heads \(6\) must be divisible by num_kv_heads \(4\)"),
-        (32, 4, {"num_kv_heads": 8}, r"num_heads \(4\) must be divisible by num_kv_heads \(8\)"),
+        (30, 4, {}, r"width \(30\) must be divisible by model.num_heads \(4\)"),
+        (32, 0, {}, r"width \(32\) must be divisible by model.num_heads \(0\)"),
+        (
+            36,
+            6,
+            {"num_kv_heads": 4},
+            r"num_heads \(6\) must be .* by attention.num_kv_heads \(4\)",
+        ),
+        (
+            32,
+            4,
+            {"num_kv_heads": 8},
+            r"num_heads \(4\) must be .* by attention.num_kv_heads \(8\)",
+        ),
         (32, 4, {"num_kv_heads": 0}, r"num_kv_heads \(0\) must be a whole number from 1 up"),
         (32, 4, {"window": 0}, r"window \(0\) must be a whole number from 1 up"),
         (32, 4, {"head_dim": 0}, r"head_dim \(0\) must be a whole number from 1 up"),

@@ -108,7 +108,7 @@ def test_rotary_refuses_an_odd_head_size():
     with pytest.raises(
         ValueError,
         match=r"head_dim \(5\) must be even with rotary positions: "
-        r"change width \(20\) or num_heads \(4\)",
+        r"change model.width \(20\) or model.num_heads \(4\)",
     ):
         Rotary(width=20, num_heads=4, head_dim=5, max_position=8)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ from packformer.command_line.early import check_parts
 from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
-from packformer.requirements import check_guard
+from packformer.requirements import GUARD, VOCABULARY
 from packformer.run.binding import refuse_other_settings
 from packformer.run.given import refuse_given
 from packformer.run.naming import check_name
 from packformer.run.nearest import nearest
 from packformer.run.resume import find_checkpoint
+from packformer.run.targets import refuse_unknown
 from packformer.run.trainer_settings import check_trainer_settings
-from packformer.settings import as_text, check_number, check_whole
+from packformer.settings import as_text, check_number, check_settings, check_whole, shown, whole
 
 SETTINGS = (
     *(
@@ -59,6 +59,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
 }
 """Values of settings that packformer's own classes choose by."""
 
+_LARGEST_SEED = 2**32 - 1  # of Lightning and numpy
 _OF_THE_USER = ("attention.kernel",)  # my_parts.mine
 _OF_A_CORPUS = ("val/loss/", "val/bits_per_byte/")
 _OWN = "packformer."
@@ -89,30 +90,26 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     as_text("output_dir", settings["output_dir"], "path")
     if settings["init_from"] is not None:
         as_text("init_from", settings["init_from"], "path")  # read before, unless a run is resumed
-    if settings["resume"] in (None, ""):
-        shown = "null" if settings["resume"] is None else "empty"
-        raise ValueError(f"resume ({shown}): give auto, never, a run folder or a .ckpt file")
+    resume = settings["resume"]
+    if resume in (None, "") or isinstance(resume, bool | list | Mapping):
+        raise ValueError(
+            f"resume ({shown(resume)}): give auto, never, a run folder or a .ckpt file"
+        )
     if settings["resume"] != "auto":
         checkpoint = find_checkpoint(str(settings["resume"]), Path(), {})
         if checkpoint is not None:
             refuse_other_settings(checkpoint, dict(settings))
-    check_whole("seed", settings["seed"], at_least=0)
+    whole(0, _LARGEST_SEED).check("seed", settings["seed"])
     if settings["loss_chunk"] != "auto":
         check_whole("loss_chunk (auto, or tokens)", settings["loss_chunk"], at_least=1)
     if settings["max_grad_norm"] is not None:
         check_number("max_grad_norm", settings["max_grad_norm"], above=0)
+    VOCABULARY.check("bpe_vocab_size", settings["bpe_vocab_size"])
+    refuse_unknown("guard", settings["guard"], GUARD)
+    check_settings("guard", GUARD, settings["guard"])
     check_parts(settings)
-    _check_guard(settings["guard"])
     _check_monitors(settings.get("callbacks") or {})
     _check_files(settings["data"])
-
-
-def _check_guard(guard: Mapping[str, Any]) -> None:
-    known = signature(check_guard).parameters
-    for name, value in guard.items():
-        if name not in known:
-            raise ValueError(no_setting(f"guard.{name}", str(value)))
-    check_guard(**guard)
 
 
 def _check_choice(
@@ -127,22 +124,17 @@ def _check_choice(
     if last not in node:
         return
     value = node[last]
-    if isinstance(value, Mapping) or (key in _OF_THE_USER and "." in str(value)):
+    is_object = isinstance(value, Mapping) and "_target_" in value
+    if is_object or (key in _OF_THE_USER and isinstance(value, str) and "." in value):
         return  # an object of the user's
     if key == "objective" and str(value).startswith(_OF_A_CORPUS):
         return  # which corpora there are the data say
     if any(value == choice and type(value) is type(choice) for choice in choices):
         return
-    shown = [_shown(choice) for choice in choices]
-    near = nearest(str(value), shown)
+    names = [shown(choice) for choice in choices]
+    near = nearest(str(value), names)
     meant = f": did you mean {near}?" if near else ""
-    raise ValueError(f"{of}{key} ({_shown(value)}) must be one of {', '.join(shown)}{meant}")
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    raise ValueError(f"{of}{key} ({shown(value)}) must be one of {', '.join(names)}{meant}")
 
 
 def _check_monitors(callbacks: Mapping[str, Any]) -> None:

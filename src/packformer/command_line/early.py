@@ -1,36 +1,99 @@
-"""Checks settings of packformer's own model, optimizer and schedule before torch is imported."""
+"""Checks settings of packformer's own classes before torch is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from packformer import requirements as of
 from packformer.layer_pattern import kinds_of_layers, naming_letter
-from packformer.requirements import (
-    check_adamw,
-    check_attention,
-    check_model,
-    check_muon,
-    check_rotary,
-    check_schedule,
-)
+from packformer.run.targets import refuse_unknown
+from packformer.settings import ANYTHING, FLAG, Rule, Rules, check_settings, one_of, text, whole
 
-_ELSEWHERE = {  # settings that the data, the kernels or `checks.CHOICES` decide on
-    "model": ("vocab_size",),
-    "attention": ("kernel", "score_mod"),
+
+@dataclass(frozen=True)
+class _Class:
+    """A class or function that a ``_target_`` names.
+
+    Attributes:
+        rules: of its settings.
+        related: checks how settings go together, once each is right by itself.
+        complete: whether it has no other settings.
+        needed: settings without a default.
+    """
+
+    rules: Rules
+    related: Callable[..., None] | None = None
+    complete: bool = True
+    needed: tuple[str, ...] = ()
+
+
+_CHECKPOINT: Rules = {
+    "filename": text("name").or_null(),
+    "dirpath": text("path").or_null(),
+    "monitor": text("name").or_null(),
+    "mode": one_of("min", "max"),
+    "save_top_k": whole(-1),
+    "verbose": FLAG,
+    "save_weights_only": FLAG,
+    "auto_insert_metric_name": FLAG,
+    "every_n_train_steps": whole(0).or_null(),
+    "every_n_epochs": whole(0).or_null(),
+    "enable_version_counter": FLAG,
 }
-_CHECKS: dict[str, Callable[..., None]] = {
-    "packformer.training.adamw": check_adamw,
-    "packformer.training.muon": check_muon,
-    "packformer.training.warmup_cosine": check_schedule,
-    "packformer.training.constant": check_schedule,
+_WORD = Rule(
+    "a word, a number or null",
+    lambda v: v is None or isinstance(v, str) or (isinstance(v, int) and not isinstance(v, bool)),
+)
+_TENSORBOARD: Rules = {
+    "name": _WORD,
+    "version": _WORD,
+    "log_graph": FLAG,
+    "default_hp_metric": FLAG,
 }
+_SIZES = ("num_layers", "width", "num_heads")
+_STEPS = ("num_steps",)
+CLASSES: dict[str, _Class] = {
+    "packformer.model.GPT": _Class(of.MODEL, of.check_model, needed=_SIZES),
+    "packformer.model.SelfAttention": _Class(of.ATTENTION),
+    "packformer.nn.Rotary": _Class(of.ROTARY),
+    "packformer.nn.ALiBi": _Class(of.ALIBI),
+    "packformer.nn.Learned": _Class({}),
+    "packformer.nn.NoPosition": _Class({}),
+    "packformer.data.PackingSettings": _Class(of.PACKING, needed=("row_length",)),
+    "packformer.data.PackedDataModule": _Class(of.LOADER),
+    "packformer.data.RandomDocuments": _Class(of.RANDOM_DOCUMENTS),
+    "packformer.data.AssociativeRecall": _Class(of.RECALL, of.check_recall),
+    "packformer.data.Copying": _Class(of.TRANSDUCTION, of.check_transduction),
+    "packformer.data.Sorting": _Class(of.TRANSDUCTION, of.check_transduction),
+    "packformer.data.StandardLibrary": _Class(of.STANDARD_LIBRARY),
+    "packformer.data.TextFiles": _Class(of.TEXT_FILES, needed=("path",)),
+    "packformer.data.TokenShards": _Class(of.TOKEN_SHARDS, needed=("path",)),
+    "packformer.training.adamw": _Class({**of.ADAMW, "fused": ANYTHING}),
+    "packformer.training.muon": _Class({**of.MUON, "fused": ANYTHING}),
+    "packformer.training.warmup_cosine": _Class(of.COSINE, needed=_STEPS),
+    "packformer.training.constant": _Class(of.CONSTANT, needed=_STEPS),
+    "packformer.training.DDP": _Class(of.DDP),
+    "packformer.training.FSDP2": _Class(of.FSDP2),
+    "packformer.training.StepRecords": _Class(of.RECORDS),
+    "packformer.training.LastCheckpoint": _Class(of.LAST_CHECKPOINT),
+    "packformer.run.samples.Samples": _Class(of.SAMPLES),
+    "packformer.run.wandb.wandb_logger": _Class(
+        of.WANDB, needed=("mode", "project", "entity", "tags")
+    ),
+    "lightning.pytorch.callbacks.ModelCheckpoint": _Class(_CHECKPOINT, complete=False),
+    "lightning.pytorch.loggers.TensorBoardLogger": _Class(_TENSORBOARD, complete=False),
+}
+_ALONE = ("packing", "loader", "data", "optimizer", "scheduler")
+_OF_MODEL = ("model", "attention", "position")
+_HELD = ("callbacks", "logger")  # nodes by name
 
 
 def check_parts(config: Mapping[str, Any]) -> None:
-    """Refuses values that the constructors of packformer's own classes would refuse.
+    """Refuses settings that packformer's own classes do not have, or would refuse.
 
-    The rehearsal checks the names of settings, and the settings of users' own classes.
+    The rehearsal checks those of users' own classes.
 
     Args:
         config: the resolved configuration, plain types only.
@@ -38,6 +101,51 @@ def check_parts(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the setting.
     """
+    for place, node in _nodes(config):
+        _check_node(place, node)
+    _check_layers(config)
+
+
+def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for group in _ALONE:
+        yield group, config[group]
+    if isinstance(strategy := config["trainer"].get("strategy"), Mapping):
+        yield "trainer.strategy", strategy
+    for group in _HELD:
+        held = config.get(group) or {}
+        if "_target_" in held:
+            yield group, held
+            continue
+        for name, node in held.items():
+            if node is None:
+                continue
+            if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+                kind = "callback" if group == "callbacks" else "logger"
+                raise ValueError(
+                    f"{group}.{name} ({node}) must have a _target_, a {kind} of Lightning's, "
+                    "or be null"
+                )
+            yield f"{group}.{name}", node
+
+
+def _check_node(place: str, node: Mapping[str, Any]) -> None:
+    known = CLASSES.get(str(node.get("_target_")))
+    if known is None:
+        return
+    if known.complete:
+        refuse_unknown(place, node, known.rules)
+    if missing := [name for name in known.needed if name not in node]:
+        raise ValueError(f"{place}.{missing[0]} is missing: {node['_target_']} needs it")
+    values = _values(node)
+    rules = dict(known.rules)
+    if values.get("tokenizer") is not None:
+        rules.pop("vocab_size", None)  # of a tokenizer that is there, it is ignored
+    check_settings(place, rules, values)
+    if known.related is not None:
+        known.related(**values)
+
+
+def _check_layers(config: Mapping[str, Any]) -> None:
     kinds = kinds_of_layers(config)
     refused: dict[str, ValueError] = {}
     for letter, kind in kinds.items():
@@ -51,41 +159,29 @@ def check_parts(config: Mapping[str, Any]) -> None:
         raise ValueError(naming_letter(str(first), letter, config, alone=alone)) from first
     if not kinds:
         _check_model(config)
-    for group in ("optimizer", "scheduler"):
-        node = config.get(group)
-        target = node.get("_target_") if isinstance(node, Mapping) else None
-        if target in _CHECKS:
-            _call(_CHECKS[target], _values(config, group))
 
 
 def _check_model(config: Mapping[str, Any]) -> None:
-    if _is(config, "model", "packformer.model.GPT"):
-        model = _values(config, "model")
-        _call(check_model, model)
-        sizes = {name: model[name] for name in ("width", "num_heads") if name in model}
-        if len(sizes) == 2 and _is(config, "attention", "packformer.model.SelfAttention"):
-            _call(check_attention, sizes | _values(config, "attention"))
-            if _is(config, "position", "packformer.nn.Rotary"):
-                asked = config["attention"].get("head_dim")
-                head_dim = sizes["width"] // sizes["num_heads"] if asked is None else asked
-                of_heads = {"head_dim": head_dim}
-                _call(check_rotary, sizes | of_heads | _values(config, "position"))
+    for group in _OF_MODEL:
+        _check_node(group, config[group])
+    if not _is(config, "model", "packformer.model.GPT"):
+        return
+    sizes = {name: config["model"][name] for name in ("width", "num_heads")}
+    if not _is(config, "attention", "packformer.model.SelfAttention"):
+        return
+    of.check_attention(**sizes, **_values(config["attention"]))
+    asked = config["attention"].get("head_dim")
+    head_dim = sizes["width"] // sizes["num_heads"] if asked is None else asked
+    position = _values(config["position"])
+    if _is(config, "position", "packformer.nn.Rotary"):
+        of.check_rotary(**sizes, head_dim=head_dim, **position)
+    if _is(config, "position", "packformer.nn.ALiBi"):
+        of.check_alibi(num_heads=sizes["num_heads"], **position)
 
 
 def _is(config: Mapping[str, Any], group: str, target: str) -> bool:
-    node = config.get(group)
-    return isinstance(node, Mapping) and node.get("_target_") == target
+    return bool(config[group].get("_target_") == target)
 
 
-def _values(config: Mapping[str, Any], group: str) -> dict[str, Any]:
-    left_out = _ELSEWHERE.get(group, ())
-    node = config[group]
-    return {k: v for k, v in node.items() if not k.startswith("_") and k not in left_out}
-
-
-def _call(check: Callable[..., None], values: dict[str, Any]) -> None:
-    """Leaves unknown and missing names to the rehearsal."""
-    try:
-        check(**values)
-    except TypeError:
-        return
+def _values(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if not name.startswith("_")}

@@ -20,7 +20,8 @@ from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet, Mixture, name_of_document
 from packformer.data.validation import ValidationRows
 from packformer.data.workers import set_up_workers
-from packformer.settings import check_whole
+from packformer.requirements import LOADER
+from packformer.settings import check_settings
 
 _SAMPLED_ROWS = 32
 
@@ -64,14 +65,13 @@ class PackedDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {
+        given = {
             "max_documents_per_row": max_documents_per_row,
             "validation_rows": validation_rows,
-        }.items():
-            if value is not None:
-                check_whole(name, value, at_least=1)
-        check_whole("num_workers", num_workers, at_least=0)
-        check_whole("seed", seed, at_least=0)
+            "num_workers": num_workers,
+            "seed": seed,
+        }
+        check_settings("loader", LOADER, given)
         if num_workers:
             set_up_workers(num_workers)
         self._validation_rows = validation_rows

@@ -9,7 +9,8 @@ import numpy as np
 
 from packformer.cache import fingerprint
 from packformer.data.source import DataSplits, Tokens, successors
-from packformer.settings import check_number, check_whole
+from packformer.requirements import RANDOM_DOCUMENTS
+from packformer.settings import check_settings
 
 _TRAIN, _VALIDATION = 0, 1
 _BLOCK = 4096  # tokens with a random generator of their own: a piece needs no others
@@ -39,13 +40,7 @@ class RandomDocuments:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "validation_documents"):
-            check_whole(f"data.{name}", getattr(self, name), at_least=1)
-        check_whole("data.seed", self.seed, at_least=0)
-        if self.longest is not None:
-            check_whole("data.longest", self.longest, at_least=2)
-        check_number("data.mean_length", self.mean_length, above=0)
-        check_number("data.sigma", self.sigma, at_least=0)
+        check_settings("data", RANDOM_DOCUMENTS, vars(self))
 
     def prepare(self) -> DataSplits:
         return DataSplits(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from packformer.settings import check_whole
+from packformer.requirements import PACKING
+from packformer.settings import check_settings
 
 LONG_DOCUMENT_POLICIES = ("split", "truncate", "drop", "error")
 
@@ -31,13 +32,10 @@ class PackingSettings:
     lookahead: int = 256
 
     def __post_init__(self) -> None:
-        check_whole("row_length", self.row_length, at_least=2)
-        if self.max_document_length is not None:
-            check_whole("max_document_length", self.max_document_length, at_least=2)
-        check_whole("lookahead", self.lookahead, at_least=1)
+        check_settings("packing", PACKING, vars(self))
         if self.long_documents not in LONG_DOCUMENT_POLICIES:
             raise ValueError(
-                f"long_documents ({self.long_documents!r}) must be one of "
+                f"packing.long_documents ({self.long_documents!r}) must be one of "
                 f"{', '.join(LONG_DOCUMENT_POLICIES)}"
             )
 

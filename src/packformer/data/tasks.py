@@ -14,6 +14,7 @@ import numpy as np
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import fingerprint
 from packformer.data.source import DataSplits, Tokens, check_lasting
+from packformer.requirements import check_recall, check_transduction
 from packformer.settings import check_whole
 
 _TRAIN, _VALIDATION = 0, 1
@@ -87,7 +88,7 @@ def task_splits(task: Task, vocab_size: int, num_validation: int, name: str) -> 
     if missing:
         raise ValueError(f"task ({type(task).__name__}) lacks {', '.join(missing)}")
     check_lasting("repr of the task", repr(task))
-    check_whole("validation_documents", num_validation, at_least=1)
+    check_whole("data.validation_documents", num_validation, at_least=1)
     check_whole("data.seed", task.seed, at_least=0)
     return DataSplits(
         train=GeneratedDocuments(task, _TRAIN, None),
@@ -99,13 +100,6 @@ def task_splits(task: Task, vocab_size: int, num_validation: int, name: str) -> 
         fingerprint=fingerprint([repr(task)]),
         description=name,
     )
-
-
-def _check_range(name: str, low: int, high: int) -> None:
-    check_whole(f"min_{name}", low, at_least=1)
-    check_whole(f"max_{name}", high, at_least=1)
-    if low > high:
-        raise ValueError(f"min_{name} ({low}) must be at least 1 and at most max_{name} ({high})")
 
 
 @dataclass(frozen=True)
@@ -136,13 +130,7 @@ class AssociativeRecall:
     seed: int = 0
 
     def prepare(self) -> DataSplits:
-        _check_range("pairs", self.min_pairs, self.max_pairs)
-        check_whole("num_keys", self.num_keys, at_least=1)
-        check_whole("num_values", self.num_values, at_least=2)
-        if self.num_keys < self.max_pairs:
-            raise ValueError(
-                f"num_keys ({self.num_keys}) must be at least max_pairs ({self.max_pairs})"
-            )
+        check_recall(**vars(self))
         name = f"associative recall of {self.min_pairs} to {self.max_pairs} pairs"
         vocab_size = self.num_keys + self.num_values
         return task_splits(self, vocab_size, self.validation_documents, name)
@@ -189,8 +177,7 @@ class _Transduction:
     seed: int = 0
 
     def prepare(self) -> DataSplits:
-        _check_range("symbols", self.min_symbols, self.max_symbols)
-        check_whole("num_symbols", self.num_symbols, at_least=2)
+        check_transduction(**vars(self))
         name = f"{type(self).__name__.lower()} of {self.min_symbols} to {self.max_symbols} symbols"
         return task_splits(self, self.num_symbols + 1, self.validation_documents, name)
 

@@ -21,7 +21,8 @@ from packformer.corpus import Input, Preparation, prepare
 from packformer.corpus.preparation import Progress
 from packformer.corpus.request import fingerprint_of
 from packformer.corpus.tokenizer import MIN_VOCAB
-from packformer.settings import as_text, check_flag, check_whole
+from packformer.requirements import STANDARD_LIBRARY, TEXT_FILES
+from packformer.settings import Rules, check_settings
 
 if TYPE_CHECKING:
     from packformer.data.source import DataSplits
@@ -90,6 +91,7 @@ class StandardLibrary:
 
     def request(self) -> Request:
         """What is prepared."""
+        check_settings("data", _without_vocabulary(STANDARD_LIBRARY, self.tokenizer), vars(self))
         root = Path(sysconfig.get_paths()["stdlib"])
         files = tuple(map(str, _sources_below(root)))
         if not any(Path(file).stat().st_size for file in files):
@@ -155,28 +157,28 @@ class TextFiles:
 
     def request(self) -> Request:
         """What is prepared."""
-        check_flag("data.skip_invalid", self.skip_invalid)
-        field = as_text("data.field", self.field, "name")
-        root = Path(as_text("data.path", self.path, "path")).expanduser()
+        check_settings("data", _without_vocabulary(TEXT_FILES, self.tokenizer), vars(self))
+        root = Path(str(self.path)).expanduser()
         if not root.exists():
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
-        given = Input((str(root),), field, self.format, self.quoting)
+        given = Input((str(root),), str(self.field), self.format, self.quoting)
         preparation = replace(_preparation(given, self), skip_invalid=self.skip_invalid)
         preparation = replace(preparation, skip_setting=self.skip_setting)
         return Request(preparation, str(root))
 
 
+def _without_vocabulary(rules: Rules, tokenizer: str | None) -> Rules:
+    """Of a tokenizer that is there, ``vocab_size`` is ignored."""
+    ignored = () if tokenizer is None else ("vocab_size",)
+    return {name: rule for name, rule in rules.items() if name not in ignored}
+
+
 def _preparation(given: Input, options: StandardLibrary | TextFiles) -> Preparation:
     chosen, fraction = options.tokenizer, options.validation_fraction
-    is_share = isinstance(fraction, int | float) and 0 <= fraction < 1
-    if fraction is not None and not is_share:
-        raise ValueError(f"data.validation_fraction ({fraction}) must be from 0 up and below 1")
-    if chosen is None:
-        check_whole("data.vocab_size", options.vocab_size, at_least=MIN_VOCAB)
     return Preparation(
         given,
         Path(),
-        tokenizer=None if chosen is None else Path(as_text("data.tokenizer", chosen, "path")),
+        tokenizer=None if chosen is None else Path(str(chosen)),
         vocab_size=options.vocab_size if chosen is None else MIN_VOCAB,
         validation_fraction=fraction,
         workers=os.cpu_count() or 1,

@@ -32,7 +32,8 @@ from packformer.data.corpus_names import corpus_names
 from packformer.data.fetch import is_url, read_url
 from packformer.data.sharded_documents import ShardAt, ShardedDocuments
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
-from packformer.settings import as_text, check_flag, check_number, check_whole
+from packformer.requirements import TOKEN_SHARDS
+from packformer.settings import as_text, check_settings
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +74,8 @@ class TokenShards:
         ]
         if not paths:
             raise ValueError(f"data.path ([]) must be a {kind}")
-        check_flag("data.verify", self.verify)
+        check_settings("data", TOKEN_SHARDS, vars(self))
         weights = self._weights(len(paths))
-        check_number("data.cache_gib", self.cache_gib, above=0)
-        if self.shards_at_once is not None:
-            check_whole("data.shards_at_once", self.shards_at_once, at_least=1)
         paths = [corpus_at(path) for path in paths]
         _check_different(paths)
         corpora = [_Corpus(path) for path in paths]
@@ -129,10 +127,6 @@ class TokenShards:
     def _weights(self, count: int) -> list[float] | None:
         if self.weights is None:
             return None
-        if not isinstance(self.weights, list | tuple):
-            raise ValueError(f"data.weights ({self.weights}) must be a list of numbers, or null")
-        for weight in self.weights:
-            check_number("data.weights", weight, above=0)
         if len(self.weights) != count:
             raise ValueError(
                 f"data.weights ({len(self.weights)}) must be as many as data.path ({count})"

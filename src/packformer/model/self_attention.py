@@ -60,7 +60,6 @@ class SelfAttention(nn.Module):
         kernel: str | Kernel = "auto",
     ) -> None:
         super().__init__()
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         check_attention(
             width=width,
             num_heads=num_heads,
@@ -70,6 +69,7 @@ class SelfAttention(nn.Module):
             qk_norm=qk_norm,
             soft_cap=soft_cap,
         )
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_dim = width // num_heads if head_dim is None else head_dim

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
-from packformer.requirements import check_rotary
-from packformer.settings import check_flag, check_number
+from packformer.requirements import check_alibi, check_rotary
 
 Slopes = Tensor | Literal["published"]
 ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -311,15 +310,7 @@ class ALiBi(Position):
         learnable: bool = False,
         slopes: Sequence[float] | None = None,
     ) -> None:
-        check_flag("position.learnable", learnable)
-        if slopes is not None and not isinstance(slopes, list | tuple):
-            raise ValueError(f"position.slopes ({slopes}) must be a list of numbers, or null")
-        for slope in slopes or ():
-            check_number("position.slopes", slope, above=-math.inf)
-        if slopes is not None and len(slopes) != num_heads:
-            raise ValueError(
-                f"slopes ({len(slopes)}) must be as many as num_heads ({num_heads}), or null"
-            )
+        check_alibi(num_heads=num_heads, learnable=learnable, slopes=slopes)
         if slopes is None and not learnable:
             super().__init__(alibi_slopes="published")
             return

@@ -13,14 +13,10 @@ from packformer.attention import select_kernel
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
 from packformer.run.device import resolve_float8
-from packformer.run.given import given_to
-from packformer.run.nearest import nearest
-from packformer.run.targets import imported, targets_of
+from packformer.run.targets import imported, refuse_unknown, targets_of
 from packformer.training import build_optimizer, check_factor
 from packformer.training.float8 import check_sizes
 from packformer.training.module import DTYPES
-
-_HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
 def rehearse(
@@ -77,9 +73,4 @@ def _check_names(place: str, node: dict[str, Any]) -> None:
         return
     if any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    for name in node:
-        if name not in parameters and name not in _HYDRAS:
-            known = [known for known in parameters if known not in given_to(place)]
-            near = nearest(f"{place}.{name}", [f"{place}.{setting}" for setting in known])
-            meant = f"did you mean {near}?" if near else f"{place} takes {', '.join(known)}"
-            raise ValueError(f"there is no setting {place}.{name}: {meant}")
+    refuse_unknown(place, node, parameters)

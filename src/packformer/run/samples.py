@@ -18,8 +18,9 @@ from packformer.corpus.tokenizer import document_marks
 from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
 from packformer.generation.text import end_of_text
+from packformer.requirements import SAMPLES
 from packformer.run.incomplete import goes_on_without
-from packformer.settings import check_whole
+from packformer.settings import check_settings
 from packformer.training import FSDP2, TrainingModule
 
 log = logging.getLogger(__name__)
@@ -62,16 +63,16 @@ class Samples(L.Callback):
         top_p: float | None = None,
         seed: int = 0,
     ) -> None:
-        check_whole("callbacks.samples.every_n_validations", every_n_validations, at_least=1)
-        check_whole("callbacks.samples.max_new_tokens", max_new_tokens, at_least=1)
-        texts = prompts is None or (
-            isinstance(prompts, list | tuple) and all(isinstance(p, str) and p for p in prompts)
-        )
-        if not texts:
-            raise ValueError(
-                f"callbacks.samples.prompts ({prompts}) must be a list of texts, or null for the "
-                "beginnings of documents held out"
-            )
+        given = {
+            "prompts": prompts,
+            "every_n_validations": every_n_validations,
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "seed": seed,
+        }
+        check_settings("callbacks.samples", SAMPLES, given)
         self.file: Path | None = None
         self._texts = None if prompts is None else list(prompts)
         self._every = every_n_validations

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from packformer.counted import counted
-from packformer.settings import check_whole
+from packformer.settings import whole
+
+_MOST_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def check_rows(rows: Any, accumulated: Any) -> None:
     given = {"rows_per_step": rows, "accumulate_grad_batches": accumulated}
     for name, value in given.items():
         if value is not None:
-            check_whole(f"trainer.{name}", value, at_least=1)
+            whole(1, _MOST_ROWS).check(f"trainer.{name}", value)
     if rows is None and accumulated is None:
         raise ValueError("trainer.rows_per_step (null) must be a whole number from 1 up")
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
 from packformer.layer_pattern import kinds_of_layers
+from packformer.run.given import given_to
+from packformer.run.nearest import nearest
+
+_HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
 def targets_of(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -45,3 +49,24 @@ def imported(place: str, target: str) -> Any:
         raise ValueError(
             f"{place}._target_ ({target}) cannot be imported: {error}{where}"
         ) from error
+
+
+def refuse_unknown(place: str, node: Mapping[str, Any], parameters: Iterable[str]) -> None:
+    """Refuses settings that a class or function does not have.
+
+    Args:
+        place: of the group in the configuration.
+        node: its settings.
+        parameters: of the class or function.
+
+    Raises:
+        ValueError: naming the first, and what may have been meant.
+    """
+    known = [name for name in parameters if name not in given_to(place)]
+    for name in node:
+        if name in known or name in _HYDRAS:
+            continue
+        near = nearest(f"{place}.{name}", [f"{place}.{setting}" for setting in known])
+        takes = f"{place} takes {', '.join(known) or 'none'}"
+        meant = f"did you mean {near}?" if near else takes
+        raise ValueError(f"there is no setting {place}.{name}: {meant}")

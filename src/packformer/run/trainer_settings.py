@@ -9,7 +9,7 @@ from typing import Any
 
 from packformer.run.nearest import nearest
 from packformer.run.step_rows import check_rows, share_rows
-from packformer.settings import check_whole
+from packformer.settings import check_whole, number, shown, whole
 
 PASSED_ON = {
     *("accelerator", "devices", "num_nodes", "precision", "strategy"),
@@ -60,6 +60,9 @@ INSTEAD = {
 }
 """The Trainer's other arguments, and why they are refused or what does the same."""
 
+_STRATEGY = re.compile(r"auto|fsdp2|(?:ddp|deepspeed|fsdp|single|xla)(?:_\w+)?")
+_TIMES = ("weeks", "days", "hours", "minutes", "seconds")
+_MOST_DEVICES = 1024  # of a node
 _VARIABLE = "PL_TRAINER_"
 _STEP_COUNTS = (
     "max_steps",
@@ -85,7 +88,8 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     devices, num_nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     _check_devices(devices)
     _check_max_time(trainer.get("max_time"))
-    check_whole("trainer.num_nodes", num_nodes, at_least=1)
+    whole(1, 100_000).check("trainer.num_nodes", num_nodes)
+    _check_strategy(trainer.get("strategy"))
     _check_one_of("detect_anomaly", trainer, (True, False))
     for variable in os.environ:
         # Lightning takes arguments from there too, whatever the configuration says.
@@ -121,9 +125,11 @@ def _check_devices(devices: Any) -> None:
         or (is_list and numbers and all(number.isdecimal() for number in numbers))
     ):
         raise ValueError(
-            f"trainer.devices ({devices}) must be a number from 1 up, auto, -1 (all GPUs) or a "
-            "list of GPUs, [0,1]"
+            f"trainer.devices ({shown(devices)}) must be a number from 1 up, auto, -1 (all GPUs) "
+            "or a list of GPUs, [0,1]"
         )
+    if any(number.isdecimal() and int(number) > _MOST_DEVICES for number in numbers):
+        raise ValueError(f"trainer.devices ({shown(devices)}) must be at most {_MOST_DEVICES:,}")
 
 
 def _known_number(devices: Any) -> int | None:
@@ -137,12 +143,29 @@ def _known_number(devices: Any) -> int | None:
     return len(devices.split(",")) if "," in devices else int(devices)
 
 
+def _check_strategy(value: Any) -> None:
+    """Refuses what no strategy is called; Lightning's own are looked up once it is imported."""
+    named = isinstance(value, str) and _STRATEGY.fullmatch(value)
+    if value is None or named or (isinstance(value, Mapping) and "_target_" in value):
+        return
+    near = nearest(shown(value), ["auto", "ddp", "fsdp2"])
+    meant = f": did you mean {near}?" if near else ""
+    raise ValueError(
+        f"trainer.strategy ({shown(value)}) must be auto, ddp, fsdp2, another of Lightning's, or "
+        f"have a _target_{meant}"
+    )
+
+
 def _check_max_time(value: Any) -> None:
     """Lightning reads days, hours, minutes and seconds, or a dictionary of such words."""
-    if value is None or isinstance(value, dict) or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(value)):
+    if isinstance(value, Mapping) and value and set(value) <= set(_TIMES):
+        for name, amount in value.items():
+            number(at_least=0, most=1e9).check(f"trainer.max_time.{name}", amount)
+        return
+    if value is None or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(value)):
         return
     raise ValueError(
-        f"trainer.max_time ({value}) must be DAYS:HOURS:MINUTES:SECONDS: "
+        f"trainer.max_time ({shown(value)}) must be DAYS:HOURS:MINUTES:SECONDS: "
         "write +trainer.max_time=00:12:00:00 for twelve hours"
     )
 
@@ -150,8 +173,8 @@ def _check_max_time(value: Any) -> None:
 def _check_one_of(name: str, trainer: Mapping[str, Any], choices: tuple[bool | str, ...]) -> None:
     value = trainer.get(name, False)
     if not any(value is choice or value == choice == "warn" for choice in choices):
-        shown = ", ".join(str(choice).lower() for choice in choices)
-        raise ValueError(f"trainer.{name} ({value}) must be one of {shown}")
+        known = ", ".join(map(shown, choices))
+        raise ValueError(f"trainer.{name} ({shown(value)}) must be one of {known}")
 
 
 def _meant(name: str) -> str:

@@ -11,7 +11,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from packformer.settings import check_flag, check_number
+from packformer import requirements
+from packformer.settings import check_settings
 
 # torch's name for it, from 2.13 on and before
 _SENDS_BUFFERS = next(
@@ -19,7 +20,6 @@ _SENDS_BUFFERS = next(
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in signature(DistributedDataParallel.__init__).parameters
 )
-_REDUCE_DTYPES = ("float32", "bfloat16")
 
 
 class DDP(DDPStrategy):
@@ -45,13 +45,8 @@ class DDP(DDPStrategy):
     def __init__(
         self, reduce_dtype: str = "float32", bucket_mb: float = 200, cut_graph: bool = False
     ) -> None:
-        if reduce_dtype not in _REDUCE_DTYPES:
-            raise ValueError(
-                f"trainer.strategy.reduce_dtype ({reduce_dtype}) must be one of "
-                f"{', '.join(_REDUCE_DTYPES)}"
-            )
-        check_number("trainer.strategy.bucket_mb", bucket_mb, at_least=1)
-        check_flag("trainer.strategy.cut_graph", cut_graph)
+        given = {"reduce_dtype": reduce_dtype, "bucket_mb": bucket_mb, "cut_graph": cut_graph}
+        check_settings("trainer.strategy", requirements.DDP, given)
         # Buffers are constants: nobody needs those of rank 0.
         options: dict[str, Any] = {_SENDS_BUFFERS: False}
         super().__init__(gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb, **options)

@@ -22,8 +22,9 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import Replicate, Shard, empty
 from torch.optim import Optimizer
 
+from packformer import requirements
 from packformer.model import GPT
-from packformer.settings import check_flag
+from packformer.settings import check_settings
 from packformer.training.checkpoint_repair import shard_like
 from packformer.training.float8 import gather_in_float8, plain_shards
 from packformer.training.sharded_saves import ShardedSaves
@@ -62,13 +63,12 @@ class FSDP2(ModelParallelStrategy):
         reduce_every_row: bool = False,
     ) -> None:
         super().__init__()
-        if reduce_dtype not in _REDUCE_DTYPES:
-            raise ValueError(
-                f"trainer.strategy.reduce_dtype ({reduce_dtype}) must be one of "
-                f"{', '.join(_REDUCE_DTYPES)}"
-            )
-        check_flag("trainer.strategy.replicate_over_nodes", replicate_over_nodes)
-        check_flag("trainer.strategy.reduce_every_row", reduce_every_row)
+        given = {
+            "reduce_dtype": reduce_dtype,
+            "replicate_over_nodes": replicate_over_nodes,
+            "reduce_every_row": reduce_every_row,
+        }
+        check_settings("trainer.strategy", requirements.FSDP2, given)
         self._reduce_dtype = _REDUCE_DTYPES[reduce_dtype]
         self._replicate_over_nodes = replicate_over_nodes
         self._reduce_every_row = reduce_every_row

@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from packformer.interruption import Interrupted, signals_heard_by
-from packformer.settings import check_number, check_whole
+from packformer.requirements import LAST_CHECKPOINT
+from packformer.settings import check_settings
 from packformer.training.checkpoint import why_damaged
 from packformer.training.former import FormerCheckpoints
 from packformer.training.step_end import ends_step
@@ -45,8 +46,8 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_minutes: float = 10.0, keep: int = 2) -> None:
-        check_number("every_minutes", every_minutes, above=0)
-        check_whole("callbacks.last_checkpoint.keep", keep, at_least=2)
+        given = {"every_minutes": every_minutes, "keep": keep}
+        check_settings("callbacks.last_checkpoint", LAST_CHECKPOINT, given)
         self.file: Path | None = None
         self._keep = keep
         self._former: FormerCheckpoints | None = None

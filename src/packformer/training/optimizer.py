@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from packformer.requirements import check_adamw, check_muon
+from packformer.requirements import ADAMW, MUON
+from packformer.settings import check_settings
 
 
 def adamw(
@@ -35,9 +36,14 @@ def adamw(
     Raises:
         ValueError: if a number is out of range.
     """
-    check_adamw(
-        learning_rate=learning_rate, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
-    )
+    given = {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": eps,
+    }
+    check_settings("optimizer", ADAMW, given)
     parameters = model.parameters() if isinstance(model, nn.Module) else model
     trainable = [p for p in parameters if p.requires_grad]
     groups = [
@@ -77,7 +83,7 @@ def muon(
     Raises:
         ValueError: if a number is out of range.
     """
-    check_muon(momentum=momentum)
+    check_settings("optimizer", MUON, {"momentum": momentum})
     matrices, others = hidden_matrices_and_rest(model)
     rest = adamw(
         others,

@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from packformer.batch import PackedBatch
 from packformer.model.flops import score_products, training_flops
-from packformer.settings import is_number
+from packformer.requirements import RECORDS
+from packformer.settings import check_settings
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
 from packformer.training.module import TrainingModule
 from packformer.training.peak_flops import peak_flops
@@ -71,8 +72,7 @@ class StepRecords(L.Callback):
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:
-        if peak_tflops is not None and not (is_number(peak_tflops) and peak_tflops > 0):
-            raise ValueError(f"peak_tflops ({peak_tflops}) must be positive, or null")
+        check_settings("callbacks.records", RECORDS, {"peak_tflops": peak_tflops})
         self._peak = None if peak_tflops is None else peak_tflops * 1e12
         self.latest: dict[str, float] = {}
         self.tokens_seen = 0

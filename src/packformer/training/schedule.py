@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from packformer.requirements import check_schedule
-from packformer.settings import is_number, name_of
+from packformer.requirements import CONSTANT, COSINE
+from packformer.settings import check_settings, is_number, name_of
 
 
 def check_factor(schedule: Callable[..., Any]) -> None:
@@ -48,7 +48,8 @@ def warmup_cosine(
     Raises:
         ValueError: if ``warmup_steps`` or ``final_factor`` is negative.
     """
-    check_schedule(num_steps=num_steps, warmup_steps=warmup_steps, final_factor=final_factor)
+    given = {"num_steps": num_steps, "warmup_steps": warmup_steps, "final_factor": final_factor}
+    check_settings("scheduler", COSINE, given)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
@@ -57,5 +58,5 @@ def warmup_cosine(
 
 def constant(step: int, *, num_steps: int, warmup_steps: int = 0) -> float:
     """Linear warm-up, then constant; arguments as in ``warmup_cosine``."""
-    check_schedule(num_steps=num_steps, warmup_steps=warmup_steps)
+    check_settings("scheduler", CONSTANT, {"num_steps": num_steps, "warmup_steps": warmup_steps})
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from packformer.batch import PackedBatch
-from packformer.requirements import check_guard
+from packformer.requirements import GUARD
+from packformer.settings import check_settings
 from packformer.training.skipping import skip_next_step
 from packformer.training.spikes import Spikes
 
@@ -37,7 +38,7 @@ class GuardSettings:
     spike_window: int = 128
 
     def __post_init__(self) -> None:
-        check_guard(**vars(self))
+        check_settings("guard", GUARD, vars(self))
 
 
 @dataclass(frozen=True)

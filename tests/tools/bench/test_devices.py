@@ -62,5 +62,5 @@ def test_a_run_that_fails_is_left_out_with_its_reason(
 ) -> None:
     row = measured(tmp_path, "model.width=-1")
     assert row["tokens_per_second"] == ""
-    assert row["left_out"].startswith("error: width (-1) must be a whole")
+    assert row["left_out"].startswith("error: model.width (-1) must be a whole")
     assert "width (-1)" in capsys.readouterr().out
