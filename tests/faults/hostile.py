@@ -21,6 +21,8 @@ import yaml
 
 MARKER = "ran"
 """What a payload makes in the folder of its case."""
+UNCHANGED = "unchanged"
+"""Kind of the cases in which nothing is hostile."""
 CANARY = "canary-3c5a1e"
 """What files outside of the folder of the case hold."""
 
@@ -74,7 +76,15 @@ _GENERATE_MODEL = ("generate", "model", "word1", "--max-new-tokens", "4")
 
 def cases() -> list[Case]:
     """All of them."""
-    return [*_manifests(), *_shards(), *_checkpoints(), *_configurations(), *_models(), *_rest()]
+    return [
+        *_whole(),
+        *_manifests(),
+        *_shards(),
+        *_checkpoints(),
+        *_configurations(),
+        *_models(),
+        *_rest(),
+    ]
 
 
 def _copied(source: str, change: Callable[[Path], None]) -> Callable[[Path, Material], None]:
@@ -89,6 +99,26 @@ def _copied(source: str, change: Callable[[Path], None]) -> Callable[[Path, Mate
 def _changed_json(file: Path, change: Callable[[Any], Any]) -> None:
     values = json.loads(file.read_text())
     file.write_text(json.dumps(change(values)))
+
+
+def _whole() -> Iterator[Case]:
+    """Files that nobody changed: what reads them must not fail for another reason."""
+
+    def unchanged(folder: Path) -> None:
+        pass
+
+    for source, arguments in (
+        ("corpus", _SHARDS),
+        ("corpus", _UNCHECKED),
+        ("run", _GENERATE),
+        ("run", _RESUME),
+        ("run", (*_TEXT, "init_from=run")),
+        ("run", ("export", "run", "out")),
+        ("model", _GENERATE_MODEL),
+        ("model", (*_TEXT, "init_from=model")),
+    ):
+        name = f"whole {source}: {' '.join(arguments)}"
+        yield Case(name, UNCHANGED, arguments, _copied(source, unchanged))
 
 
 def _manifests() -> Iterator[Case]:

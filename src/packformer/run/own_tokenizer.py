@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
+from packformer.bounded import read_json
 from packformer.corpus.shards import hash_file
 from packformer.run.resume import ENVIRONMENT_FILE, TOKENIZER_FILE
 from packformer.whole_file import replacing
@@ -28,7 +28,7 @@ def check_own_tokenizer(folder: Path) -> None:
     """
     file = folder / TOKENIZER_FILE
     try:
-        kept = json.loads((folder / ENVIRONMENT_FILE).read_text(encoding="utf-8"))[_HASH]
+        kept = read_json(folder / ENVIRONMENT_FILE)[_HASH]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if file.is_file() and hash_file(file) != kept:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from packformer.bounded import read_json
 from packformer.counted import counted
 from packformer.generation import KVCache
 from packformer.model import GPT
@@ -136,7 +137,7 @@ def write_summary(summary: dict[str, Any], folder: Path) -> None:
 def read_summary(folder: Path) -> dict[str, Any]:
     """What ``write_summary`` wrote; empty where it cannot be read."""
     try:
-        found = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        found = read_json(folder / SUMMARY_FILE)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from packformer.bounded import read_json
 from packformer.counted import counted
 from packformer.run.binding import (
     binding_differences,
@@ -58,8 +58,12 @@ def finished_before(config: DictConfig, folder: Path) -> float | None:
 
 def objective_of(folder: Path, name: str) -> float:
     """What the finished run in ``folder`` returned."""
-    value = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))[name]
-    return math.nan if value is None else float(value)
+    file = folder / SUMMARY_FILE
+    try:
+        value = read_json(file)[name]
+        return math.nan if value is None else float(value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is no summary of a run ({error}): remove it") from error
 
 
 def goes_on(config: DictConfig, folder: Path) -> bool:

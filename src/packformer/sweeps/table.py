@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from packformer.bounded import read_json
 from packformer.masking import masked
 from packformer.run.resume import SUMMARY_FILE
+from packformer.settings import is_number
 from packformer.sweeps.traces import begin, remember
 from packformer.sweeps.unfinished import go_on_in, mark_ended, unfinished_sweep
 from packformer.whole_file import replace_text
@@ -80,10 +82,19 @@ def _summaries(folder: Path) -> list[dict[str, Any]]:
         file = job / SUMMARY_FILE
         if not file.is_file():
             file = job / FAILURE_FILE
-        summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        summary = _read(file)
         row = {"name": job.name, "folder": str(job), **summary, "job": job.name}
         rows.append(row | {"name": names_of_jobs.get(job.name, row["name"])})
     return rows
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Of a job; empty if it left nothing, or nothing that can be read."""
+    try:
+        found = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(folder: Path) -> list[dict[str, Any]]:
@@ -123,4 +134,4 @@ def _state(row: dict[str, Any]) -> str:
 
 
 def _cell(value: Any, form: str) -> str:
-    return "" if value is None else form.format(value)
+    return form.format(value) if is_number(value) else ""

@@ -120,6 +120,8 @@ def load_tensors(
     alone = process_group is None
     try:
         if tensors:
+            if alone:
+                reader.read_metadata()  # torch would log a traceback of what is wrong in it
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "torch.distributed is disabled")
                 state_dict_loader.load(
