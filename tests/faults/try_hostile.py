@@ -129,13 +129,7 @@ def make_material(folder: Path) -> Material:
     data = ("data=shards", f"data.path={folder / 'corpus'}")
     for arguments in (
         ("prepare", "text.txt", "--output", "corpus", "--vocab-size", "300"),
-        (
-            "train",
-            "+debug=fast",
-            "data=shards",
-            f"data.path={folder / 'corpus'}",
-            "hydra.run.dir=run",
-        ),
+        ("train", "+debug=fast", *data, "hydra.run.dir=run"),
         ("export", "run", "model"),
     ):
         code, printed = command(arguments, folder, limit=300)
