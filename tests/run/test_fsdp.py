@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 import packformer
 from packformer.cli import main as packformer_command
 from packformer.command_line.main import main
+from packformer.run.newest import newest_whole
 from packformer.training import LastCheckpoint, TrainingModule
 from packformer.training.checkpoint import recorded_steps
 from packformer.training.shards import folder_of
@@ -40,7 +41,8 @@ COMMON = (
 ACCUMULATED = "trainer.rows_per_step=4"
 PLAIN = "trainer.rows_per_step=2"
 SHARDED = ("trainer.devices=2", "trainer.strategy=fsdp2")
-COPIES = ("trainer.devices=2",)
+COPIES = ("trainer.devices=2", "trainer.strategy=auto")
+ALONE = ("trainer.devices=1", "trainer.strategy=auto")
 FLOAT8 = "trainer.float8=emulate"
 UNTIED = "model.tie_embeddings=false"
 _INTERRUPTED = "130"
@@ -211,7 +213,8 @@ def test_shards_in_float8_are_saved_as_all_others(
     monkeypatch.chdir(runs)
     shutil.copytree("sharded-float8", "float8-to-one")
     longer = f"trainer.max_steps={STEPS + 2}"
-    run("float8-to-one", *small, *COMMON, ACCUMULATED, longer, "resume=float8-to-one")
+    alone = (*ALONE, "trainer.float8=false")
+    run("float8-to-one", *small, *COMMON, *alone, ACCUMULATED, longer, "resume=float8-to-one")
     assert losses(runs / "float8-to-one")[-1]["step"] == STEPS + 2
 
 
@@ -219,7 +222,7 @@ def test_one_process_goes_on_from_shards(
     runs: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(runs)
-    run("two-to-one", *small, *COMMON, ACCUMULATED, "resume=two-to-one")
+    run("two-to-one", *small, *COMMON, *ALONE, ACCUMULATED, "resume=two-to-one")
     test_either_goes_on_from_the_checkpoint_of_the_other(runs, "two-to-one")
 
 
@@ -261,6 +264,7 @@ def test_a_part_that_is_missing_or_damaged_is_one_line(
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*distcp: its checksum is"):
         packformer.load(last)
+    assert newest_whole(folder) == last.with_name("previous.ckpt"), "with parts of its own"
     part.unlink()
     missing = r"last.ckpt is not whole, .*__1_0.distcp: it is missing"
     with pytest.raises(ValueError, match=missing + "$"):  # best.ckpt is made of the same parts
