@@ -1,0 +1,109 @@
+"""Runs of ``python -m train`` in forked processes: their imports are those of this one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not outlive a fork
+
+import torch
+
+from packformer.command_line.main import main
+
+_TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")
+_STATE = ("state_dict", "optimizer_states", "lr_schedulers", "PackedDataModule", "global_step")
+STEPS = 12
+
+
+def texts_in(folder: Path) -> list[str]:
+    """Writes text that a run of a few steps reads several times; returns the overrides for it."""
+    file = folder / "few.jsonl"
+    texts = (f"word{n} and word{n % 7} again" for n in range(60))
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    size = ["packing.row_length=64", "model.num_layers=1", f"trainer.max_steps={STEPS}"]
+    return ["+debug=fast", "data=text", f"data.path={file}", "data.vocab_size=300", *size]
+
+
+def drawn(random: Random) -> list[str]:
+    """Settings on which a place in the data, or a save, depends."""
+    return [
+        f"trainer.rows_per_step={random.choice([1, 3])}",
+        f"loader.num_workers={random.choice([0, 2])}",
+        f"trainer.validate_every_n_steps={random.choice([1, 2, 3, 5, 12])}",
+        f"trainer.log_every_n_steps={random.choice([1, 2, 3])}",
+        f"optimizer={random.choice(['adamw', 'muon'])}",
+        f"callbacks.last_checkpoint.every_minutes={random.choice(['1e-9', '10'])}",
+        random.choice(["callbacks.samples.max_new_tokens=3", "callbacks.samples=null"]),
+        random.choice(["scheduler=cosine", "scheduler=constant"]),
+    ]
+
+
+def begin(folder: Path, *settings: str) -> int:
+    """Starts a run in a process group of its own; returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        os.chdir(folder)
+        with Path("output.txt").open("a") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        sys.argv = ["train", *settings]
+        main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(process: int, seconds: float) -> int | None:
+    """The exit code, negative for a signal; None if it takes longer."""
+    end = time.monotonic() + seconds
+    while True:
+        pid, status = os.waitpid(process, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.005)
+
+
+def records(folder: Path) -> list[dict[str, str]]:
+    """Rows of ``metrics.csv``, without what depends on time."""
+    with (folder / "metrics.csv").open() as stream:
+        return [{k: v for k, v in row.items() if k not in _TIMES} for row in csv.DictReader(stream)]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What the run saved last, without what depends on time and place."""
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return {name: saved[name] for name in _STATE}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, Sequence) and not isinstance(one, str):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def finished(output_dir: Path) -> list[Path]:
+    """Folders of the runs that finished."""
+    return [file.parent for file in output_dir.glob("*/summary.json")]
