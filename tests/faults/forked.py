@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not outlive a fork
 
 import torch
 
+import packformer.run.curve
+import packformer.run.train  # noqa: F401
 from packformer.command_line.main import main
 
 _TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")

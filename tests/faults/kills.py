@@ -41,6 +41,8 @@ def trial(place: Path, settings: list[str], draw: random.Random) -> str:
         return "the run that is never killed failed"
     seconds = time.monotonic() - began
     for _ in range(draw.randint(1, KILLS)):
+        if finished(place / "killed"):
+            break
         process = begin(place, *settings, "output_dir=killed", "resume=auto")
         if ended(process, draw.uniform(0, seconds)) is None:
             with suppress(ProcessLookupError):
