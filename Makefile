@@ -3,11 +3,13 @@
 #   make test     sets up .venv, then runs ruff, the type checker and the tests
 # And on a machine with a GPU:
 #   make gpu-test runs the tests that need one, and says which it could not
+# And for an hour or more:
+#   make faults   kills, damages and misleads real runs, and counts what they lose
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test types unit gpu-test setup clean
+.PHONY: train test types unit gpu-test faults setup clean
 
 # Modules are compiled when they are first imported: most never are.
 setup: $(READY)
@@ -45,6 +47,13 @@ unit: $(READY)
 GPU_JOBS ?= 1
 gpu-test: $(READY)
 	TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest --on-gpu -n $(GPU_JOBS) --dist worksteal
+
+# make faults SEED=1; docs/reliability.md says what each of them does
+SEED ?= 0
+FAULTS := run_folder kills damage ends wrong_settings try_hostile
+faults: $(READY)
+	@for name in $(FAULTS); do $(BYTECODE) $(BIN)/python tests/faults/$$name.py --seed $(SEED) || failed=1; \
+	done; exit $${failed:-0}
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

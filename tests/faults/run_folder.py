@@ -86,6 +86,7 @@ def save_step(folder: Path, former: FormerCheckpoints, step: int) -> None:
     checkpoint = {
         "packformer": {},
         "loops": {},
+        "PackedDataModule": {"stream": {}},
         "global_step": step,
         "state_dict": {"weight": torch.full((200,), float(step))},
     }
@@ -99,6 +100,7 @@ def run_in(folder: Path) -> None:
     for step in SAVED:
         save_step(folder, former, step)
     former.join()
+    assert names(folder / "checkpoints") == CHECKPOINTS
     record(folder, None, range(1, 9))
 
 
