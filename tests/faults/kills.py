@@ -1,7 +1,7 @@
 """Whole runs that SIGKILL ends at random, resumed until they finish.
 
-As a script, ``kills.py --trials N --seed S`` draws settings and times, and prints how many of N runs
-end with the records, weights and optimizer states of one that was never killed, bit for bit.
+As a script, ``kills.py --trials N --seed S`` draws settings and times, and prints how many of N
+runs end with the records, weights and optimizer states of one that was never killed, bit for bit.
 """
 
 from __future__ import annotations
