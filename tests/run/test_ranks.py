@@ -213,6 +213,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_steps(
         where = (
             f"hydra.run.dir={ranks / folder}",
             f"resume={ranks / BETWEEN_RECORDS.format(folder)}",
+            "trainer.devices=1",
         )
         done = train(*small, *SETTINGS, *where)
         assert done.code == 0, done.err
