@@ -73,7 +73,7 @@ _RELATED = (  # settings that are right alone and wrong together
     *("position=alibi position.slopes=[1]", "scheduler.final_factor=7", "scheduler.num_steps=0"),
     *("position=alibi position.slopes=[-1,1,1,1,1,1]", "optimizer.learning_rate=1e38"),
     *("data=copying data.min_symbols=99", "data=recall data.num_keys=2", "model.vocab_size=0"),
-    *("trainer.rows_per_step=3 trainer.devices=2", "packing.row_length=1"),
+    *("trainer.devices=2 trainer.rows_per_step=3", "packing.row_length=1"),
     *("trainer.accumulate_grad_batches=3", "layers.pattern=SSL", "layers=local_global layers.S=1"),
     *("layers=local_global layers.S.attention.window=0", "position.scaling={factor:8}"),
     *("+callbacks.x=5", "+callbacks.x={}", "+logger.x=5", "+trainer.max_epochs=1"),

@@ -282,7 +282,10 @@ def test_learned_positions_need_documents_of_their_length(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "nowhere does not exist: give a run folder, a checkpoint of one, or a folder"),
+        (
+            "nowhere",
+            "(nowhere) does not exist: give a run folder, a checkpoint of one, or a folder",
+        ),
         ("empty", "empty holds no checkpoint: give a run folder, a checkpoint"),
         ("half", "half holds no model.safetensors and no model.safetensors.index.json"),
         ("foreign", "model_type (gpt2) must be one of llama, mistral, qwen3"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from packformer.settings import shown
+
 OF_CLASSES = (
     *("model", "attention", "position", "data", "packing", "loader", "optimizer", "scheduler"),
 )
@@ -72,5 +74,4 @@ def check_groups(settings: Mapping[str, Any]) -> None:
 
 def _check_holds_settings(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        shown = "null" if value is None else value
-        raise ValueError(f"{name} ({shown}) must hold settings: write {name}.SETTING=VALUE")
+        raise ValueError(f"{name} ({shown(value)}) must hold settings: write {name}.SETTING=VALUE")

@@ -15,10 +15,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from packformer.command_line.grammar import read_value
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 from packformer.run.trainer_settings import INSTEAD, PASSED_ON
 
+_EMPTY = "''"
 _ALL = "`packformer train --cfg job` shows all"
 
 
@@ -99,8 +101,12 @@ def _keys(overrides: list[str]) -> list[str]:
 
 def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
     name = _name(found[1])
-    known = _known(overrides)
-    return _meant_by(name, _value(name, overrides), known)
+    known, value = _known(overrides), _value(name, overrides)
+    if isinstance(read := read_value(value), dict):  # {skip:1}, of which one is unknown
+        for inner in read:
+            if f"{name}.{inner}" not in known.keys:
+                return _meant_by(f"{name}.{inner}", str(read[inner]), known)
+    return _meant_by(name, value, known)
 
 
 def no_setting(name: str, value: str) -> str:
@@ -180,7 +186,7 @@ def _no_choice(found: re.Match[str], overrides: Sequence[str]) -> str:
     plus = "+" * any(o.startswith(f"+{group}=") for o in overrides)
     near = nearest(choice, options) or _begun(choice, options)
     meant = f"did you mean {plus}{group}={near}? There" if near else "there"
-    return f"there is no {group}={choice}: {meant} are {', '.join(options)}"
+    return f"there is no {group}={choice or _EMPTY}: {meant} are {', '.join(options)}"
 
 
 def _several(found: re.Match[str], overrides: Sequence[str]) -> str:

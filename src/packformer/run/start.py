@@ -57,6 +57,11 @@ def with_settings_of_start(config: DictConfig, overrides: Sequence[str]) -> Dict
     path = Path(as_text("init_from", config.init_from, "path")).expanduser()
     if (taken := _of_resumed_run(config, path, overrides)) is not None:
         return taken
+    if not path.exists():
+        raise ValueError(
+            f"init_from ({path}) does not exist: give a run folder, a checkpoint of one, or a "
+            "folder of transformers"
+        )
     from packformer.run.read_source import read_source  # imports torch
 
     _refuse_vocabulary(config, overrides)
