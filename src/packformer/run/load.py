@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Tokenizer
@@ -157,7 +158,8 @@ def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
                 max_position=packing.max_seqlen,
                 **layer_factories(config),
             )
-    except (OmegaConfBaseException, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except (OmegaConfBaseException, InstantiationException, KeyError, OSError) as error:
+        told = error.__cause__ if isinstance(error, InstantiationException) else error
+        reason = " ".join(str(told).split())
         raise ValueError(f"{file} is no configuration of a run ({reason})") from error
     return model
