@@ -56,7 +56,7 @@ from packformer.command_line.hints import explain
             "model=zzz",
             "there is no model=zzz: there are gpt_124m, gpt_1b, gpt_350m, gpt_3b, gpt_7b, tiny",
         ),
-        ("model=", "there is no model=: there are gpt_124m"),
+        ("model=", "there is no model='': there are gpt_124m"),
         ("hydra/launcher=zzz", "there is no hydra/launcher=zzz: there are basic"),
         ("+model=gpt_124m", "model is there already: write model=gpt_124m"),
         ("++model=gpt_124m", "model is there already: write model=gpt_124m"),
