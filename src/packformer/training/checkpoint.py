@@ -187,7 +187,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is truncated, damaged or no checkpoint ({reason}){_beside(path)}"
         )
     if not isinstance(checkpoint, dict) or "packformer" not in checkpoint:
-        raise ValueError(f"checkpoint {path} was not written by packformer")
+        raise ValueError(
+            f"checkpoint {path} was not written by packformer: give one of a "
+            "run folder of packformer, or a folder of transformers"
+        )
     return checkpoint
 
 

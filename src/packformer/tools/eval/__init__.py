@@ -54,8 +54,6 @@ def _run(options: argparse.Namespace) -> None:
     if options.max_length is not None:
         check_whole("--max-length", options.max_length, at_least=2)
     output = options.output or _new_folder()
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output ({output}) must be a folder")
     given = Given(
         options.data,
         options.split,

@@ -19,6 +19,7 @@ from packformer.run.load import load
 from packformer.tools.eval.picture import draw_evaluations
 from packformer.tools.eval.table import print_evaluation, print_totals, write_csv
 from packformer.tools.eval.texts import Given, encoded
+from packformer.tools.output_folder import output_folder
 from packformer.tools.placement import computing, place
 
 
@@ -49,7 +50,9 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
     console = Console(width=110)
     names = _names(runs)
     found: dict[str, Evaluation] = {}
-    with _kept_if_used(folder):
+    if (folder / "eval.csv").exists():
+        raise ValueError(f"--output ({folder}) has an eval.csv: name another folder, or remove it")
+    with output_folder(folder):
         for run in runs if len(runs) > 1 else ():
             _check(run, given, request)
         for name, run in zip(names, runs, strict=True):
@@ -60,20 +63,6 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
     if len(found) > 1:
         print_totals(found, console)
     console.print(f"written to {folder}", soft_wrap=True)
-
-
-@contextmanager
-def _kept_if_used(folder: Path) -> Iterator[None]:
-    """Makes a folder before there is anything to lose; removes it if nothing came into it."""
-    is_new = not folder.exists()
-    if (folder / "eval.csv").exists():
-        raise ValueError(f"--output ({folder}) has an eval.csv: name another folder, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _check(run: str, given: Given, request: Request) -> None:

@@ -25,8 +25,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from packformer.tools.output_folder import output_folder
     from packformer.tools.prepare.progress import run_prepare
 
-    if options.output.exists() and not options.output.is_dir():
-        raise ValueError(f"--output ({options.output}) must be a folder")
-    run_prepare(preparation(options, options.output))
+    with output_folder(options.output):
+        run_prepare(preparation(options, options.output))
