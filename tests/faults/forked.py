@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -95,15 +94,17 @@ def state(folder: Path) -> dict[str, Any]:
     return {name: saved[name] for name in _STATE}
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, Sequence) and not isinstance(one, str):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+def difference(one: Any, other: Any, place: str = "") -> str:
+    """Where two states are not equal, tensors bit for bit; nothing if they are."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return "" if torch.equal(one, other) else place
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        pairs = [(key, one[key], other[key]) for key in one]
+    elif isinstance(one, list | tuple) and len(one) == len(other):
+        pairs = [(at, *pair) for at, pair in enumerate(zip(one, other, strict=True))]
+    else:
+        return "" if one == other else f"{place}: {str(one)[:60]}, {str(other)[:60]}"
+    return next(filter(None, (difference(x, y, f"{place}.{key}") for key, x, y in pairs)), "")
 
 
 def finished(output_dir: Path) -> list[Path]:

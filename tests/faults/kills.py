@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from forked import (  # type: ignore[import-not-found]
     begin,
+    difference,
     drawn,
     ended,
     finished,
     records,
-    same,
     state,
     texts_in,
 )
@@ -58,8 +58,8 @@ def trial(place: Path, settings: list[str], draw: random.Random) -> str:
         return f"{len(found)} runs finished"
     if records(found[0]) != records(whole):
         return "other records"
-    if not same(state(found[0]), state(whole)):
-        return "other weights or states"
+    if place_in_state := difference(state(found[0]), state(whole)):
+        return f"another state at {place_in_state}"
     left = [file.name for file in (found[0] / "checkpoints").iterdir() if file.name[0] == "."]
     return f"left behind: {', '.join(left)}" if left else ""
 

@@ -43,7 +43,7 @@ def test_a_failing_job_does_not_stop_the_sweep(
 ) -> None:
     done = train("-m", "attention.num_kv_heads=3,2", *small)
     assert done.code == 1
-    assert "num_heads (4) must be divisible by num_kv_heads (3)" in done.err
+    assert "num_heads (4) must be divisible by attention.num_kv_heads (3)" in done.err
     (file,) = tmp_path.glob("runs/sweeps/*/sweep.csv")
     with file.open() as stream:
         failed, finished = csv.DictReader(stream)
