@@ -52,10 +52,10 @@ def test_a_run_is_loaded(train, small, tmp_path, capsys):
     assert packformer.load(folder).tokenizer is None
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("num_layers: ", "num_layers: 1"))
-    with pytest.raises(ValueError, match=r"best.ckpt and .*config.yaml do not belong together"):
+    with pytest.raises(ValueError, match=r"says model.num_layers=\d+, and the checkpoint has \d"):
         packformer.load(folder)
     (folder / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config.yaml is no configuration of a run"):
+    with pytest.raises(ValueError, match=r"config.yaml, line 2, is no YAML"):
         packformer.load(folder)
     (folder / "config.yaml").unlink()
     with pytest.raises(ValueError, match=r"best.ckpt lies in no run folder"):
@@ -88,5 +88,5 @@ def test_a_tokenizer_of_another_run_is_refused(train, small, tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer.json has 8\d\d ids, more than the model's"):
         packformer.load(folder)
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match=r"tokenizer.json is damaged"):
+    with pytest.raises(ValueError, match=r"is no tokenizer.json"):
         packformer.load(folder)

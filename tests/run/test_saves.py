@@ -86,7 +86,7 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
 
 def test_a_validation_that_is_not_the_best_is_saved_too(train: Callable, tmp_path: Path) -> None:
     """Lightning saves its last checkpoint only where it saves its best."""
-    getting_worse = ("optimizer.learning_rate=0.1", "scheduler=constant", "max_grad_norm=null")
+    getting_worse = ("optimizer.learning_rate=0.3", "scheduler=constant", "max_grad_norm=null")
     assert train("+debug=fast", "data=random", *getting_worse, "trainer.max_steps=4").code == 0
     (folder,) = (tmp_path / "runs").iterdir()
     steps = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,9 +80,15 @@ def packing(options: argparse.Namespace) -> PackingSettings:
     """How the documents are packed."""
     from packformer.data import PackingSettings
 
-    return PackingSettings(
-        options.row_length, options.max_document_length, lookahead=options.lookahead
-    )
+    try:
+        return PackingSettings(
+            options.row_length, options.max_document_length, lookahead=options.lookahead
+        )
+    except ValueError as error:  # it names settings of training
+        told = re.sub(
+            r"packing\.(\w+)", lambda found: f"--{found[1].replace('_', '-')}", str(error)
+        )
+        raise ValueError(told) from error
 
 
 def preparation(options: argparse.Namespace, output: Path) -> Preparation:

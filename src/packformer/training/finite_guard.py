@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,14 @@ class FiniteGuard(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
-        self._look(trainer, pl_module)
+        # A short run that took no step at all has not trained.
+        self._look(trainer, pl_module, at_most=max(1, trainer.global_step))
 
-    def _look(self, trainer: L.Trainer, module: TrainingModule) -> None:
+    def _look(self, trainer: L.Trainer, module: TrainingModule, at_most: int = sys.maxsize) -> None:
         guard = module.step_guard
         guard.settle()
         tell_skipped(trainer, guard.take_skipped(), self._file, self.name_document)
-        if guard.in_a_row >= guard.settings.skips_in_a_row:
+        if guard.in_a_row >= min(at_most, guard.settings.skips_in_a_row):
             lower = "lower optimizer.learning_rate"
             go_on = lower if self.how_to_go_on is None else self.how_to_go_on()
             raise ValueError(
