@@ -284,7 +284,7 @@ def test_learned_positions_need_documents_of_their_length(
     [
         (
             "nowhere",
-            "(nowhere) does not exist: give a run folder, a checkpoint of one, or a folder",
+            "nowhere) does not exist: give a run folder, a checkpoint of one, or a folder",
         ),
         ("empty", "empty holds no checkpoint: give a run folder, a checkpoint"),
         ("half", "half holds no model.safetensors and no model.safetensors.index.json"),
