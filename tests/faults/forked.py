@@ -18,6 +18,7 @@ import torch
 import packformer.run.curve
 import packformer.run.train  # noqa: F401
 from packformer.command_line.main import main
+from packformer.run.newest import newest_whole
 
 _TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")
 _STATE = ("state_dict", "optimizer_states", "lr_schedulers", "PackedDataModule", "global_step")
@@ -89,8 +90,11 @@ def records(folder: Path) -> list[dict[str, str]]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What the run saved last, without what depends on time and place."""
-    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    """What the run saved last, without what depends on time and place.
+
+    After a kill between the last saves of ``best.ckpt`` and ``last.ckpt`` the former is the newest.
+    """
+    saved = torch.load(newest_whole(folder), weights_only=True)
     return {name: saved[name] for name in _STATE}
 
 
