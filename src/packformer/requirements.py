@@ -76,7 +76,7 @@ LOADER: Rules = {
 _VALIDATION: Rules = {"validation_documents": whole(1, _INT32), "seed": _SEED}
 RANDOM_DOCUMENTS: Rules = {
     "vocab_size": whole(1, _INT32),
-    "mean_length": number(above=0, most=1e12),
+    "mean_length": number(above=0, most=1e15),
     "sigma": number(at_least=0, most=100),
     "longest": whole(2, _INT32).or_null(),
     **_VALIDATION,

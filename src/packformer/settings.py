@@ -42,7 +42,7 @@ class Rule:
         return Rule(f"{self.text}, or null", lambda v: v is None or self.holds(v), self.most)
 
 
-def whole(at_least: int, most: int = 2**63 - 1) -> Rule:
+def whole(at_least: int, most: int = 2**64 - 1) -> Rule:
     """A whole number in range."""
 
     def holds(value: Any) -> bool:

@@ -70,7 +70,7 @@ def read_shard(values: Mapping[str, Any]) -> Shard:
     shard = Shard(**values)
     _check_text("file", shard.file, _NAME, "a plain file name")
     _check_text("sha256", shard.sha256, _SHA256, "64 hexadecimal digits")
-    _check_count("spelled_bytes", shard.spelled_bytes, least=-1)
+    _check_count("spelled_bytes", shard.spelled_bytes, least=-(2**48))
     for name in ("documents", "tokens", "text_bytes"):
         _check_count(f"{name} of {shard.file}", getattr(shard, name))
     if shard.documents > shard.tokens:
