@@ -260,7 +260,7 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoints(
         "trainer.validate_every_n_steps=1",
     )
     assert done.code == 1
-    assert re.search("(loss|norm of the gradient) is (nan|inf) at step", done.err)
+    assert re.search("optimizer steps in a row were skipped", done.err)
     assert "lower optimizer.learning_rate" in done.err
     (folder,) = (tmp_path / "runs").iterdir()
     files = list(folder.glob("checkpoints/*.ckpt"))

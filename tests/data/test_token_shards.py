@@ -351,10 +351,10 @@ def test_a_damaged_tokenizer_is_fetched_anew(corpus, server, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": ""}, r"data.path \(\) must be a corpus's folder or URL"),
+        ({"path": ""}, r"data.path \(empty\) must be a corpus's folder or URL"),
         ({"path": []}, r"data.path"),
         ({"weights": [1, 2]}, r"data.weights \(2\) must be as many as data.path \(1\)"),
-        ({"weights": [0]}, r"data.weights \(0\)"),
+        ({"weights": [0]}, r"data.weights \(\[0\]\)"),
         ({"shards_at_once": 0}, r"data.shards_at_once \(0\) must be a whole number from 1 up"),
         ({"cache_gib": -1}, r"data.cache_gib \(-1\)"),
     ],
