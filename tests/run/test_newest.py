@@ -18,7 +18,13 @@ from .conftest import rows_of
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Path:
     for name, step in {"previous": 1, "best": 2, "last": 3}.items():
-        checkpoint = {"packformer": {}, "loops": {}, "global_step": step}
+        checkpoint = {
+            "packformer": {},
+            "loops": {},
+            "global_step": step,
+            "state_dict": {},
+            "PackedDataModule": {"stream": {}},
+        }
         file = tmp_path / "checkpoints" / f"{name}.ckpt"
         AtomicCheckpointIO().save_checkpoint(checkpoint, file)
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "weights.ckpt")

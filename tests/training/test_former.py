@@ -13,7 +13,13 @@ from packformer.training.former import FormerCheckpoints
 
 
 def save(former: FormerCheckpoints, folder: Path, step: int) -> None:
-    checkpoint = {"packformer": {}, "loops": {}, "global_step": step, "w": torch.ones(5)}
+    checkpoint = {
+        "packformer": {},
+        "loops": {},
+        "global_step": step,
+        "state_dict": {"w": torch.ones(5)},
+        "PackedDataModule": {"stream": {}},
+    }
     AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "last.ckpt", former)
 
 

@@ -184,7 +184,7 @@ class PackedDataModule(L.LightningDataModule):
         return {"position": self.packer_state, "stream": self.stream}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        saved = state_dict["stream"]
+        saved = state_dict.get("stream", self.stream)
         if all(saved.get(name) == value for name, value in self.stream.items()):
             self.packer_state = state_dict["position"]
         # Else the run continues with other data, from their beginning.
