@@ -165,7 +165,10 @@ CONFIGS = {
         r"partial_rotary_factor \(0.5\) must be 1",
     ),
     "no width": ({"hidden_size": None}, r"hidden_size \(None\): it must be a whole number"),
-    "heads": ({"num_key_value_heads": 4}, r"num_heads \(6\) must be divisible by attention.num_kv_heads"),
+    "heads": (
+        {"num_key_value_heads": 4},
+        r"num_heads \(6\) must be divisible by attention",
+    ),
     "eps": ({"rms_norm_eps": 0}, r"rms_norm_eps \(0\) must be a number above 0"),
     "other width": (
         {"intermediate_size": 81},
