@@ -50,7 +50,7 @@ def test_accumulation_may_be_given_instead_and_beside_if_both_agree(rows: int | 
         ({}, 1, "trainer.rows_per_step (null) must be a whole number from 1 up"),
         ({"rows_per_step": 0}, 1, "trainer.rows_per_step (0) must be a whole number from 1 up"),
         ({"rows_per_step": 2.0}, 1, "trainer.rows_per_step (2.0) must be a whole number from"),
-        ({"rows_per_step": True}, 1, "trainer.rows_per_step (True) must be a whole number from"),
+        ({"rows_per_step": True}, 1, "trainer.rows_per_step (true) must be a whole number from"),
         (
             {"rows_per_step": None, "accumulate_grad_batches": 0},
             1,

@@ -70,9 +70,10 @@ def read_shard(values: Mapping[str, Any]) -> Shard:
     shard = Shard(**values)
     _check_text("file", shard.file, _NAME, "a plain file name")
     _check_text("sha256", shard.sha256, _SHA256, "64 hexadecimal digits")
-    _check_count("spelled_bytes", shard.spelled_bytes, least=-(2**48))
     for name in ("documents", "tokens", "text_bytes"):
         _check_count(f"{name} of {shard.file}", getattr(shard, name))
+    # A tokenizer that does not say counts -1 for each piece of text, of a token or more.
+    _check_count("spelled_bytes", shard.spelled_bytes, least=-shard.tokens)
     if shard.documents > shard.tokens:
         raise ValueError(f"{shard.file} has {shard.documents} documents of {shard.tokens} tokens")
     return shard

@@ -43,8 +43,8 @@ class Shard:
         documents: in it.
         tokens: in it.
         text_bytes: of the documents' texts, UTF-8.
-        spelled_bytes: what the tokens stand for; less where the tokenizer loses text; -1 if it does
-            not say.
+        spelled_bytes: what the tokens stand for; less where the tokenizer loses text; -1 for each
+            piece of text if it does not say.
     """
 
     file: str
