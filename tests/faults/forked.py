@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from random import Random
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not outlive a fork
@@ -22,30 +20,6 @@ from packformer.run.newest import newest_whole
 
 _TIMES = ("train/tokens_per_second", "data/wait", "memory/peak_process_bytes")
 _STATE = ("state_dict", "optimizer_states", "lr_schedulers", "PackedDataModule", "global_step")
-STEPS = 12
-
-
-def texts_in(folder: Path) -> list[str]:
-    """Writes text that a run of a few steps reads several times; returns the overrides for it."""
-    file = folder / "few.jsonl"
-    texts = (f"word{n} and word{n % 7} again" for n in range(60))
-    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    size = ["packing.row_length=64", "model.num_layers=1", f"trainer.max_steps={STEPS}"]
-    return ["+debug=fast", "data=text", f"data.path={file}", "data.vocab_size=300", *size]
-
-
-def drawn(random: Random) -> list[str]:
-    """Settings on which a place in the data, or a save, depends."""
-    return [
-        f"trainer.rows_per_step={random.choice([1, 3])}",
-        f"loader.num_workers={random.choice([0, 2])}",
-        f"trainer.validate_every_n_steps={random.choice([1, 2, 3, 5, 12])}",
-        f"trainer.log_every_n_steps={random.choice([1, 2, 3])}",
-        f"optimizer={random.choice(['adamw', 'muon'])}",
-        f"callbacks.last_checkpoint.every_minutes={random.choice(['1e-9', '10'])}",
-        random.choice(["callbacks.samples.max_new_tokens=3", "callbacks.samples=null"]),
-        random.choice(["scheduler=cosine", "scheduler=constant"]),
-    ]
 
 
 def begin(folder: Path, *settings: str) -> int:

@@ -19,17 +19,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from few_texts import drawn, texts_in  # type: ignore[import-not-found]
 from forked import (  # type: ignore[import-not-found]
     begin,
     difference,
-    drawn,
     ended,
     finished,
     records,
     state,
-    texts_in,
 )
 
+STEPS = 12
 KILLS = 3  # of a run, at most
 LIMIT = 180.0  # seconds that a run may take
 
@@ -68,11 +68,11 @@ def main(trials: int, seed: int) -> int:
     draw = random.Random(seed)
     right = 0
     with tempfile.TemporaryDirectory() as made:
-        texts = texts_in(Path(made))
+        texts = texts_in(Path(made), STEPS)
         for number in range(trials):
             place = Path(made) / str(number)
             place.mkdir()
-            settings = [*texts, *drawn(draw)]
+            settings = [*texts, *drawn(draw, STEPS)]
             wrong = trial(place, settings, draw)
             right += not wrong
             if wrong:

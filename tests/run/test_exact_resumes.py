@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from packformer.training import TrainingModule
 
+from ..faults.few_texts import drawn, texts_in
 from .conftest import INTERRUPTED, rows_of, stopped_after
 
 _STEPS = 7
@@ -22,25 +22,7 @@ _STEPS = 7
 @pytest.fixture(scope="module")
 def few_texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides for text that a run of a few steps reads several times."""
-    file = tmp_path_factory.mktemp("few") / "few.jsonl"
-    texts = (f"word{n} and word{n % 7} again" for n in range(60))
-    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    size = ["packing.row_length=64", "model.num_layers=1", f"trainer.max_steps={_STEPS}"]
-    return ["+debug=fast", "data=text", f"data.path={file}", "data.vocab_size=300", *size]
-
-
-def drawn(random: Random) -> list[str]:
-    """Settings on which a place in the data, or a save, depends."""
-    return [
-        f"trainer.rows_per_step={random.choice([1, 3])}",
-        f"loader.num_workers={random.choice([0, 2])}",
-        f"trainer.validate_every_n_steps={random.choice([1, 2, 3, 7])}",
-        f"trainer.log_every_n_steps={random.choice([1, 2, 3])}",
-        f"optimizer={random.choice(['adamw', 'muon'])}",
-        f"callbacks.last_checkpoint.every_minutes={random.choice(['1e-9', '10'])}",
-        random.choice(["callbacks.samples.max_new_tokens=3", "callbacks.samples=null"]),
-        random.choice(["scheduler=cosine", "scheduler=constant"]),
-    ]
+    return texts_in(tmp_path_factory.mktemp("few"), _STEPS)
 
 
 class _Killed(BaseException):
@@ -99,7 +81,7 @@ def test_a_run_that_is_stopped_at_random_goes_on_exactly(
     train: Callable, few_texts: list[str], tmp_path: Path, seed: int
 ) -> None:
     random = Random(seed)
-    settings = [*few_texts, *drawn(random)]
+    settings = [*few_texts, *drawn(random, _STEPS)]
     whole = train(*settings, "output_dir=whole")
     assert whole.code == 0, whole.err
     first, second = sorted(random.sample(range(1, _STEPS), 2))
