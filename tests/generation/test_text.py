@@ -1,12 +1,14 @@
 """Text appears as it is written, in whole characters."""
 
+from codecs import getincrementaldecoder
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from packformer.generation import TextStream, encode_prompt
-from packformer.generation.text import end_of_text
+from packformer.generation.text import end_of_text, text_of
 
 
 def bytes_tokenizer(*special):
@@ -19,22 +21,57 @@ def bytes_tokenizer(*special):
     return tokenizer
 
 
-@settings(max_examples=200, deadline=None)
+def fallback_tokenizer():
+    """A token per letter, and per byte of what has none, as SentencePiece makes them."""
+    vocabulary = {"<unk>": 0, "\u2581": 1, "\u2581a": 2, "b": 3}
+    vocabulary |= {f"<0x{byte:02X}>": 4 + byte for byte in range(256)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return tokenizer
+
+
+def whole_characters(data):
+    """Text of bytes, without a last character that is not whole."""
+    return getincrementaldecoder("utf-8")("replace").decode(data)
+
+
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+OTHERS = [byte for byte in range(256) if byte not in PRINTABLE]
+
+
+def token_of(tokenizer, byte):
+    """The token that is one byte."""
+    character = chr(byte if byte in PRINTABLE else 256 + OTHERS.index(byte))
+    names = (f"<0x{byte:02X}>", character)
+    return next(id for id in map(tokenizer.token_to_id, names) if id is not None)
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=20) | st.binary(max_size=20))
 def test_pieces_make_the_text_and_no_piece_breaks_a_character(text):
     tokenizer = bytes_tokenizer()
-    tokens = tokenizer.encode(text).ids if isinstance(text, str) else list(text)
+    data = text if isinstance(text, bytes) else text.encode()
+    tokens = [token_of(tokenizer, byte) for byte in data]
     stream = TextStream(tokenizer)
     pieces = [stream.add(token) for token in tokens]
     rest = stream.end()
-    if isinstance(text, str):
-        assert "".join(pieces) + rest == text
-        assert "\N{REPLACEMENT CHARACTER}" in text or rest == ""
-        for end, piece in enumerate(pieces, 1):  # as soon as it is whole
-            if "\N{REPLACEMENT CHARACTER}" not in text and piece:
-                assert "".join(pieces[:end]) == tokenizer.decode(tokens[:end])
-    else:
-        assert len("".join(pieces) + rest) <= len(tokens)
+    assert "".join(pieces) + rest == whole_characters(data)
+    assert "\N{REPLACEMENT CHARACTER}" in whole_characters(data) or rest == ""
+    for end, piece in enumerate(pieces, 1):  # as soon as it is whole
+        if piece:
+            assert "".join(pieces[:end]) == tokenizer.decode(tokens[:end])
+    for end in range(len(tokens) + 1):
+        after, new = tokens[:end], tokens[end:]
+        whole = text_of(tokenizer, after) + text_of(tokenizer, new, after=after)
+        assert whole == whole_characters(data)
 
 
 def test_a_character_comes_with_its_last_byte():
@@ -45,11 +82,43 @@ def test_a_character_comes_with_its_last_byte():
     assert stream.end() == ""
 
 
-def test_half_a_character_is_told_at_the_end_alone():
+@pytest.mark.parametrize("make", [bytes_tokenizer, fallback_tokenizer])
+@pytest.mark.parametrize("cut", ["é", "€", "😀", "\N{REPLACEMENT CHARACTER}"])
+def test_a_last_character_that_lacks_bytes_is_left_out(make, cut):
+    tokenizer = make()
+    before = [token_of(tokenizer, byte) for byte in "é中\N{REPLACEMENT CHARACTER}".encode()]
+    tokens = [token_of(tokenizer, byte) for byte in cut.encode()]
+    whole = "é中\N{REPLACEMENT CHARACTER}"
+    for kept in range(len(tokens) + 1):
+        wanted = whole + (cut if kept == len(tokens) else "")
+        assert text_of(tokenizer, before + tokens[:kept]) == wanted
+        stream = TextStream(tokenizer)
+        told = [stream.add(token) for token in before + tokens[:kept]]
+        assert "".join(told) + stream.end() == wanted
+
+
+def test_bytes_that_no_character_has_are_told():
     tokenizer = bytes_tokenizer()
-    stream = TextStream(tokenizer)
-    assert [stream.add(token) for token in tokenizer.encode("é").ids[:1]] == [""]
-    assert stream.end() == "\N{REPLACEMENT CHARACTER}"
+    tokens = [token_of(tokenizer, byte) for byte in b"a\x80"]
+    assert text_of(tokenizer, tokens) == "a\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_special_token_within_a_character_is_no_part_of_it():
+    tokenizer = bytes_tokenizer("<|bos|>")
+    first, last = (token_of(tokenizer, byte) for byte in "é".encode())
+    mark = tokenizer.token_to_id("<|bos|>")
+    assert text_of(tokenizer, [first, mark]) == ""
+    assert text_of(tokenizer, [first, mark, last]) == "é"
+
+
+def test_a_space_that_a_text_would_not_begin_with_follows_a_prompt():
+    tokenizer = fallback_tokenizer()
+    prompt, new = tokenizer.encode("a b").ids, tokenizer.encode("a").ids
+    assert text_of(tokenizer, new) == "a"
+    assert text_of(tokenizer, new, after=prompt) == " a"
+    stream = TextStream(tokenizer, after=prompt)
+    assert "".join(map(stream.add, new)) == " a"
+    assert stream.end() == ""
 
 
 def test_a_prompt_begins_as_texts_do_in_training():

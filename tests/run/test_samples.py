@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from packformer import load
+from packformer.generation import encode_prompt
 from packformer.run.samples import Samples
 
 Train = Callable[..., object]
@@ -70,10 +72,34 @@ def test_learned_positions_end_where_documents_may(train, small, tmp_path) -> No
     done = train("+experiment=mha", *small, *options)
     assert done.code == 0, done.err
     assert len(samples_of(run_of(tmp_path))) == 4
-    long = f"callbacks.samples.prompts=[{'moon ' * 400}]"
-    done = train("+experiment=mha", *small, long)
+
+
+def test_a_prompt_that_is_too_long_is_left_out_alone(train, small, tmp_path, caplog) -> None:
+    prompts = f"callbacks.samples.prompts=[the moon,{'moon ' * 400},a]"
+    done = train("+experiment=mha", *small, "position=learned", prompts)
     assert done.code == 0, done.err
-    assert samples_of(run_of(tmp_path)) == []
+    samples = samples_of(run_of(tmp_path))
+    assert [s["prompt"] for s in samples] == ["the moon", "a"] * 2
+    told = [line for line in caplog.messages if line.startswith("without")]
+    assert len(told) == 1, told
+    assert "without  samples of prompt 2 (callbacks.samples.prompts): it has" in told[0]
+
+
+def test_a_long_prompt_leaves_the_others_their_room(train, small, tmp_path) -> None:
+    options = ["+experiment=mha", *small, "position=learned", "callbacks.samples.temperature=0"]
+    options += ["callbacks.samples.max_new_tokens=9", "trainer.max_steps=2"]
+    done = train(*options, "callbacks.samples.prompts=[the]")
+    assert done.code == 0, done.err
+    alone = samples_of(run_of(tmp_path))
+    model, tokenizer = load(run_of(tmp_path))
+    long = "q"
+    while len(encode_prompt(tokenizer, long)) < model.max_position - 1:
+        long += "q"
+    done = train(*options, f"callbacks.samples.prompts=[the,{long}]")
+    assert done.code == 0, done.err
+    both = samples_of(run_of(tmp_path))
+    assert [s["prompt"] for s in both] == ["the", long]
+    assert both[0]["text"] == alone[0]["text"]
 
 
 def test_a_task_without_text_has_no_samples(train, tmp_path) -> None:

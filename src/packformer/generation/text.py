@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer
+import re
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
+from functools import cache
+from itertools import takewhile
+
+from tokenizers import Tokenizer, pre_tokenizers
 
 from packformer.corpus.tokenizer import document_marks
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
@@ -59,18 +66,73 @@ def end_of_text(tokenizer: Tokenizer) -> list[int]:
     return [token for token in found if token is not None]
 
 
+def text_of(tokenizer: Tokenizer, tokens: Sequence[int], after: Sequence[int] = ()) -> str:
+    """The text of tokens; of a last character that lacks bytes, nothing.
+
+    Decoders write U+FFFD for such a character. A U+FFFD that the tokens spell stays.
+
+    Args:
+        tokenizer: of the model.
+        tokens: ids.
+        after: ids of what stands before them, which some tokenizers need to see them right.
+    """
+    before = _whole_characters(tokenizer, list(after))
+    return _whole_characters(tokenizer, [*after, *tokens])[len(before) :]
+
+
+def _whole_characters(tokenizer: Tokenizer, tokens: list[int]) -> str:
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    if not text.endswith(_HALF_CHARACTER):
+        return text
+    added = tokenizer.get_added_tokens_decoder()
+    told = [token for token in tokens if token not in added or not added[token].special]
+    spelled = [tokenizer.id_to_token(token) or "" for token in told]
+    if "ByteLevel" in repr(tokenizer.decoder):
+        return text[:-1] if _begun(b"".join(map(_spelled_bytes, spelled))) else text
+    # Single bytes are tokens of their own, and one that lacks others makes all in a row U+FFFD.
+    last = list(takewhile(_BYTE.fullmatch, reversed(spelled)))[::-1]
+    begun = _begun(bytes(int(token[3:5], 16) for token in last))
+    return tokenizer.decode(told[: len(told) - begun])
+
+
+def _begun(data: bytes) -> int:
+    """How many bytes of a character that is not whole ``data`` ends with."""
+    decoder = getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    return len(decoder.getstate()[0])
+
+
+def _spelled_bytes(token: str) -> bytes:
+    """What a token of a byte-level vocabulary stands for."""
+    values = _byte_of_character()
+    if all(character in values for character in token):
+        return bytes(values[character] for character in token)
+    return token.encode()
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """The byte-level alphabet: printable bytes stand for themselves, the others follow in order."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = {character: ord(character) for character in alphabet if ord(character) < 256}
+    others = (character for character in alphabet if character not in own)
+    rest = (byte for byte in range(256) if chr(byte) not in own)
+    return own | dict(zip(others, rest, strict=True))
+
+
 class TextStream:
     """Turns tokens into text as they come, never half a character.
 
     Args:
         tokenizer: of the model.
+        after: ids of what stands before them.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         # Those told last, which some tokenizers need to see what follows them right, then the rest.
-        self._tokens: list[int] = []
-        self._told = 0
+        self._tokens = list(after)
+        self._told = len(self._tokens)
 
     def add(self, token: int) -> str:
         """What can be told of the text now; empty while a character lacks bytes."""
@@ -83,10 +145,10 @@ class TextStream:
         return text[len(told) :]
 
     def end(self) -> str:
-        """What was held back, a character that never became whole included."""
-        told, text = self._texts()
+        """What was held back, but for a last character that lacks bytes."""
+        told, rest = self._tokens[: self._told], self._tokens[self._told :]
         self._tokens, self._told = [], 0
-        return text[len(told) :]
+        return text_of(self._tokenizer, rest, after=told)
 
     def _texts(self) -> tuple[str, str]:
         """The text of what was told last, and of all that is kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from packformer.batch import PackedBatch
 from packformer.corpus.tokenizer import document_marks
 from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
-from packformer.generation.text import end_of_text
+from packformer.generation.text import end_of_text, text_of
 from packformer.requirements import SAMPLES
 from packformer.run.incomplete import goes_on_without
 from packformer.settings import check_settings
@@ -38,9 +39,10 @@ class Samples(L.Callback):
     Models in shards write none, because no device holds one whole.
 
     Args:
-        prompts: texts to continue; None for the beginnings of the first documents held out.
+        prompts: texts to continue; None for the beginnings of the first documents held out. One
+            that is longer than documents may be is left out.
         every_n_validations: of which one is followed by samples.
-        max_new_tokens: for each prompt, at most; fewer where the model's positions end.
+        max_new_tokens: for each prompt, at most; fewer where documents may not be that long.
         temperature: see ``Sampling``, as ``top_k``, ``top_p`` and ``seed``.
         top_k: only so many of the likeliest tokens are drawn from.
         top_p: only so much probability is drawn from.
@@ -83,18 +85,20 @@ class Samples(L.Callback):
         self._prompts: list[list[int]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
         if isinstance(trainer.strategy, FSDP2):
-            if stage == "fit":
-                log.info(
-                    "without  samples: the model is in shards; write text with packformer generate"
-                )
+            log.info(
+                "without  samples: the model is in shards; write text with packformer generate"
+            )
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PackedDataModule)
         file = data.splits.tokenizer
         self._tokenizer = None if file is None else Tokenizer.from_file(str(file))
+        assert isinstance(pl_module, TrainingModule)
         if self._tokenizer is not None and self._texts is not None:
-            self._prompts = [encode_prompt(self._tokenizer, text) for text in self._texts]
+            self._prompts = _fitting(self._tokenizer, self._texts, pl_module.model.max_position)
 
     def on_validation_batch_start(
         self,
@@ -141,30 +145,57 @@ class Samples(L.Callback):
     def _samples(self, trainer: L.Trainer, module: TrainingModule) -> list[dict[str, Any]]:
         tokenizer = self._tokenizer
         assert tokenizer is not None
-        room = module.model.max_position - max(map(len, self._prompts)) + 1
-        if room < 1:
-            log.warning("without  samples: a prompt is longer than documents may be")
-            return []
-        stop = end_of_text(tokenizer)
+        alike: dict[int, list[int]] = defaultdict(list)  # prompts by how many tokens may follow
+        for number, prompt in enumerate(self._prompts):
+            room = module.model.max_position - len(prompt) + 1
+            alike[min(room, self._max_new_tokens)].append(number)
+        new: list[list[int]] = [[] for _ in self._prompts]
         with trainer.precision_plugin.forward_context(), torch.no_grad():
-            steps = Generation(
-                module.model,
-                self._prompts,
-                max_new_tokens=min(room, self._max_new_tokens),
-                sampling=self._sampling,
-                stop_tokens=stop,
-                replayed=False,
-            )
-            new: list[list[int]] = [[] for _ in self._prompts]
-            for tokens in steps:
-                for kept, token in zip(new, tokens, strict=True):
-                    if token is not None and token not in stop:
-                        kept.append(token)
+            for most, numbers in alike.items():
+                for number, tokens in zip(
+                    numbers, self._written(module, numbers, most), strict=True
+                ):
+                    new[number] = tokens
         return [
             {
                 "step": trainer.global_step,
-                "prompt": tokenizer.decode(prompt),
-                "text": tokenizer.decode(tokens),
+                "prompt": text_of(tokenizer, prompt),
+                "text": text_of(tokenizer, tokens, after=prompt),
             }
             for prompt, tokens in zip(self._prompts, new, strict=True)
         ]
+
+    def _written(self, module: TrainingModule, numbers: list[int], most: int) -> list[list[int]]:
+        """At most ``most`` new tokens for each of some prompts."""
+        assert self._tokenizer is not None
+        stop = end_of_text(self._tokenizer)
+        steps = Generation(
+            module.model,
+            [self._prompts[number] for number in numbers],
+            max_new_tokens=most,
+            sampling=self._sampling,
+            stop_tokens=stop,
+            numbers=numbers,
+            replayed=False,
+        )
+        new: list[list[int]] = [[] for _ in numbers]
+        for tokens in steps:
+            for kept, token in zip(new, tokens, strict=True):
+                if token is not None and token not in stop:
+                    kept.append(token)
+        return new
+
+
+def _fitting(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
+    """Tokens of the prompts that are no longer than documents may be; tells of the others."""
+    prompts = [encode_prompt(tokenizer, text) for text in texts]
+    for number, prompt in enumerate(prompts, 1):
+        if len(prompt) > most:
+            log.warning(
+                "without  samples of prompt %d (callbacks.samples.prompts): it has %s tokens, more "
+                "than the %s that documents may have; shorten it",
+                number,
+                f"{len(prompt):,}",
+                f"{most:,}",
+            )
+    return [prompt for prompt in prompts if len(prompt) <= most]

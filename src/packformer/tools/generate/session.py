@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from packformer.counted import counted
 from packformer.generation import Generation, Report, Sampling, TextStream, encode_prompt
 from packformer.generation.decoder import reach
-from packformer.generation.text import end_of_text
+from packformer.generation.text import end_of_text, text_of
 from packformer.model import GPT
 from packformer.run.load import load
 from packformer.settings import check_whole
@@ -166,7 +166,7 @@ class _Session:
         """Prints the prompt, and its continuation as it appears."""
         sys.stdout.write(text)
         generation = self._generation([prompt], 0, watched=True)
-        written = TextStream(self._tokenizer)
+        written = TextStream(self._tokenizer, after=prompt)
         for (token,) in generation:
             if token is not None and token not in self._stop:
                 sys.stdout.write(written.add(token))
@@ -191,9 +191,9 @@ class _Session:
                     kept.append(token)
         self._report.add(generation.report)
         results = []
-        for made in new:
+        for prompt, made in zip(prompts, new, strict=True):
             stopped = made[-1] in self._stop
-            text = self._tokenizer.decode(made[: len(made) - stopped])
+            text = text_of(self._tokenizer, made[: len(made) - stopped], after=prompt)
             results.append((text, len(made), stopped))
         return results
 
