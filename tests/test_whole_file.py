@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from packformer.whole_file import remove_unfinished, replace_text, replacing
+from packformer.whole_file import cannot_write, remove_unfinished, replace_text, replacing
 
 
 def names(folder: Path) -> list[str]:
@@ -21,6 +23,21 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
         _fail_in_the_middle(file)
     assert file.read_text() == "former"
     assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"\(No space left on device\): .* MiB left$"),
+        (errno.EDQUOT, r"\(Disk quota exceeded\): .* MiB left$"),
+        (errno.EROFS, r"\(Read-only file system\): name a place that you may write to$"),
+        (errno.ENOTDIR, r"\(Not a directory\)$"),
+    ],
+)
+def test_room_is_told_where_it_may_be_the_reason(number: int, message: str, tmp_path: Path) -> None:
+    told = cannot_write(tmp_path / "a.txt", OSError(number, os.strerror(number)))
+    assert re.search(message, str(told))
+    assert told.errno == number
 
 
 def _fail_in_the_middle(file: Path) -> None:

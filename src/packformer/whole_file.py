@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNFINISHED = re.compile(r"\..+\.\d+")
 
 
@@ -37,16 +40,24 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def cannot_write(file: Path, error: Exception, needed: int | None = None) -> OSError:
-    """``error`` as one that tells in a line which file cannot be written, and what room there is.
+    """``error`` as one that tells in a line what cannot be written, and what helps.
+
+    Where the room may be the reason, or none is known, it tells how much is left.
 
     Args:
-        file: that was to be written.
+        file: or folder that was to be written.
         error: what happened.
         needed: bytes of the file, if they are known.
     """
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    told = OSError(f"cannot write {file} ({reason}){_room(file.parent, needed)}")
-    told.errno = getattr(error, "errno", None)
+    code = getattr(error, "errno", None)
+    remedy = ""
+    if code is None or code in _NO_ROOM:
+        remedy = _room(file.parent, needed)
+    elif code in _NO_RIGHT:
+        remedy = ": name a place that you may write to"
+    told = OSError(f"cannot write {file} ({reason}){remedy}")
+    told.errno = code
     return told
 
 

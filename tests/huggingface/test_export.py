@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -244,6 +245,37 @@ def test_what_is_there_is_not_written_to(kind: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [place]
 
 
+def test_a_folder_that_cannot_be_made_is_told_without_a_word_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match=rf"x/y cannot be made: {file} is no folder; choose"):
+        export(make_model(), None, file / "x" / "y")
+    monkeypatch.setattr("os.access", lambda place, how: False)
+    told = rf"new/x cannot be made: you may not write to {tmp_path}; choose"
+    with pytest.raises(ValueError, match=told):
+        export(make_model(), None, tmp_path / "new" / "x")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(28, r"\(No space left on device\): .* MiB left$"), (5, r"\(Input/output error\)$")],
+)
+def test_an_error_of_the_library_keeps_its_reason(
+    number: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object, **named: object) -> None:
+        raise SafetensorError(f"Error while serializing: I/O error: words (os error {number})")
+
+    monkeypatch.setattr("packformer.huggingface.shards.save_file", fails)
+    with pytest.raises(OSError, match=message) as told:
+        export(make_model(), None, tmp_path / "folder")
+    assert told.value.errno == number
+    assert list(tmp_path.iterdir()) == []
+
+
 _EXPORT = """if True:
     import os, resource, signal, sys
     from packformer import GPT, Rotary
@@ -268,7 +300,7 @@ def test_a_full_disk_leaves_nothing_and_a_kill_no_half_folder(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == -9, done.stderr
     assert done.stdout.startswith(f"cannot write {tmp_path / 'folder'} (")
-    assert done.stdout.endswith("): is the disk full? []\n")
+    assert done.stdout.endswith(" MiB left []\n")
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".folder.")
     export(make_model(), None, tmp_path / "folder")

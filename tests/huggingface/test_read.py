@@ -140,6 +140,19 @@ def test_weights_of_several_types_take_the_widest(folder: Callable) -> None:
     assert {p.dtype for p in read(made).model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("shape", [(48, 47), (48,)])
+def test_a_tensor_alone_of_another_shape_names_its_file(
+    folder: Callable, shape: tuple[int, ...]
+) -> None:
+    made = folder(shards="20KB")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    (file,) = (file for file in made.glob("*.safetensors") if name in load_file(file))
+    save_file({**load_file(file), name: torch.zeros(shape)}, file)
+    told = rf"q_proj.weight has shape \[48.*fetch {file} again, it is not of this model$"
+    with pytest.raises(ValueError, match=told):
+        read(made)
+
+
 CONFIGS = {
     "gemma": ({"model_type": "gemma2"}, r"model_type \(gemma2\) must be one of llama, mistral, qw"),
     "a list as type": ({"model_type": ["llama"]}, r"model_type \(\['llama'\]\) must be one of"),
@@ -172,7 +185,24 @@ CONFIGS = {
     "eps": ({"rms_norm_eps": 0}, r"rms_norm_eps \(0\) must be a number above 0"),
     "other width": (
         {"intermediate_size": 81},
-        r"gate_proj.weight has shape \[80, 48\], and \[81, 48\] by its config.json",
+        r"gate_proj.weight has shape \[80, 48\], and \[81, 48\] by its config.json: "
+        r"intermediate_size \(81\) there must be 80, by all tensors$",
+    ),
+    "other hidden size": (
+        {"hidden_size": 54, "head_dim": 8},
+        r"hidden_size \(54\) there must be 48, by all tensors$",
+    ),
+    "other vocabulary": (
+        {"vocab_size": 96},
+        r"vocab_size \(96\) there must be 97, by all tensors$",
+    ),
+    "other heads": (
+        {"head_dim": 10},
+        r"num_attention_heads \* head_dim \(60\) there must be 48, by all tensors$",
+    ),
+    "other key heads": (
+        {"num_key_value_heads": 3},
+        r"num_key_value_heads \* head_dim \(24\) there must be 16, by all tensors$",
     ),
     "more layers": (
         {"num_hidden_layers": 3},

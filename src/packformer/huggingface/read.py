@@ -110,7 +110,7 @@ def _model(form: Form, folder: Path) -> GPT:
         model = form.make()
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    copies = check_names(form, files.shapes, str(folder))
+    copies = check_names(form, files.shapes, files.file_of, str(folder))
     if strange := sorted(files.dtypes - _DTYPES.keys()):
         raise ValueError(
             f"{folder} has weights of type {strange[0]}: there are {', '.join(_DTYPES)}"

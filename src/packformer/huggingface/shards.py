@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from packformer.bounded import check_in_its_folder, read_json
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")  # the library tells it in words alone
 _METADATA = {"format": "pt"}  # transformers refuses files without
 
 
@@ -66,7 +69,9 @@ def _save(tensors: dict[str, Tensor], file: Path) -> Path:
         # The library refuses views that share memory.
         save_file({name: t.clone() for name, t in tensors.items()}, file, metadata=_METADATA)
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        if (told := _ERROR_NUMBER.search(str(error))) is None:
+            raise OSError(str(error)) from error
+        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
     file.chmod(file.parent.stat().st_mode & 0o666)  # the library's are for the user alone
     return file
 
@@ -77,20 +82,25 @@ class TensorFiles:
     Args:
         folder: to read.
 
+    Attributes:
+        file_of: each tensor's file.
+        shapes: of the tensors.
+        dtypes: of all of them, as the files name them.
+
     Raises:
         ValueError: if it has none, or one is missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file_of: dict[str, Path] = {}
+        self.file_of: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: set[str] = set()
         for file in self._files():
             with _opened(file) as opened:
                 for name in opened.keys():  # noqa: SIM118 (no mapping)
                     view = opened.get_slice(name)
-                    self._file_of[name] = file
+                    self.file_of[name] = file
                     self.shapes[name] = tuple(view.get_shape())
                     self.dtypes.add(view.get_dtype())
 
@@ -125,7 +135,7 @@ class TensorFiles:
         """The tensors of these names, on the CPU."""
         wanted: dict[Path, list[str]] = {}
         for name in names:
-            wanted.setdefault(self._file_of[name], []).append(name)
+            wanted.setdefault(self.file_of[name], []).append(name)
         found: dict[str, Tensor] = {}
         for file, of_file in wanted.items():
             with _opened(file) as opened:

@@ -8,15 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from packformer.whole_file import cannot_write
+
 
 def check_new(folder: Path) -> None:
-    """Refuses a folder that is there.
+    """Refuses a folder that is there, or cannot be made.
 
     Raises:
         ValueError: naming it.
     """
     if folder.exists() or folder.is_symlink():
         raise ValueError(f"{folder} exists: choose another folder, or remove it")
+    above = next(place for place in folder.absolute().parents if place.exists())
+    if not above.is_dir():
+        raise ValueError(f"{folder} cannot be made: {above} is no folder; choose another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{folder} cannot be made: you may not write to {above}; choose another place"
+        )
 
 
 @contextmanager
@@ -26,7 +35,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     If the body fails it is removed. A kill leaves it behind, hidden: ``.NAME.PID``.
 
     Raises:
-        ValueError: if ``folder`` exists.
+        ValueError: if ``folder`` exists or cannot be made.
         OSError: if it cannot be written.
     """
     check_new(folder)
@@ -40,7 +49,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 os.fsync(opened.fileno())
         unfinished.rename(folder)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"cannot write {folder} ({reason}): is the disk full?") from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -23,7 +23,7 @@ from packformer.training.shards import (
     take_out,
     with_files,
 )
-from packformer.whole_file import flush_folder
+from packformer.whole_file import cannot_write, flush_folder
 
 
 class _Parts(NamedTuple):
@@ -148,7 +148,7 @@ class ShardedSaves:
             raise OSError(f"cannot write {path}: another rank has ended") from error
         reasons = [reason for _, reason in of_ranks if reason is not None]
         if reasons:
-            raise OSError(f"cannot write {path} ({reasons[0]}): is the disk full?")
+            raise cannot_write(path, OSError(reasons[0]))
         return {name: sums for files, _ in of_ranks for name, sums in files.items()}
 
     def _finish(
