@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from packformer.corpus.tokenizer import train_bpe
 from packformer.huggingface import export
 from packformer.model import GPT
-from packformer.nn import Rotary
+from packformer.nn import Learned, Rotary
 
 WIDTH, HEADS, LAYERS, HIDDEN, LONGEST = 32, 2, 2, 64, 48
 TEXTS = [
@@ -191,6 +191,24 @@ def test_what_cannot_be_done_is_named(adapter):
             adapter(**arguments)
     with pytest.raises(ValueError, match="no tokens that begin and end a document"):
         type(ours)(ours.model, Tokenizer.from_str(ours.tokenizer.to_str().replace("|bos|", "x")))
+
+
+def test_learned_positions_are_not_exceeded(adapter, tokenizer, caplog):
+    ours = adapter.func
+    sizes = {"num_layers": 1, "width": WIDTH, "num_heads": HEADS}
+    model = GPT(tokenizer.get_vocab_size(), LONGEST, position=Learned, **sizes).eval()
+    told = (
+        r"^max_length \(49\) must be at most 48, the longest document of training: Learned "
+        "knows no positions beyond those it was made for; leave it out to cut contexts there$"
+    )
+    with pytest.raises(ValueError, match=told):
+        ours(model, tokenizer, max_length=LONGEST + 1)
+    long = "the house of the dog " * 30
+    for made in (ours(model, tokenizer), ours(model, tokenizer, max_length=LONGEST)):
+        made.loglikelihood(requests("loglikelihood", (long, " cat")), disable_tqdm=True)
+        made.generate_until(requests("generate_until", (long, {"max_gen_toks": 4})), True)
+    cut = "1 context lost the beginning: the model reads 48 tokens (max_length)"
+    assert caplog.messages == [cut] * 4
 
 
 def test_contexts_that_lose_their_beginning_are_counted(adapter, caplog):

@@ -74,7 +74,7 @@ class PackformerLM(TemplateLM):
             )
         if max_length is not None:
             check_whole("max_length", max_length, at_least=2)
-            model.extend(max_length)
+            _extend(model, max_length)
         self.model = model
         self.tokenizer = tokenizer
         self.max_length = model.max_position if max_length is None else max_length
@@ -269,6 +269,17 @@ class PackformerLM(TemplateLM):
 
     def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def _extend(model: GPT, max_length: int) -> None:
+    reached = model.max_position
+    try:
+        model.extend(max_length)
+    except ValueError as error:
+        raise ValueError(
+            f"max_length ({max_length:,}) must be at most {reached:,}, the longest document of "
+            f"training: {error}; leave it out to cut contexts there"
+        ) from error
 
 
 def _check_known(kind: str, given: Collection[str], known: Sequence[str]) -> None:
