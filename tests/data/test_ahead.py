@@ -65,14 +65,27 @@ def test_other_data_and_wrong_settings_are_left_to_the_run(data, changes, nothin
         ahead.wait()
 
 
-def test_a_failure_is_left_to_the_run(data, capfd):
+def test_a_failure_is_told_without_trying_again(data, capfd):
     with open(f"{data['path']}/7.txt", "wb") as file:
         file.write(b"\xff\xfe\xfd")
-    with prepared_ahead(data) as ahead:
+    with prepared_ahead(data) as ahead, pytest.raises(ValueError, match="7.txt") as told:
         ahead.wait()
-    assert "Traceback" not in capfd.readouterr().err
-    with pytest.raises(ValueError, match="7.txt"):
+    with pytest.raises(ValueError, match="7.txt") as again:
         TextFiles(data["path"], vocab_size=270).prepare()
+    assert str(told.value) == str(again.value)
+    printed = capfd.readouterr().err
+    assert "Traceback" not in printed
+    assert printed.count("tokenizing") == 1
+
+
+def test_a_process_that_is_killed_is_told(data, monkeypatch):
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(module, "_CODE", code)
+    with (
+        prepared_ahead(data) as ahead,
+        pytest.raises(OSError, match="the text ended with signal 9, maybe for want of memory"),
+    ):
+        ahead.wait()
 
 
 def test_a_preparation_ends_with_its_run_and_is_continued(tmp_path, monkeypatch):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from packformer.data.text import StandardLibrary, TextFiles
 
 _CLASSES = {f"packformer.data.{made.__name__}": made for made in (StandardLibrary, TextFiles)}
+_ERRORS: dict[str, type[Exception]] = {"ValueError": ValueError, "OSError": OSError}
 _CODE = "import sys; sys.path[:] = {path!r}; from packformer.data.ahead import main; main({data!r})"
 
 
@@ -20,16 +23,32 @@ class Ahead:
 
     Args:
         process: that prepares; None if there is nothing to do.
+        told: file that it writes its error to, if it fails.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes] | None = None) -> None:
-        self._process = process
+    def __init__(
+        self, process: subprocess.Popen[bytes] | None = None, told: IO[bytes] | None = None
+    ) -> None:
+        self._process, self._told = process, told
 
     def wait(self) -> None:
-        """Returns when it has ended. Whether the cache holds the corpus then, its reader finds out:
-        what went wrong is told where it happens again."""
-        if self._process is not None:
-            self._process.wait()
+        """Returns when it has ended.
+
+        Raises:
+            ValueError: if the text cannot be prepared.
+            OSError: likewise, or if the process was ended from without.
+        """
+        if self._process is None or self._told is None or not (code := self._process.wait()):
+            return
+        self._told.seek(0)
+        if not (told := self._told.read()):
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise OSError(
+                f"preparing the text ended with {how}, maybe for want of memory: start again, it "
+                "continues where it was"
+            )
+        kind, message = json.loads(told)
+        raise _ERRORS[kind](message)
 
     def stop(self) -> None:
         """Ends it; another one continues where it was."""
@@ -46,19 +65,21 @@ def prepared_ahead(data: Mapping[str, Any]) -> Iterator[Ahead]:
         data: group of the configuration, plain types only. Other data than text, and text that the
             cache has already, are left alone.
     """
-    ahead = Ahead(_started(data))
-    try:
-        yield ahead
-    finally:
-        ahead.stop()
+    with TemporaryFile() as told:
+        ahead = Ahead(_started(data, told), told)
+        try:
+            yield ahead
+        finally:
+            ahead.stop()
 
 
-def _started(data: Mapping[str, Any]) -> subprocess.Popen[bytes] | None:
+def _started(data: Mapping[str, Any], told: IO[bytes]) -> subprocess.Popen[bytes] | None:
     with suppress(TypeError, ValueError, OSError):  # the run tells what is wrong
         text = _text(data)
         if text is not None and not text.request().is_made():
             code = _CODE.format(path=sys.path, data=dict(data))
-            return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL)
+            command = [sys.executable, "-c", code]
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told)
     return None
 
 
@@ -70,12 +91,16 @@ def _text(data: Mapping[str, Any]) -> StandardLibrary | TextFiles | None:
 
 
 def main(data: Mapping[str, Any]) -> None:
-    """Prepares ``data``: what the process of its own runs. Its exit code tells of a failure."""
+    """Prepares ``data``: what the process of its own runs. Writes its error to standard output."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("packformer").setLevel(logging.INFO)
     text = _text(data)
     assert text is not None
     try:
         text.request().make()
-    except (ValueError, OSError, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        kind = next(name for name, known in _ERRORS.items() if isinstance(error, known))
+        print(json.dumps([kind, str(error)]))
         sys.exit(1)
