@@ -62,6 +62,8 @@ def test_a_run_goes_on_without_repeating_anything(
     before = _settings(folder)
     done = train(f"resume={folder}")
     assert done.code == 0, done.err
+    assert "time since step 3" in done.out
+    assert "time in all" not in done.out
     command = [*before["overrides"], f"resume={folder}"]
     same = {"resume": str(folder), "output_dir": "runs", "overrides": command}
     assert _settings(folder) == before | same

@@ -118,22 +118,42 @@ def test_callbacks_do_not_take_each_others_files(tmp_path: Path) -> None:
     assert second.best_model_path == str(tmp_path / "two" / "deeper" / "c.ckpt")
 
 
-def test_where_nothing_is_found_the_state_stays_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["run", "empty"])
+def test_where_none_is_left_the_best_is_chosen_anew(tmp_path: Path, name: str, caplog) -> None:
     checkpoint = saved(tmp_path / "run")
-    before = dict(checkpoint["callbacks"])
-    follow_moved_folder(checkpoint, [made(tmp_path / "empty")])
-    assert checkpoint["callbacks"] == before
+    for file in SCORES:
+        (tmp_path / "run" / file).unlink()
+    callback = made(tmp_path / name)
+    loaded(checkpoint, callback)
+    told = f"best     {tmp_path / name / 'a.ckpt'} is not there: the best weights are chosen anew"
+    assert caplog.messages == [told]
+    fresh = made(tmp_path / name)
+    assert callback.state_dict() == fresh.state_dict()
+
+
+def test_where_the_best_was_removed_the_next_one_counts(tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path)
+    (tmp_path / "a.ckpt").unlink()
+    callback = made(tmp_path)
+    loaded(checkpoint, callback)
+    assert callback.best_model_path == str(tmp_path / "b.ckpt")
+    assert callback.best_model_score == SCORES["b.ckpt"]
+
+
+def test_without_a_state_there_is_nothing_to_follow(tmp_path: Path) -> None:
     nothing: dict = {"callbacks": {}}
     follow_moved_folder(nothing, [made(tmp_path)])
     follow_moved_folder({}, [made(tmp_path)])
     assert nothing == {"callbacks": {}}
 
 
-def test_a_state_of_before_the_first_save_is_loaded(tmp_path: Path) -> None:
-    former, callback = made(tmp_path / "run"), made(tmp_path / "run")
+@pytest.mark.parametrize("name", ["run", "moved"])
+def test_a_state_of_before_the_first_save_is_loaded(tmp_path: Path, name: str, caplog) -> None:
+    former, callback = made(tmp_path / "run"), made(tmp_path / name)
     loaded({"callbacks": {former.state_key: former.state_dict()}}, callback)
     assert callback.best_model_path == ""
     assert callback.best_k_models == {}
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("ours", [None, False, True])

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from packformer import huggingface
 from packformer.cache import cached_folder, fingerprint
-from packformer.corpus.tokenizer import encode_alike, open_tokenizer
+from packformer.corpus.tokenizer import encode_alike, num_ids, open_tokenizer
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.added_settings import with_added_settings
@@ -145,7 +145,7 @@ def _compared_tokenizers(path: Path, theirs: Tokenizer | None, file: Path | None
             f"the data's tokenizer ({file}) is not that of init_from ({path}): its ids mean other "
             "text; leave data.tokenizer out, or prepare the corpus again with that of init_from"
         )
-    return f"its tokenizer is that of the data ({len(theirs.get_vocab()):,} ids)"
+    return f"its tokenizer is that of the data ({num_ids(theirs):,} ids)"
 
 
 def _does_not_fit(path: Path, source: GPT, model: GPT) -> str:

@@ -40,6 +40,7 @@ def summarize(
     *,
     name: str,
     folder: Path,
+    resumed_step: int | None,
     seconds: float,
     times: StartTimes,
 ) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def summarize(
         metrics: of the last validation.
         name: of the run.
         folder: of the run.
-        seconds: the run took.
+        resumed_step: after which it went on; None for a run from its beginning.
+        seconds: it took since then.
         times: of its start.
     """
     records = next((c for c in trainer.callbacks if isinstance(c, StepRecords)), None)  # type: ignore[attr-defined]
@@ -73,6 +75,7 @@ def summarize(
         "device": str(device),
         "precision": str(trainer.precision),
         **_float8(module),
+        "resumed_step": resumed_step,
         "seconds": seconds,
         "seconds_to_first_step": times.total,
         "seconds_of_start": times.seconds,
@@ -174,7 +177,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     if summary["peak_memory_bytes"] is not None:
         table.add_row("peak memory", f"{summary['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("attention", summary["kernel"])
-    table.add_row("time in all", "{}:{:02d}".format(*divmod(round(summary["seconds"]), 60)))
+    table.add_row(*_time_shown(summary))
     console = Console(highlight=False)
     # A table's title is broken at the table's width, within a word if need be.
     console.print(Text(f"{summary['name']}: finished", style="italic"), soft_wrap=True)
@@ -184,6 +187,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         console.print(f"  {file:<16} {what}", soft_wrap=True, markup=False)
     if not (folder / "metrics.csv").exists():
         console.print("  no metrics.csv, no loss.png: nothing was recorded (callbacks.records)")
+
+
+def _time_shown(summary: dict[str, Any]) -> tuple[str, str]:
+    step = summary.get("resumed_step")
+    label = "time in all" if step is None else f"time since step {step:,}"
+    return label, "{}:{:02d}".format(*divmod(round(summary["seconds"]), 60))
 
 
 def _cache_shown(summary: dict[str, Any]) -> str:

@@ -111,6 +111,7 @@ def _train(
             metrics,
             name=name,
             folder=run.folder,
+            resumed_step=run.resumed_step,
             seconds=time.perf_counter() - began,
             times=times,
         )

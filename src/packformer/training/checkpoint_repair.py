@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
 
 
 def follow_moved_folder(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoint]) -> None:
@@ -52,27 +55,44 @@ def recount_batches(checkpoint: dict[str, Any], accumulated: int) -> None:
 
 
 def _in_folder_of(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str, Any]:
-    """The saved state with the files that are in the callback's folder now."""
+    """The saved state with the files that the callback's folder has now; tells if it has none."""
     former, folder = Path(saved["dirpath"]), Path(callback.dirpath or saved["dirpath"])
 
     def here(file: str) -> Path:
         path = Path(file)
         return folder / (path.relative_to(former) if path.is_relative_to(former) else path.name)
 
-    best = here(saved["best_model_path"])
-    if not best.is_file():
-        return saved
     scores = {here(file): score for file, score in saved["best_k_models"].items()}
     ranked = sorted(scores, key=lambda file: float(scores[file]), reverse=callback.mode == "max")
     present = [file for file in ranked if file.is_file()]
     kept = present[: callback.save_top_k] if callback.save_top_k > 0 else present
+    best = here(saved["best_model_path"])
+    if not kept and not best.is_file():
+        return _with_none_kept(callback, saved, best)
+    if not best.is_file():
+        best = kept[0]
     worst = {"kth_best_model_path": str(kept[-1]), "kth_value": scores[kept[-1]]} if kept else {}
     return {
         **saved,
         **worst,
         "dirpath": str(folder),
         "best_model_path": str(best),
+        "best_model_score": scores.get(best, saved["best_model_score"]),
         "best_k_models": {str(file): scores[file] for file in kept},
+    }
+
+
+def _with_none_kept(callback: ModelCheckpoint, saved: dict[str, Any], best: Path) -> dict[str, Any]:
+    if saved["best_model_path"]:
+        log.warning("best     %s is not there: the best weights are chosen anew", best)
+    return {
+        **saved,
+        "dirpath": callback.dirpath or saved["dirpath"],
+        "best_model_score": None,
+        "best_model_path": "",
+        "best_k_models": {},
+        "kth_best_model_path": "",
+        "kth_value": callback.kth_value,  # which beats any
     }
 
 

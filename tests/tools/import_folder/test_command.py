@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from packformer.cli import main
-from packformer.corpus.tokenizer import train_bpe
+from packformer.corpus.tokenizer import num_ids, train_bpe
 from packformer.huggingface import export
 from packformer.model import GPT
 from packformer.nn import Rotary
@@ -26,6 +26,7 @@ def test_it_says_what_the_model_is_and_how_to_train(
     pytest.importorskip("transformers")
     main(["import", str(folder)])
     out = capsys.readouterr().out
+    ids = num_ids(train_bpe(["a text"], 270))
     words = " ".join(out.replace("│", " ").split())
     for told in (
         "architecture llama",
@@ -34,7 +35,8 @@ def test_it_says_what_the_model_is_and_how_to_train(
         "model.tie_embeddings true",
         "attention.window null",
         "position.base 10000.0",
-        "documents begin with <|bos|> and end with <|eos|>",
+        f"vocabulary 300 ids: {300 - ids} more than the tokenizer has, which no text uses",
+        f"tokenizer {ids} ids; documents begin with <|bos|> and end with <|eos|>",
         "checked with transformers",
     ):
         assert told in words

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from packformer import huggingface
 from packformer.corpus.tokenizer import document_marks, num_ids
+from packformer.counted import counted
 from packformer.huggingface import Form, Read
 from packformer.tools.verification import check_finite, tell_verification
 
@@ -48,13 +49,20 @@ def _table(folder: Path, form: Form, read: Read) -> Table:
     table.add_row("parameters", f"{read.model.num_parameters():,}")
     table.add_row("weights", str(read.model.embedding.weight.dtype).removeprefix("torch."))
     table.add_row("longest document", f"{form.max_position:,} tokens")
-    table.add_row("vocabulary", f"{form.vocab_size:,}")
+    table.add_row("vocabulary", _vocabulary(form, read))
     table.add_row("tokenizer", _tokenizer(read))
     for group, settings in form.settings().items():
         for name, value in settings.items():
             shown = "null" if value is None else str(value)
             table.add_row(f"{group}.{name}", shown.lower() if isinstance(value, bool) else shown)
     return table
+
+
+def _vocabulary(form: Form, read: Read) -> str:
+    """How many ids the model has; it may have more than its tokenizer."""
+    more = 0 if read.tokenizer is None else form.vocab_size - num_ids(read.tokenizer)
+    room = f": {more:,} more than the tokenizer has, which no text uses" if more else ""
+    return f"{counted(form.vocab_size, 'id')}{room}"
 
 
 def _tokenizer(read: Read) -> str:
