@@ -1,14 +1,19 @@
 """``--output``: made before the work, and named where it cannot be."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from packformer.tools.output_folder import output_folder
+from packformer.tools.output_folder import new_output_file, output_folder
 
 
 def test_what_nothing_came_into_is_removed(tmp_path):
     with output_folder(tmp_path / "a" / "used"):
         (tmp_path / "a" / "used" / "file").touch()
     with pytest.raises(KeyError), output_folder(tmp_path / "unused"):
+        raise KeyError
+    with pytest.raises(KeyError), output_folder(tmp_path / "one" / "in" / "another"):
         raise KeyError
     with output_folder(tmp_path / "a"):
         pass
@@ -26,3 +31,35 @@ def test_a_folder_that_cannot_be_made_is_told_by_its_argument(tmp_path, name, me
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=message), output_folder(tmp_path / name):
         pass
+
+
+def test_a_folder_of_the_users_own_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with output_folder(Path("~/new")) as folder:
+        assert folder == tmp_path / "new"
+        (folder / "file").touch()
+    assert new_output_file("~/new/other") == tmp_path / "new" / "other"
+
+
+def test_a_place_that_is_read_only_is_told_by_its_argument(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, how: False)
+    told = rf"--output \({tmp_path}.*\) cannot be written, as {tmp_path} is read-only for you: name"
+    with pytest.raises(ValueError, match=told), output_folder(tmp_path):
+        pytest.fail("the work began")
+    with pytest.raises(ValueError, match=told):
+        new_output_file(str(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", r"--output \(.*file\) exists: name another file, or remove it"),
+        ("file/x", r"--output \(.*x\) lies in no folder: make .*file first"),
+        ("new/x", r"--output \(.*x\) lies in no folder: make .*new first"),
+        (".", r"--output \(.*\) exists: name another file, or remove it"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_told_by_its_argument(tmp_path, name, message):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=message):
+        new_output_file(str(tmp_path / name))

@@ -95,7 +95,6 @@ def preparation(options: argparse.Namespace, output: Path) -> Preparation:
     """How the inputs become a corpus in the folder ``output``."""
     from packformer.corpus import Input, Preparation
 
-    output = output.expanduser()
     return Preparation(
         Input(tuple(options.paths), options.field, options.format, options.quoting),
         output,

@@ -1,4 +1,4 @@
-"""``--output``: the folder that a command writes to."""
+"""``--output``: what a command writes to, found out before the work begins."""
 
 from __future__ import annotations
 
@@ -9,26 +9,60 @@ from pathlib import Path
 
 
 @contextmanager
-def output_folder(folder: Path) -> Iterator[None]:
+def output_folder(folder: Path) -> Iterator[Path]:
     """Makes the folder before the work begins; removes it if nothing came into it.
+
+    Args:
+        folder: as it was given. One that begins with ``~`` lies in the user's own.
+
+    Yields:
+        The folder.
 
     Raises:
         ValueError: naming the argument, if it is no folder or cannot be made or written to.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output ({folder}) must be a folder")
-    is_new = not folder.exists()
+    folder = folder.expanduser()
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ValueError(f"--output ({folder}) must be a folder") from error
     except OSError as error:
         raise ValueError(
             f"--output ({folder}) cannot be made ({error.strerror}): name a folder in a place that "
             "you may write to"
         ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"--output ({folder}) cannot be written to: name another folder")
+    _check_writable(folder, folder)
     try:
-        yield
+        yield folder
     finally:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
+        for place in new:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
+
+
+def new_output_file(name: str) -> Path:
+    """The file of ``--output``, which is not there yet.
+
+    Args:
+        name: as it was given. One that begins with ``~`` lies in the user's own folder.
+
+    Raises:
+        ValueError: naming the argument, if it is there, or cannot be made.
+    """
+    file = Path(name).expanduser()
+    if file.exists():
+        raise ValueError(f"--output ({file}) exists: name another file, or remove it")
+    if not file.parent.is_dir():
+        raise ValueError(f"--output ({file}) lies in no folder: make {file.parent} first")
+    _check_writable(file, file.parent)
+    return file
+
+
+def _check_writable(given: Path, folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"--output ({given}) cannot be written, as {folder} is read-only for you: name a place "
+            "that you may write to"
+        )

@@ -50,9 +50,11 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
     console = Console(width=110)
     names = _names(runs)
     found: dict[str, Evaluation] = {}
-    if (folder / "eval.csv").exists():
-        raise ValueError(f"--output ({folder}) has an eval.csv: name another folder, or remove it")
-    with output_folder(folder):
+    with output_folder(folder) as folder:
+        if (folder / "eval.csv").exists():
+            raise ValueError(
+                f"--output ({folder}) has an eval.csv: name another folder, or remove it"
+            )
         for run in runs if len(runs) > 1 else ():
             _check(run, given, request)
         for name, run in zip(names, runs, strict=True):

@@ -21,6 +21,7 @@ from packformer.model import GPT
 from packformer.run.load import load
 from packformer.settings import check_whole
 from packformer.tools.generate.lines import Lines
+from packformer.tools.output_folder import new_output_file
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,7 @@ def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
     check_whole("--batch-size", options.batch_size, at_least=1)
     check_whole("--max-new-tokens", options.max_new_tokens, at_least=1)
     records = _records(options)
-    output = None if options.output is None else Path(options.output)
-    if output is not None and output.exists():
-        raise ValueError(f"--output ({output}) exists: name another file, or remove it")
-    if output is not None and not output.parent.is_dir():
-        raise ValueError(f"--output ({output}) lies in no folder: make {output.parent} first")
+    output = None if options.output is None else new_output_file(options.output)
     model, tokenizer = load(options.model)
     if tokenizer is None:
         raise ValueError(

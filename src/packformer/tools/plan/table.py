@@ -86,7 +86,6 @@ def run_plan(
         )
     if any(cost.estimated for cost in found):
         console.print("  fill of packed rows: that of the first ones")
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "plan.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()

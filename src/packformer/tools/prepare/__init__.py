@@ -28,5 +28,5 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.tools.output_folder import output_folder
     from packformer.tools.prepare.progress import run_prepare
 
-    with output_folder(options.output):
-        run_prepare(preparation(options, options.output))
+    with output_folder(options.output) as folder:
+        run_prepare(preparation(options, folder))

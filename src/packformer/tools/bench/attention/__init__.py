@@ -52,22 +52,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.attention.measure import Bench, run_bench
+    from packformer.tools.output_folder import output_folder
 
     device, dtype = device_and_dtype(options)
-    if options.output.exists() and not options.output.is_dir():
-        raise ValueError(f"--output ({options.output}) must be a folder")
     powers = range(10, 19) if device == "cuda" else range(8, 13)
-    run_bench(
-        Bench(
-            device_type=device,
-            dtype=dtype,
-            num_heads=options.heads,
-            num_kv_heads=options.heads if options.kv_heads is None else options.kv_heads,
-            head_dim=options.head_dim,
-            tokens=tuple(options.tokens or [2**n for n in powers]),
-            documents=tuple(options.documents),
-            longest=options.longest,
-            variants=tuple(options.variants),
-        ),
-        options.output,
-    )
+    with output_folder(options.output) as folder:
+        run_bench(
+            Bench(
+                device_type=device,
+                dtype=dtype,
+                num_heads=options.heads,
+                num_kv_heads=options.heads if options.kv_heads is None else options.kv_heads,
+                head_dim=options.head_dim,
+                tokens=tuple(options.tokens or [2**n for n in powers]),
+                documents=tuple(options.documents),
+                longest=options.longest,
+                variants=tuple(options.variants),
+            ),
+            folder,
+        )

@@ -94,7 +94,6 @@ def document_lengths(documents: str, tokens: int, longest: int) -> list[int]:
 
 def run_bench(bench: Bench, folder: Path) -> None:
     """Measures, prints a table, and writes ``attention.csv``, ``time.png`` and ``memory.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     try:
         for documents in bench.documents:

@@ -40,15 +40,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.devices.bench import DevicesBench, run_devices_bench
+    from packformer.tools.output_folder import output_folder
 
-    run_devices_bench(
-        DevicesBench(
-            preset=options.preset,
-            overrides=tuple(options.overrides),
-            devices=tuple(options.devices),
-            rows=tuple(options.rows),
-            records=options.records,
-            rows_per_record=options.rows_per_record,
-        ),
-        options.output,
-    )
+    with output_folder(options.output) as folder:
+        run_devices_bench(
+            DevicesBench(
+                preset=options.preset,
+                overrides=tuple(options.overrides),
+                devices=tuple(options.devices),
+                rows=tuple(options.rows),
+                records=options.records,
+                rows_per_record=options.rows_per_record,
+            ),
+            folder,
+        )

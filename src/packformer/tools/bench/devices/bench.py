@@ -89,7 +89,6 @@ def run_devices_bench(bench: DevicesBench, folder: Path) -> None:
 
     The file is whole after every run: one that hangs, and is ended, costs none of the others.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     runs: list[Run] = []
     for run in _measure(bench, folder):
         runs.append(run)

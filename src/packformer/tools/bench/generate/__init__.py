@@ -31,17 +31,19 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.generate.bench import GenerateBench, run_generate_bench
+    from packformer.tools.output_folder import output_folder
 
-    run_generate_bench(
-        GenerateBench(
-            preset=options.preset,
-            overrides=tuple(options.overrides),
-            prompts=options.prompts,
-            shortest=options.shortest,
-            longest=options.longest,
-            new_tokens=options.new_tokens,
-            repeats=options.repeats,
-            peers=options.peers,
-        ),
-        options.output,
-    )
+    with output_folder(options.output) as folder:
+        run_generate_bench(
+            GenerateBench(
+                preset=options.preset,
+                overrides=tuple(options.overrides),
+                prompts=options.prompts,
+                shortest=options.shortest,
+                longest=options.longest,
+                new_tokens=options.new_tokens,
+                repeats=options.repeats,
+                peers=options.peers,
+            ),
+            folder,
+        )

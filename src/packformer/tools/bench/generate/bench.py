@@ -115,7 +115,6 @@ def run_generate_bench(bench: GenerateBench, folder: Path) -> None:
     found = machine(device)
     console.print(", ".join(f"{k} {v}" for k, v in found.items() if v), highlight=False)
     _print(speeds, bench, model, console)
-    folder.mkdir(parents=True, exist_ok=True)
     write_csv(speeds, folder / "generate.csv")
     console.print(f"written to {folder}", soft_wrap=True)
 

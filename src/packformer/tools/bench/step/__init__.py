@@ -35,14 +35,16 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.step.bench import StepBench, run_step_bench
+    from packformer.tools.output_folder import output_folder
 
-    run_step_bench(
-        StepBench(
-            preset=options.preset,
-            overrides=tuple(options.overrides),
-            steps=options.steps,
-            warmup=options.warmup,
-            peers=options.peers,
-        ),
-        options.output,
-    )
+    with output_folder(options.output) as folder:
+        run_step_bench(
+            StepBench(
+                preset=options.preset,
+                overrides=tuple(options.overrides),
+                steps=options.steps,
+                warmup=options.warmup,
+                peers=options.peers,
+            ),
+            folder,
+        )

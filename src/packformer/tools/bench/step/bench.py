@@ -96,7 +96,6 @@ def run_step_bench(bench: StepBench, folder: Path) -> None:
     quiet_lightning()
     data = build_data(config)
     ours = _Ours(config, data, accelerator, precision)
-    folder.mkdir(parents=True, exist_ok=True)
     console = Console(width=150)
     peak = None
     if accelerator == "cuda":
