@@ -1,12 +1,13 @@
 """What is left out is counted and said in the same words wherever the text is used."""
 
+import gzip
 import json
 import logging
 
 import pytest
 
 from packformer.cli import main
-from packformer.corpus import Input, LeftOut, Preparation, load_manifest, prepare
+from packformer.corpus import Input, LeftOut, Preparation, documents, load_manifest, prepare
 from packformer.data import TextFiles, TokenShards
 
 ROWS = [json.dumps({"text": f"some words {number}"}) for number in range(40)]
@@ -133,3 +134,50 @@ def test_manifests_from_before_there_were_kinds_are_read(folder, tmp_path):
     del values["left_out"]
     manifest = load_manifest(json.dumps({**values, "empty": 3, "skipped": 2}), "manifest.json")
     assert manifest.left_out == LeftOut(empty=3, not_utf8=2)
+
+
+DAMAGED = {
+    "a.txt.gz": gzip.compress(b"some text " * 90)[:-9],
+    "a.txt.xz": b"no xz",
+    "a.txt.bz2": b"no bzip2",
+    "a.json.gz": b"no gzip",
+    "a.tar.gz": b"",
+    "a.zip": b"PK",
+    "a.txt.lz4": b"x",
+    "a.parquet": b"PAR1 and no more",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_file_that_cannot_be_read_names_the_setting_that_leaves_it_out(tmp_path, name):
+    place = tmp_path / "texts"
+    place.mkdir()
+    for number in range(9):
+        (place / f"{number}.txt").write_text(f"some words {number}")
+    (place / name).write_bytes(DAMAGED[name])
+    strict = TextFiles(str(place), vocab_size=270)
+    with pytest.raises(ValueError, match=rf"{name} .*out: data.skip_invalid=true\)$") as told:
+        strict.prepare()
+    assert "\n" not in str(told.value)
+    splits = TextFiles(str(place), vocab_size=270, skip_invalid=True).prepare()
+    assert splits.train.num_documents + splits.validation.num_documents == 9
+    assert splits.description.endswith("left out: 1 invalid")
+
+
+def test_records_before_a_damage_are_read(tmp_path):
+    lines = "".join(f"{row}\n" for row in ROWS * 500).encode()  # more than is read at once
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines) + b"no more gzip")
+    manifest = made(tmp_path, tmp_path.with_name("c"))
+    assert manifest.left_out == LeftOut(invalid=1)
+    read = sum(shard.documents for shard in (*manifest.train, *manifest.validation))
+    assert 0 < read <= 500 * len(ROWS)
+
+
+def test_of_a_long_text_that_is_damaged_at_its_end_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE", 64)
+    (tmp_path / "a.txt").write_text("a good one")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"some words of text\n" * 99)[:-9])
+    (tmp_path / "c.txt").write_text("another good one")
+    manifest = made(tmp_path, tmp_path.with_name("c"))
+    assert manifest.left_out == LeftOut(invalid=1)
+    assert sum(shard.documents for shard in (*manifest.train, *manifest.validation)) == 2

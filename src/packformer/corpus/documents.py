@@ -59,6 +59,19 @@ class InvalidDocumentError(ValueError):
     """A document that cannot be read, although those after it can."""
 
 
+class UnreadableFileError(InvalidDocumentError):
+    """A file that cannot be read to its end as what it is, although other files can.
+
+    Args:
+        shown: how messages call the file.
+        reason: completes a sentence that begins with that.
+    """
+
+    def __init__(self, shown: str, reason: str) -> None:
+        super().__init__(f"{shown} {reason}")
+        self.as_document = Raw(reason.encode(), shown, Form.INVALID)
+
+
 class UndecodableError(InvalidDocumentError):
     """A document that is not UTF-8."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from packformer.corpus.documents import Form, Raw
+from packformer.corpus.documents import Form, Raw, UnreadableFileError
 from packformer.corpus.folders import FolderWalk, check_regular
 from packformer.corpus.formats import FORMATS, WARNINGS, decided, format_of, head_of
 from packformer.corpus.left_out import LeftOut
@@ -96,8 +96,9 @@ class Input:
         for source in self._walk.files:
             if source == STANDARD_INPUT or source.startswith(HUGGING_FACE):
                 continue
-            if words := decided(Path(source), self.format, self.field):
-                found.setdefault(words, []).append(source)
+            with suppress(UnreadableFileError):  # told where it is read
+                if words := decided(Path(source), self.format, self.field):
+                    found.setdefault(words, []).append(source)
         warnings = []
         for words, sources in found.items():
             sentence = f"{listed(sources, _NAMES_SHOWN)}: {words.format(field=self.field)}"
@@ -127,25 +128,31 @@ class Input:
             return self.standard_input
         return None if source.startswith(HUGGING_FACE) else Path(source)
 
-    def read(self, source: str, *, whole: bool = False) -> Iterator[Raw]:
+    def read(self, source: str, *, skip_invalid: bool = False) -> Iterator[Raw]:
         """The documents of one of ``sources()``; an empty one if it has none.
 
         Args:
             source: which.
-            whole: look through a long file before its first piece: if a later one is not UTF-8, it
-                comes as that piece alone.
+            skip_invalid: what cannot be read comes as one document that says why. A long text is
+                looked through before its first piece, and records before a damage are read.
 
         Raises:
             ValueError: if it cannot be read as what it is, or changes meanwhile.
         """
         count = 0
-        for raw in self._documents(source, whole):
+        try:
+            for raw in self._documents(source, skip_invalid):
+                count += 1
+                yield raw
+        except UnreadableFileError as error:
+            if not skip_invalid:
+                raise
             count += 1
-            yield raw
+            yield error.as_document
         if not count:
             yield Raw(b"", source, Form.TEXT)
 
-    def _documents(self, source: str, whole: bool) -> Iterator[Raw]:
+    def _documents(self, source: str, skip_invalid: bool) -> Iterator[Raw]:
         if source.startswith(HUGGING_FACE):
             yield from read_hub(source, self.field)
             return
@@ -157,7 +164,7 @@ class Input:
             format = "jsonl" if source == STANDARD_INPUT else format_of(file, self.field)
         if format == "parquet":
             yield from read_parquet(shown, file, self.field)
-        elif format == "text" and whole and (bad := undecodable_piece(shown, file)):
+        elif format == "text" and skip_invalid and (bad := undecodable_piece(shown, file)):
             yield bad
         else:
             with open_content(file, shown) as content, _unchanged(shown, content):

@@ -51,7 +51,8 @@ class LeftOut:
         null: documents whose text is null.
         not_utf8: documents that are not UTF-8.
         invalid: documents that cannot be read as what they are: no JSON, no field, no text in it,
-            another number of columns than the header's, too long.
+            another number of columns than the header's, too long; and files that are archives,
+            damaged or cut short.
         no_token: documents for whose text the tokenizer has no token.
         hidden: files and folders in given folders whose names begin with a dot.
         special: sockets, pipes and devices in given folders.

@@ -245,7 +245,7 @@ class _Run:
         for number, source in enumerate(self._sources):
             count = 0
             if number >= place.source:
-                raws = self._input.read(source, whole=self._preparation.skip_invalid)
+                raws = self._input.read(source, skip_invalid=self._preparation.skip_invalid)
                 for raw in recut(raws, cutter):
                     count += 1
                     if number == place.source and count <= place.pieces:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 
-from packformer.corpus.documents import text_or_omission
+from packformer.corpus.documents import UnreadableFileError, text_or_omission
 from packformer.corpus.input import Input
 
 _CHUNK = 2**16  # characters given to the trainer at once: its own form of them is much larger
@@ -54,13 +55,15 @@ def _beginnings(input: Input, sources: list[str], most: int, skip_invalid: bool)
         upto += size
         if taken >= most * upto / total:
             continue
-        for raw in input.read(source):
-            text = text_or_omission(raw, input.field, skip_invalid)
-            if isinstance(text, str):
-                yield text[: max(1, most - taken)]
-            taken += len(raw.data)
-            if taken >= most * upto / total:
-                break
+        # What is left out later may be among them: looking for it would mean to read all.
+        with suppress(UnreadableFileError) if skip_invalid else nullcontext():
+            for raw in input.read(source):
+                text = text_or_omission(raw, input.field, skip_invalid)
+                if isinstance(text, str):
+                    yield text[: max(1, most - taken)]
+                taken += len(raw.data)
+                if taken >= most * upto / total:
+                    break
 
 
 def chunks(text: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import zstandard
 
+from packformer.corpus.documents import UnreadableFileError
 from packformer.corpus.readers.zstandard_blocks import ZstandardContent
 from packformer.corpus.wording import cause
 
@@ -47,7 +48,7 @@ def open_content(file: Path, shown: str) -> Iterator[Content]:
         shown: how messages call it.
 
     Raises:
-        ValueError: if it is an archive, or damaged or cut short; also while it is read.
+        UnreadableFileError: if it is an archive, or damaged or cut short; also while it is read.
     """
     suffix = file.suffix.lower()
     _refuse_unread(Path(shown), suffix)
@@ -55,7 +56,7 @@ def open_content(file: Path, shown: str) -> Iterator[Content]:
         try:
             stream = _decompressed(raw, suffix)
             if stream.peek(_TAR_MARK.stop)[_TAR_MARK] == b"ustar":
-                raise ValueError(f"{shown} is a tar archive: unpack it")
+                raise UnreadableFileError(shown, "is a tar archive: unpack it")
             yield Content(stream, raw)
         except (
             EOFError,
@@ -65,8 +66,8 @@ def open_content(file: Path, shown: str) -> Iterator[Content]:
             lzma.LZMAError,
             _DamagedError,
         ) as error:
-            raise ValueError(
-                f"{shown} is damaged or cut short ({cause(error)}): replace it"
+            raise UnreadableFileError(
+                shown, f"is damaged or cut short ({cause(error)}): replace it"
             ) from error
 
 
@@ -80,11 +81,12 @@ def _refuse_unread(shown: Path, suffix: str) -> None:
     inside = Path(name_inside(str(shown))).suffix
     for archive in (suffix, inside):
         if archive in _ARCHIVES:
-            raise ValueError(f"{shown} is an archive ({archive}): unpack it")
+            raise UnreadableFileError(str(shown), f"is an archive ({archive}): unpack it")
     if suffix in _NOT_READ:
-        raise ValueError(
-            f"{shown} is compressed as {suffix}, which is not read: unpack it, or compress it as "
-            f"{', '.join(COMPRESSED[:-1])} or {COMPRESSED[-1]}"
+        raise UnreadableFileError(
+            str(shown),
+            f"is compressed as {suffix}, which is not read: unpack it, or compress it as "
+            f"{', '.join(COMPRESSED[:-1])} or {COMPRESSED[-1]}",
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw
+from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw, UnreadableFileError
 from packformer.corpus.wording import cause, missing, not_text
 
 _BATCH_BYTES = 8 * 2**20
@@ -37,8 +37,8 @@ def read_parquet(shown: str, file: Path, field: str) -> Iterator[Raw]:
                     place, read = f"{shown}, row {number},", size * number // rows
                     yield _document(value, place, read)
     except (ArrowException, OSError) as error:
-        raise ValueError(
-            f"{shown} cannot be read as Parquet ({cause(error)}): replace it"
+        raise UnreadableFileError(
+            shown, f"cannot be read as Parquet ({cause(error)}): replace it"
         ) from error
 
 
