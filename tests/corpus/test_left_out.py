@@ -167,7 +167,7 @@ def test_a_file_that_cannot_be_read_names_the_setting_that_leaves_it_out(tmp_pat
 def test_records_before_a_damage_are_read(tmp_path):
     lines = "".join(f"{row}\n" for row in ROWS * 500).encode()  # more than is read at once
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines) + b"no more gzip")
-    manifest = made(tmp_path, tmp_path.with_name("c"))
+    manifest = made(tmp_path, tmp_path.with_name(f"{tmp_path.name} made"))
     assert manifest.left_out == LeftOut(invalid=1)
     read = sum(shard.documents for shard in (*manifest.train, *manifest.validation))
     assert 0 < read <= 500 * len(ROWS)
@@ -178,6 +178,6 @@ def test_of_a_long_text_that_is_damaged_at_its_end_nothing_is_left(tmp_path, mon
     (tmp_path / "a.txt").write_text("a good one")
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"some words of text\n" * 99)[:-9])
     (tmp_path / "c.txt").write_text("another good one")
-    manifest = made(tmp_path, tmp_path.with_name("c"))
+    manifest = made(tmp_path, tmp_path.with_name(f"{tmp_path.name} made"))
     assert manifest.left_out == LeftOut(invalid=1)
     assert sum(shard.documents for shard in (*manifest.train, *manifest.validation)) == 2
