@@ -33,7 +33,7 @@ def own_cache(tmp_path, monkeypatch):
     [
         ("bench loader --rows 0", "--rows (0) must be a whole number from 1 up"),
         ("bench attention --device cpu --heads 3 --kv-heads 2", "heads (3) must be divisible by"),
-        ("doctor --head-dim 0", "--head-dim (0) must be at least 1"),
+        ("doctor --head-dim 0", "--head-dim (0) must be a whole number from 1 up"),
     ],
 )
 def test_bad_input_is_one_line(command, message, capsys):

@@ -106,6 +106,7 @@ BELOW = {
         "huggingface",
         "model",
         "nn",
+        "requirements",
         "run",
         "settings",
         "training",

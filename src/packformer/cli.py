@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -61,7 +62,8 @@ def _main(arguments: Sequence[str] | None) -> None:
         sys.exit(2)
     options, rest = parser.parse_known_args(given)
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        _tell(f"unrecognized arguments: {' '.join(rest)}; packformer {asked[0]} --help shows all")
+        sys.exit(2)
     if rest:  # argparse takes no settings that follow an option
         options.overrides += rest
     keep_compiled()
@@ -70,12 +72,21 @@ def _main(arguments: Sequence[str] | None) -> None:
         options.run(options)
         sys.stdout.flush()
     except (ValueError, OSError) as error:
-        _tell(" ".join(str(error).split()))
+        _tell(_as_given(" ".join(str(error).split()), given))
         sys.exit(1)
 
 
 def _tell(message: str) -> None:
     print(f"error: {masked(message)}", file=sys.stderr)
+
+
+def _as_given(message: str, given: Sequence[str]) -> str:
+    """The message, with arguments called as they were given: ``--top-k`` for ``top_k``."""
+    for option in {word.partition("=")[0] for word in given if word.startswith("--")}:
+        name = option.removeprefix("--")
+        names = f"{re.escape(name)}|{re.escape(name.replace('-', '_'))}"
+        message = re.sub(rf"(?<![\w.-])((data|packing)\.)?({names})(?= \()", option, message)
+    return message
 
 
 def _words(options: argparse.Namespace) -> Iterable[str]:

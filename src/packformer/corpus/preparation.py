@@ -86,6 +86,7 @@ def prepare(
     _check_apart(preparation)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    was_empty = not any(folder.iterdir())
     try:
         with FileLock(folder / _LOCK, timeout=0):
             return run.run()
@@ -93,10 +94,11 @@ def prepare(
         raise ValueError(f"another process is preparing into {folder}: wait for it") from error
     finally:
         left = {file.name for file in folder.iterdir()}
-        if is_new and left <= {_LOCK, JOURNAL, f"{JOURNAL}.new"}:  # nothing to continue from
+        if was_empty and left <= {_LOCK, JOURNAL, f"{JOURNAL}.new"}:  # nothing to continue from
             for name in left:
                 (folder / name).unlink()
-            folder.rmdir()
+            if is_new:
+                folder.rmdir()
 
 
 def _check_apart(preparation: Preparation) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from packformer.corpus.input import STANDARD_INPUT, Input
 from packformer.corpus.shards import FORMAT, hash_file
 from packformer.corpus.tokenizer import MIN_VOCAB, load_tokenizer
-from packformer.settings import check_whole
+from packformer.settings import check_whole, whole
 
+_MOST_WORKERS = 4096
 _RULES = 4  # by which documents are read, split and cut: goes up with any change of the bytes
 
 
@@ -54,8 +55,9 @@ class Preparation:
 
     def __post_init__(self) -> None:
         check_whole("vocab-size", self.vocab_size, at_least=MIN_VOCAB)
-        for name in ("sample_mib", "shard_mib", "workers"):
+        for name in ("sample_mib", "shard_mib"):
             check_whole(name.replace("_", "-"), getattr(self, name), at_least=1)
+        whole(1, _MOST_WORKERS).check("workers", self.workers)
         fraction = self.validation_fraction
         if fraction is not None and not 0 <= fraction < 1:
             raise ValueError(f"validation-fraction ({fraction}) must be from 0 up and below 1")

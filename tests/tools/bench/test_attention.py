@@ -59,10 +59,10 @@ def test_lengths_add_up_and_stay_below_the_longest():
     ("changes", "message"),
     [
         ({"num_kv_heads": 3}, r"heads \(4\) must be divisible by kv-heads \(3\)"),
-        ({"tokens": (0,)}, r"tokens \(0\) must be at least 1"),
+        ({"tokens": (0,)}, r"tokens \(0\) must be a whole number from 1 up"),
         ({"documents": ("two",)}, r"documents \(two\) must be `one` or a mean length"),
         ({"variants": ("fast",)}, r"variants \(fast\) must be of plain, alibi, window"),
-        ({"head_dim": 0}, r"head_dim \(0\) must be at least 1"),
+        ({"head_dim": 0}, r"head_dim \(0\) must be a whole number from 1 up"),
     ],
 )
 def test_impossible_settings_are_named(changes, message):

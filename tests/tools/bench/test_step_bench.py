@@ -88,7 +88,7 @@ def test_how_the_model_of_other_libraries_differs_is_told(monkeypatch, capsys, t
     [
         (["nothing"], "there is no experiment=nothing: "),
         (["gqa", "model.widht=3"], "widht"),
-        (["gqa", "--steps", "0"], "steps (0) must be at least 1"),
+        (["gqa", "--steps", "0"], "--steps (0) must be a whole number from 1 up"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
@@ -103,5 +103,5 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message
 
 
 def test_steps_must_be_counted():
-    with pytest.raises(ValueError, match=r"warmup \(-1\) at least 0"):
+    with pytest.raises(ValueError, match=r"warmup \(-1\) must be a whole number from 0 up"):
         StepBench("gqa", warmup=-1)

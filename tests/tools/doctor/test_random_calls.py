@@ -49,7 +49,7 @@ def test_a_failure_is_printed_with_the_command_that_repeats_it(capsys, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fuzz", "0"], "--fuzz (0) must be at least 1"),
+        (["--fuzz", "0"], "--fuzz (0) must be a whole number from 1 up"),
         (["--fuzz", "5", "--kernel", "sdap"], "--kernel (sdap) must be one of flash4, xformers"),
         (["--fuzz", "5", "--kernel", "flex"], "--kernel flex: it does not run on cpu"),
         (["--case", "{"], "case ({) cannot be read"),

@@ -123,8 +123,8 @@ def test_a_token_of_ones_own_ends_a_text(run: Path, capsys) -> None:
         (["a", "--stop", "no such token"], "--stop (no such token) is no token"),
         (["a", "--max-new-tokens", "0"], "--max-new-tokens (0) must be"),
         (["a", "--batch-size", "0"], "--batch-size (0) must be"),
-        (["a", "--top-p", "2"], "top_p (2.0) must be at most 1"),
-        (["a", "--temperature", "-1"], "temperature (-1.0) must be"),
+        (["a", "--top-p", "2"], "--top-p (2.0) must be at most 1"),
+        (["a", "--temperature", "-1"], "--temperature (-1.0) must be"),
         (["a", "--output", "nowhere/x.jsonl"], "--output (nowhere/x.jsonl) lies in no folder"),
     ],
 )
@@ -186,6 +186,15 @@ def test_a_prompt_that_is_too_long_leaves_no_output(
     options = ("a", "the moon " * 100, "--batch-size", 1, "--output", output)
     assert "more than the 128 of training, and positions end" in failed(capsys, run, *options)
     assert not output.exists()
+
+
+def test_too_little_memory_names_what_asks_for_it(run: Path, capsys, monkeypatch) -> None:
+    def fails(*given: object, **named: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr("packformer.generation.decoder.KVCache", fails)
+    told = "--max-new-tokens (200) and --batch-size (64) need more memory than cpu has: lower one"
+    assert told in failed(capsys, run, "a", "b")
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])

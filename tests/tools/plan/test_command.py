@@ -43,7 +43,7 @@ def test_a_corpus_shorter_than_a_row_is_told(tmp_path, monkeypatch, capsys):
     [
         (["/nowhere"], "/nowhere does not exist: give a file, folder"),
         (["--row-length", "1"], "--row-length (1) must be a whole number from 2 up"),
-        (["--batch", "0"], "batch (0) must be"),
+        (["--batch", "0"], "--batch (0) must be"),
         (["--layers", "0"], "--layers (0) must be"),
     ],
 )

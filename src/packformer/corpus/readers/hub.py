@@ -28,6 +28,8 @@ def _rows(source: str) -> Iterator[dict[str, object]]:
         raise ValueError(f"{source} needs datasets: pip install '.[hf]'") from error
     name, _, split = source.removeprefix(HUGGING_FACE).partition(":")
     name, _, config = name.partition("@")
+    if not name.strip():
+        raise ValueError(f"{source} names no data set: write hf:NAME, as hf:HuggingFaceFW/fineweb")
     count = 0
     try:  # network, name, configuration: each of its own type
         rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)

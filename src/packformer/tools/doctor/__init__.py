@@ -36,10 +36,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from packformer.settings import check_whole
     from packformer.tools.doctor.examination import examine, print_examination
 
-    if options.head_dim < 1:
-        raise ValueError(f"--head-dim ({options.head_dim}) must be at least 1")
+    check_whole("--head-dim", options.head_dim, at_least=1)
+    check_whole("--seed", options.seed, at_least=0)
+    if options.fuzz is not None:
+        check_whole("--fuzz", options.fuzz, at_least=1)
     device, dtype = device_and_dtype(options)
     if options.fuzz is not None or options.case is not None:
         _run_cases(options, device)
@@ -77,8 +80,6 @@ def _run_cases(options: argparse.Namespace, device: str) -> None:
         outcomes = run_again(kernels, device, options.case)
         print_outcomes(outcomes, console)
     else:
-        if options.fuzz < 1:
-            raise ValueError(f"--fuzz ({options.fuzz}) must be at least 1")
         errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         found = fuzz(kernels, device, options.fuzz, options.seed, errors.print)
         print_fuzz(found, console)

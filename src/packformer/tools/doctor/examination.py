@@ -117,7 +117,10 @@ def examine(
     reasons = {(n, kernel): kernel.unsupported(variants[n]) for n, kernel in cells}
     able = [(variants[n], kernel) for n, kernel in cells if reasons[n, kernel] is None]
     if not able:
-        raise ValueError(f"no kernel takes {Variant(device_type, dtype, head_dim)}")
+        type_name = str(dtype).removeprefix("torch.")
+        raise ValueError(
+            f"--head-dim ({head_dim}): no kernel takes that size in {type_name} on {device_type}"
+        )
     proofs = _prove_all(able, report)
     verdicts = Verdicts(device_type)
     for number, ((variant, kernel), verdict) in enumerate(proofs.items()):

@@ -18,6 +18,7 @@ from packformer.generation import Generation, Report, Sampling, TextStream, enco
 from packformer.generation.decoder import reach
 from packformer.generation.text import end_of_text, text_of
 from packformer.model import GPT
+from packformer.requirements import SAMPLES
 from packformer.run.load import load
 from packformer.settings import check_whole
 from packformer.tools.generate.lines import Lines
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
     """
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
     check_whole("--batch-size", options.batch_size, at_least=1)
-    check_whole("--max-new-tokens", options.max_new_tokens, at_least=1)
+    SAMPLES["max_new_tokens"].check("--max-new-tokens", options.max_new_tokens)
     records = _records(options)
     output = None if options.output is None else new_output_file(options.output)
     model, tokenizer = load(options.model)
@@ -47,11 +48,29 @@ def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
         model.to(device=device, dtype=dtype), tokenizer, sampling, _stop(options.stop, tokenizer),
         options.max_new_tokens, options.compile,
     )  # fmt: skip
-    if records is None:
-        session.ask()
-        return
+    try:
+        if records is None:
+            session.ask()
+        else:
+            _continue(session, options, records, output)
+    except (RuntimeError, MemoryError) as error:  # of a GPU, of torch on a CPU, of Python
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise ValueError(
+            f"--max-new-tokens ({options.max_new_tokens:,}) and --batch-size "
+            f"({options.batch_size:,}) need more memory than {device} has: lower one of them"
+        ) from error
+
+
+def _continue(
+    session: _Session,
+    options: argparse.Namespace,
+    records: list[tuple[str, dict[str, Any]]],
+    output: Path | None,
+) -> None:
+    """Continues all prompts; prints what comes, or writes it to a file."""
     prompts = [session.encode(record[options.field], where) for where, record in records]
-    reach(model, max(map(len, prompts)) + options.max_new_tokens - 1)
+    session.reach(max(map(len, prompts)) + options.max_new_tokens - 1)
     given = [record for _, record in records]
     if len(prompts) == 1 and output is None:
         session.continue_one(given[0][options.field], prompts[0])
@@ -140,6 +159,10 @@ class _Session:
         self._sampling, self._stop = sampling, stop
         self._max_new_tokens, self._compiled = max_new_tokens, compiled
         self._report = Report()
+
+    def reach(self, longest: int) -> None:
+        """Makes positions of so many tokens usable; raises as ``decoder.reach``."""
+        reach(self._model, longest)
 
     def encode(self, text: str, where: str) -> list[int]:
         try:

@@ -18,12 +18,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("path", help="folder or URL of a corpus made by `packformer prepare`")
     parser.add_argument("--split", choices=("train", "validation"), default="train")
-    parser.add_argument("--document", type=int, default=0, help="number of the first document")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--document", type=int, default=0, help="number of the first document")
     parser.add_argument("--count", type=int, default=3, help="documents to show")
     parser.add_argument(
         "--characters", type=int, default=300, help="shown of each document, at most"
     )
-    parser.add_argument("--row", type=int, help="number of a packed row to show instead")
+    shown.add_argument("--row", type=int, help="number of a packed row to show instead")
     parser.add_argument("--row-length", type=int, default=1024, help="tokens per row")
     parser.add_argument("--max-document-length", type=int, help="longest document, in tokens")
     parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
@@ -37,6 +38,7 @@ def _run(options: argparse.Namespace) -> None:
 
     for name in ("count", "characters"):
         check_whole(f"--{name}", getattr(options, name), at_least=1)
+    check_whole("--seed", options.seed, at_least=0)
     if options.row is None:
         inspect_documents(
             options.path, options.split, options.document, options.count, options.characters

@@ -39,11 +39,11 @@ def inspect_documents(path: str, split: str, first: int, count: int, characters:
     """
     console = Console()
     splits, source = _open(path, split)
-    _print_manifest(path, console)
     total = source.num_documents or 0
     if not 0 <= first < total:
         has = f"0 to {total - 1}" if total else "none"
         raise ValueError(f"document {first} does not exist: {split} has {has}")
+    _print_manifest(path, console)
     tokenizer = Tokenizer.from_file(str(splits.tokenizer))
     for index in range(first, min(total, first + count)):
         length = source.length(index)

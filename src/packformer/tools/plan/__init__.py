@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 from packformer.tools.document_arguments import add_documents, documents, packing
+
+_PRESETS = files("packformer.conf").joinpath("experiment")
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -52,6 +55,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         check_number("--card-gb", options.card_gb, above=0)
         print_fit(options.path, options.overrides, options.card_gb)
         return
+    _refuse_unknown_preset(options.path)
     if options.overrides:
         parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
     check_whole("--layers", options.layers, at_least=1)
@@ -67,8 +71,15 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         )
 
 
+def _refuse_unknown_preset(name: str | None) -> None:
+    presets = [file.name.removesuffix(".yaml") for file in _PRESETS.iterdir()]
+    near = get_close_matches(name or "", presets, n=1)
+    if near and not Path(name or "").expanduser().exists():
+        raise ValueError(f"{name} is no preset and no path: did you mean {near[0]}?")
+
+
 def _is_preset(name: str) -> bool:
     """Whether it is an experiment's name, and nothing of that name lies here."""
     if Path(name).expanduser().exists() or not name.isidentifier():
         return False
-    return files("packformer.conf").joinpath("experiment", f"{name}.yaml").is_file()
+    return _PRESETS.joinpath(f"{name}.yaml").is_file()

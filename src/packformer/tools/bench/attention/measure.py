@@ -23,6 +23,7 @@ from packformer.attention.packed import variant_of
 from packformer.attention.proof import median_milliseconds
 from packformer.attention.proof.verdicts import machine
 from packformer.model.flops import attended_pairs, attention_flops
+from packformer.settings import check_whole
 from packformer.tools.bench.attention.peers import CUDA_ONLY, PEERS
 
 VARIANTS = ("plain", "alibi", "window")
@@ -62,16 +63,16 @@ class Bench:
     variants: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
+        check_whole("heads", self.num_heads, at_least=1)
+        check_whole("kv-heads", self.num_kv_heads, at_least=1)
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"heads ({self.num_heads}) must be divisible by kv-heads ({self.num_kv_heads})"
             )
         for name in ("head_dim", "longest"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
+            check_whole(name, getattr(self, name), at_least=1)
         for tokens in self.tokens:
-            if tokens < 1:
-                raise ValueError(f"tokens ({tokens}) must be at least 1")
+            check_whole("tokens", tokens, at_least=1)
         for documents in self.documents:
             if documents != "one" and not (documents.isdecimal() and int(documents) > 0):
                 raise ValueError(f"documents ({documents}) must be `one` or a mean length")

@@ -15,6 +15,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
+from packformer.command_line.composition import compose
 from packformer.tools.bench.step.measure import shown, write_csv
 
 _LONGEST_REASON = 120  # characters
@@ -89,12 +90,19 @@ def run_devices_bench(bench: DevicesBench, folder: Path) -> None:
 
     The file is whole after every run: one that hangs, and is ended, costs none of the others.
     """
+    _check_settings(bench, folder)
     runs: list[Run] = []
     for run in _measure(bench, folder):
         runs.append(run)
         write_csv(runs, folder / "devices.csv")
     _print(runs, bench)
     Console(width=150).print(f"written to {folder}", soft_wrap=True)
+
+
+def _check_settings(bench: DevicesBench, folder: Path) -> None:
+    """Refuses what every run would refuse."""
+    _, _, _, *words = command(bench, folder, bench.rows[0], bench.devices[0])
+    compose([word for word in words if not word.startswith("hydra.")])
 
 
 def _measure(bench: DevicesBench, folder: Path) -> Iterator[Run]:

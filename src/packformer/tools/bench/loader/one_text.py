@@ -60,6 +60,8 @@ def bench_one_text(
     """
     check_whole("--one-text", megabytes, at_least=1)
     check_whole("--rows", num_rows, at_least=1)
+    if path is not None and not path.is_file():
+        raise ValueError(f"{path} is no file: give one with text, or none for Python's sources")
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -33,6 +33,7 @@ from packformer.run.build import (
 )
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.user_errors import USER_ERRORS
+from packformer.settings import check_whole
 from packformer.tools.bench.step.measure import (
     Clock,
     Speed,
@@ -81,10 +82,8 @@ class StepBench:
     peers: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.warmup < 0:
-            raise ValueError(
-                f"steps ({self.steps}) must be at least 1, warmup ({self.warmup}) at least 0"
-            )
+        check_whole("steps", self.steps, at_least=1)
+        check_whole("warmup", self.warmup, at_least=0)
 
 
 def run_step_bench(bench: StepBench, folder: Path) -> None:
