@@ -74,9 +74,9 @@ def test_two_runs_on_a_gpu_are_equal_and_so_is_a_resumed_one(
     for name in ("one", "two"):
         subprocess.run([*start, f"output_dir={name}"], cwd=tmp_path, check=True, timeout=300)
     command = [*start, "output_dir=stopped", "resume=auto"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any("step 10/40" in line for line in process.stdout)
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("step 10/40" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=300)
     subprocess.run(command, cwd=tmp_path, check=True, timeout=300)

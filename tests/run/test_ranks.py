@@ -248,3 +248,18 @@ def test_gradients_may_be_summed_in_bfloat16(ranks: Path) -> None:
 
 if __name__ == "__main__":
     run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
+
+
+def test_a_strategy_of_several_devices_runs_on_one(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    own = ("trainer=ddp", "trainer.strategy.reduce_dtype=bfloat16", "trainer.devices=1")
+    try:
+        assert train(*small, *own, "trainer.max_steps=1").code == 0
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "checkpoints" / "last.ckpt").is_file()

@@ -22,7 +22,7 @@ def watch_ranks(trainer: L.Trainer) -> None:
     and leaves the others when rank 0 fails.
     """
     former = trainer.strategy.launcher
-    if isinstance(former, _SubprocessScriptLauncher):
+    if isinstance(former, _SubprocessScriptLauncher) and former.num_processes > 1:
         trainer.strategy._launcher = _Launcher(
             former.cluster_environment, former.num_processes, former.num_nodes
         )
