@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
@@ -23,7 +24,10 @@ def named(overrides: Iterable[str]) -> list[str]:
 
 def choices_of(overrides: Sequence[str]) -> dict[str, str]:
     """What a command line and its experiments choose of each group: ``{"optimizer": "muon"}``."""
-    made = _defaults(overrides).overrides
+    return _choices(_defaults(overrides).overrides)
+
+
+def _choices(made: Overrides) -> dict[str, str]:
     appended = {each.get_group_path(): each.value for each in made.append_group_defaults}
     chosen = {**made.override_choices, **appended}
     return {group: str(choice) for group, choice in chosen.items() if not _is_hydras(group)}
@@ -45,7 +49,7 @@ def chosen_settings(overrides: Sequence[str], known: Mapping[str, str]) -> set[s
         and made.overrides.override_metadata[group].containing_config_path not in again
     }
     found = {group.rpartition("@")[2].replace("/", ".") for group in groups}
-    every = choices_of(overrides)
+    every = _choices(made.overrides)
     usual = {default.config_path for default in _defaults([]).defaults}
     for default in made.defaults:
         file = str(default.config_path)
