@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tokenizers import Tokenizer
 
 from packformer import load
+from packformer.batch import PackedBatch
+from packformer.corpus.tokenizer import document_marks, train_bpe
+from packformer.data import Documents
+from packformer.data.packing import Piece
+from packformer.data.rows import collate_row
 from packformer.generation import encode_prompt
 from packformer.run.samples import Samples
 
@@ -35,7 +42,68 @@ def test_the_same_prompts_are_continued_after_every_validation(
     assert [s["prompt"] for s in samples] == [first, second] * 2
     assert first != second
     texts = [file.read_text() for file in corpus.iterdir()]
-    assert all(any(text.startswith(p) for text in texts) for p in (first, second))
+    assert first
+    assert second
+    assert any(text.startswith(first) for text in texts)
+    assert any(second in text for text in texts)  # of the one that was cut, the tail
+
+
+def row_of(documents: list[list[int]], cuts: list[tuple[int, int, int]]) -> PackedBatch:
+    """A row of 64 tokens; the pieces that ``cuts`` name by document, start and length."""
+    pieces = [Piece(length, n, document, start) for n, (document, start, length) in enumerate(cuts)]
+    return collate_row(
+        Documents(documents), pieces, row_length=64, max_seqlen=16, max_documents=8, packer_state={}
+    )
+
+
+def prompts_of(*rows: PackedBatch, tokenizer: Tokenizer) -> list[list[int]]:
+    """What is continued after a validation of these rows."""
+    samples = Samples()
+    samples._tokenizer = tokenizer
+    for number, row in enumerate(rows):
+        samples.on_validation_batch_start(None, None, row, number)  # type: ignore[arg-type]
+    samples._every = 2  # of which this is the first: nothing is written yet
+    samples.on_validation_end(SimpleNamespace(state=SimpleNamespace(fn="fit")), None)  # type: ignore[arg-type]
+    return samples._prompts
+
+
+def test_prompts_are_beginnings_of_documents_not_padding() -> None:
+    tokenizer = train_bpe(["the moon and the sea"], 300)
+    marks = document_marks(tokenizer)
+    assert marks is not None
+    begin, end = marks
+    assert begin == 0  # as is padding
+    long, short = [begin, *range(50, 80), end], [begin, 40, 41, end]
+    nothing, other = [begin, end], [begin, *range(90, 99), end]
+    documents = [long, short, nothing, other]
+    later_pieces = row_of(documents, [(0, 16, 16)])
+    assert prompts_of(later_pieces, tokenizer=tokenizer) == []
+    begins = row_of(documents, [(2, 0, 2), (1, 0, 4), (0, 16, 16)])
+    follows = row_of(documents, [(0, 0, 16), (3, 0, 11)])
+    found = prompts_of(later_pieces, begins, follows, tokenizer=tokenizer)
+    assert found == [[begin, 40, 41], long[:8]]
+
+
+def test_a_tail_is_continued_for_want_of_beginnings() -> None:
+    tokenizer = train_bpe(["the moon"], 300)
+    tail, begins = [50, 51, 52, 1], [0, 60, 61, 1]
+    row = row_of([tail, begins], [(0, 0, 4), (1, 0, 4)])
+    assert prompts_of(row, tokenizer=tokenizer) == [[0, 60, 61], [50, 51, 52]]
+
+
+def test_a_row_without_documents_has_no_beginning() -> None:
+    tokenizer = train_bpe(["the moon"], 300)
+    assert prompts_of(row_of([[0, 40, 1]], []), tokenizer=tokenizer) == []
+
+
+def test_of_one_text_the_tail_is_continued(train, small, tmp_path) -> None:
+    text = " ".join(f"word{n * n % 53}" for n in range(2000))
+    (tmp_path / "book.txt").write_text(text)
+    done = train(*small, f"data.path={tmp_path}/book.txt", "trainer.max_steps=2")
+    assert done.code == 0, done.err
+    samples = samples_of(run_of(tmp_path))
+    assert samples
+    assert all(s["prompt"] and s["prompt"] in text for s in samples)
 
 
 def test_training_is_the_same_without(train, small, tmp_path) -> None:

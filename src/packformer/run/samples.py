@@ -39,8 +39,9 @@ class Samples(L.Callback):
     Models in shards write none, because no device holds one whole.
 
     Args:
-        prompts: texts to continue; None for the beginnings of the first documents held out. One
-            that is longer than documents may be is left out.
+        prompts: texts to continue; None for the beginnings of the first documents held out; where
+            they are too few, of the tail of one that was cut. One that is longer than documents may
+            be is left out.
         every_n_validations: of which one is followed by samples.
         max_new_tokens: for each prompt, at most; fewer where documents may not be that long.
         temperature: see ``Sampling``, as ``top_k``, ``top_p`` and ``seed``.
@@ -83,6 +84,7 @@ class Samples(L.Callback):
         self._validations = 0
         self._tokenizer: Tokenizer | None = None
         self._prompts: list[list[int]] = []
+        self._tails: list[list[int]] = []  # for want of beginnings
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -108,20 +110,19 @@ class Samples(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        missing = _OPENINGS - len(self._prompts)
-        if self._tokenizer is None or self._texts is not None or self._validations or not missing:
+        if self._tokenizer is None or self._texts is not None or self._validations:
             return
-        ends = batch.layout.cu_seqlens.tolist()
+        if len(self._prompts) == _OPENINGS:
+            return
         marks = document_marks(self._tokenizer)
-        documents = [
-            batch.tokens[0, start : min(end, start + _OPENING_TOKENS)].tolist()
-            for start, end in zip(ends, ends[1:], strict=False)
-            # A later piece of a split document does not begin with the first token of documents.
-            if end - start > 1 and (marks is None or batch.tokens[0, start] == marks[0])
-        ]
-        self._prompts += documents[:missing]
+        for opening in _openings(batch, end_of_text(self._tokenizer)):
+            is_tail = marks is not None and opening[0] != marks[0]
+            (self._tails if is_tail else self._prompts).append(opening)
+        del self._prompts[_OPENINGS:], self._tails[_OPENINGS:]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._texts is None and not self._validations:
+            self._prompts += self._tails[: _OPENINGS - len(self._prompts)]
         self._validations += 1
         due = self._validations % self._every == 0 and trainer.state.fn == "fit"
         if not due or not self._prompts or not trainer.is_global_zero:
@@ -184,6 +185,23 @@ class Samples(L.Callback):
                 if token is not None and token not in stop:
                     kept.append(token)
         return new
+
+
+def _openings(batch: PackedBatch, end_marks: Sequence[int]) -> list[list[int]]:
+    """How the documents that begin in a row begin, without the token that ends a short one.
+
+    Padding and later pieces of a document are left out, and documents without text. The tail of a
+    document that was cut for the held-out split begins in the middle of a text.
+    """
+    found, start = [], 0
+    for length, (_, first) in zip(batch.lengths, batch.pieces, strict=True):
+        opening = batch.tokens[0, start : start + min(length, _OPENING_TOKENS)].tolist()
+        start += length
+        if opening[-1:] and opening[-1] in end_marks:
+            opening.pop()
+        if first == 0 and len(opening) > 1:
+            found.append(opening)
+    return found
 
 
 def _fitting(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> list[list[int]]:
