@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from packformer.command_line.main import main
 from packformer.run.summary import read_summary
 from packformer.sweeps.former import former_settings
 
@@ -25,12 +27,22 @@ def names(folder: Path) -> list[str]:
         return [row["name"] for row in csv.DictReader(file)]
 
 
-@pytest.fixture
-def tree(train: Callable, small: list[str], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
     """A sweep of two finished jobs."""
-    done = train(*SWEEP, "+experiment=mha,gqa", *small, "trainer.accelerator=cpu")
-    assert done.code == 0, done.err
-    return tmp_path / "tree"
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command = (*SWEEP, "+experiment=mha,gqa", *small, "trainer.accelerator=cpu")
+        patch.setattr("sys.argv", ["train", *command])
+        main()
+    return folder / "tree"
+
+
+@pytest.fixture
+def tree(finished_sweep: Path, tmp_path: Path) -> Path:
+    """A copy of it in the folder where ``train`` runs."""
+    return Path(shutil.copytree(finished_sweep, tmp_path / "tree"))
 
 
 def test_a_sweep_of_other_settings_is_refused_before_it_begins(
