@@ -17,12 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import forked  # type: ignore[import-not-found]
 
 LIMIT = 120.0  # seconds that a run has to end
 RUN = (
@@ -151,19 +155,38 @@ def shared_memory(folder: Path, rng: random.Random) -> str:
 def full_disks(folder: Path, rng: random.Random) -> str:
     """The disk of the run's folder is full from some moment on: what was saved opens."""
     size = rng.choice((2, 3, 4, 5, 6, 8))
-    under = f'exec unshare -m bash -c \'mount -t tmpfs -o size={size}m tmpfs runs; "$@"; code=$?; '
-    under += "cp -r runs kept; exit $code' _ {}"
-    (folder / "runs").mkdir()
     more = ("trainer.max_steps=40", "trainer.validate_every_n_steps=4", "logger=csv")
-    ended = end(start(folder, *more, under=under))
-    if ended.code not in (0, 1):
-        return f"{size} MiB: code {ended.code}: {ended.printed[-500:]}"
-    told = "cannot write " in ended.printed and "MiB left" in ended.printed
-    if ended.code and not told:
-        return f"{size} MiB: {ended.printed[-500:]}"
-    for file in (folder / "kept").glob("*/checkpoints/*.ckpt"):
-        torch.load(file, weights_only=True)
+    with small_disk(folder / "runs", f"{size}m"):
+        code, printed = forked_run(folder, *RUN, *more)
+        if code not in (0, 1):
+            return f"{size} MiB: code {code}: {printed[-500:]}"
+        told = "cannot write " in printed and "MiB left" in printed
+        if code and not told:
+            return f"{size} MiB: {printed[-500:]}"
+        for file in (folder / "runs").glob("*/checkpoints/*.ckpt"):
+            torch.load(file, weights_only=True)
     return ""
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of ``size`` at ``folder``, which is made."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def forked_run(folder: Path, *settings: str) -> tuple[int | None, str]:
+    """A run to its end, with the imports of this process: its code, None if it does not end."""
+    process = forked.begin(folder, *settings)
+    code = forked.ended(process, LIMIT)
+    if code is None:
+        os.killpg(process, signal.SIGKILL)
+        forked.ended(process, LIMIT)
+    return code, (folder / "output.txt").read_text()
 
 
 KINDS: dict[str, Callable[[Path, random.Random], str]] = {
