@@ -1,13 +1,22 @@
 """``packformer bench generate``."""
 
 import csv
+from functools import partial
 
 import pytest
+import torch
 
 from packformer.cli import main
 from packformer.tools.bench.generate.bench import GenerateBench
 
 SMALL = ["model.num_layers=1", "model.width=32", "model.num_heads=4", "data.vocab_size=100"]
+
+
+@pytest.fixture(autouse=True)
+def _compiled_quickly(monkeypatch):
+    """What inductor makes of a step is tested with the decoder, and takes long."""
+    quickly = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr("packformer.generation.decoder.torch.compile", quickly)
 
 
 def test_a_bench_prints_a_table_and_leaves_a_csv(tmp_path, capsys):
