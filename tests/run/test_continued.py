@@ -195,6 +195,77 @@ def test_other_data_are_read_from_their_beginning(
     assert "the data" not in caplog.text, "they are the run's now"
 
 
+def test_relative_data_lie_where_the_run_was_started(
+    train: Callable,
+    small: list[str],
+    other_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = [*small[:1], "data=text", f"data.path={other_text.name}", *small[3:], *_SHAPE]
+    assert train(*own).code == 0
+    run = _only(Path("runs")).resolve()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Path(other_text.name).write_text('{"text": "others of the same name"}\n' * 9)
+    caplog.clear()
+    done = train(f"resume={run}", "trainer.max_steps=5")
+    assert done.code == 0, done.err
+    assert "the data" not in caplog.text
+    assert _settings(run)["data"]["path"] == str(other_text)
+    monkeypatch.chdir(tmp_path)
+    done = train(f"resume={run}", "trainer.max_steps=6")
+    assert done.code == 0, done.err
+
+
+def test_relative_data_that_changed_are_refused_elsewhere_too(
+    train: Callable,
+    small: list[str],
+    other_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = [*small[:1], "data=text", f"data.path={other_text.name}", *small[3:], *_SHAPE]
+    assert train(*own).code == 0
+    run = _only(Path("runs")).resolve()
+    with other_text.open("a") as file:
+        file.write("\n" + json.dumps({"text": "one more word4 here"}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    refused = train(f"resume={run}", "trainer.max_steps=6")
+    assert refused.code == 1
+    assert "the text has changed since" in refused.err
+    other_text.rename(tmp_path / "docs2.jsonl")
+    Path(f"{other_text.name}x").touch()
+    refused = train(f"resume={run}", "trainer.max_steps=6")
+    assert refused.code == 1
+    assert (
+        f"data.path {other_text.name}, which {run}/config.yaml names, does not exist, neither here "
+        f"nor in {tmp_path}, where the run was started: give data.path=PLACE" in refused.err
+    )
+    (run / "environment.json").unlink()
+    refused = train(f"resume={run}", "trainer.max_steps=6")
+    assert "does not exist and is relative to the folder that the run was started" in refused.err
+
+
+def test_a_run_without_checkpoints_says_so(train: Callable, small: list[str]) -> None:
+    none = ["callbacks.checkpoint=null", "callbacks.last_checkpoint=null"]
+    assert train(*small, *_SHAPE, *none).code == 0
+    run = _only(Path("runs"))
+    refused = train(f"resume={run}")
+    assert refused.code == 1
+    assert f"resume={run}: this run kept no checkpoints ({' '.join(none)})" in refused.err
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_says_so(train: Callable, run: Path) -> None:
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    refused = train(f"resume={run}")
+    assert refused.code == 1
+    assert "this run has no checkpoint, it ended before it saved one" in refused.err
+
+
 def test_a_resumed_run_keeps_its_name(train: Callable, small: list[str], tmp_path: Path) -> None:
     assert train(*small, *_SHAPE, "+experiment=gqa", "seed=3", "name=mine").code == 0
     run = _only(tmp_path / "runs")

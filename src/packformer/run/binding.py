@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from packformer.run.own_paths import with_own_paths
 from packformer.run.recorded import VOCABULARY
 from packformer.run.resume import (
     ABSENT,
@@ -60,7 +61,8 @@ def binding_differences(
     folder = run_folder(checkpoint)
     if folder is None:
         return []
-    former = _of_weights(read_configuration(folder / CONFIG_FILE, with_sizes=True))
+    recorded = read_configuration(folder / CONFIG_FILE, with_sizes=True)
+    former = _of_weights(with_own_paths(recorded, folder))
     parts = (*_PART_OF_CHECKPOINT, *_PART_OF_ROWS, "init_from")
     return [
         (key, value, new)
@@ -89,7 +91,8 @@ def asks_for_data(checkpoint: Path, config: dict[str, Any]) -> bool:
     folder = run_folder(checkpoint)
     if folder is None:
         return False
-    different = differences(read_configuration(folder / CONFIG_FILE), config)
+    former = with_own_paths(read_configuration(folder / CONFIG_FILE), folder)
+    different = differences(former, config)
     return any(is_part(key, ("data",)) for key, _, _ in different)
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from packformer.run.added_settings import with_added_settings
 from packformer.run.chosen import choices_of, chosen_settings, named
+from packformer.run.own_paths import refuse_lost_data, with_own_paths
 from packformer.run.recorded import choices_in, overrides_in
 from packformer.run.recorded import chosen as given
 from packformer.run.resume import (
@@ -55,7 +56,7 @@ def with_settings_of_run(config: DictConfig, overrides: Sequence[str]) -> DictCo
         checkpoint that lies in no run folder.
 
     Raises:
-        ValueError: if there is no such run, or its configuration is damaged.
+        ValueError: if there is no such run, its configuration is damaged, or its data are gone.
     """
     folder = resumed_folder(config)
     if folder is None:
@@ -68,9 +69,11 @@ def with_settings_of_run(config: DictConfig, overrides: Sequence[str]) -> DictCo
             "that of the run there"
         )
     refuse_foreign_names(_literal(found), file)
-    former, chosen = given(found), chosen_settings(overrides, choices_in(found))
+    former = with_own_paths(given(found), folder)
+    chosen = chosen_settings(overrides, choices_in(found))
     taken = OmegaConf.create(_merged(config, former, chosen))
     _keep_tokenizer(taken, former, folder, chosen)
+    refuse_lost_data(OmegaConf.to_container(taken, resolve=False), folder, chosen)  # type: ignore[arg-type]
     OmegaConf.set_struct(taken, True)
     return taken
 

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 import packformer
+from packformer.run.own_paths import WORKING_FOLDER
 from packformer.run.own_tokenizer import keep_tokenizer
 from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE, LAST_CHECKPOINT, SUMMARY_FILE
 from packformer.training.shards import remove_unused
@@ -105,6 +106,7 @@ def _environment() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command(),
+        WORKING_FOLDER: str(Path.cwd()),
         "git_revision": _git_revision(),
         "platform": platform.platform(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -27,6 +27,7 @@ TOKENIZER_FILE = "tokenizer.json"
 ENVIRONMENT_FILE = "environment.json"
 SKIPPED_FILE = "skipped.csv"
 _RECORDING = ("logger", "callbacks")
+_SAVING = ("checkpoint", "last_checkpoint")  # of callbacks
 _NOT_COMPARED = ("resume", "output_dir", *_RECORDING)
 ABSENT = object()
 """Instead of the value of a setting that is not there."""
@@ -65,12 +66,29 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
             f"resume={resume}: the folder has no {CONFIG_FILE}, so it cannot be continued: copy "
             f"that of the run into it, or give resume={path}, which starts a new folder"
         )
+    if folder is not None and not is_there and (folder / CONFIG_FILE).is_file():
+        raise ValueError(f"resume={resume}: {_why_nothing_was_kept(folder)}")
     if not is_there:
         raise ValueError(
             f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give auto, never, a "
             "run folder or a .ckpt file"
         )
     return path
+
+
+def _why_nothing_was_kept(folder: Path) -> str:
+    """Of a run without a checkpoint, and what to do."""
+    callbacks = read_configuration(folder / CONFIG_FILE).get("callbacks") or {}
+    if any(callbacks.get(name) is not None for name in _SAVING):
+        return (
+            "this run has no checkpoint, it ended before it saved one: start it again without "
+            "resume"
+        )
+    off = " ".join(f"callbacks.{name}=null" for name in _SAVING)
+    return (
+        f"this run kept no checkpoints ({off}), so it cannot be continued: start it again without "
+        "these settings and without resume"
+    )
 
 
 def _meant(resume: str) -> str:
