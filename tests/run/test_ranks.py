@@ -246,16 +246,17 @@ def test_gradients_may_be_summed_in_bfloat16(ranks: Path) -> None:
     assert 1e-4 < error(rounded, exact) < 2**-7, "the unit roundoff of bfloat16 is 2^-9"
 
 
-if __name__ == "__main__":
-    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
-
-
 def test_a_strategy_of_several_devices_runs_on_one(
     train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    own = ("trainer=ddp", "trainer.strategy.reduce_dtype=bfloat16", "trainer.devices=1")
+    own = (
+        "trainer=ddp",
+        "trainer.strategy.reduce_dtype=bfloat16",
+        "trainer.devices=1",
+        "trainer.accelerator=cpu",
+    )
     try:
         assert train(*small, *own, "trainer.max_steps=1").code == 0
     finally:
@@ -263,3 +264,7 @@ def test_a_strategy_of_several_devices_runs_on_one(
             torch.distributed.destroy_process_group()
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+if __name__ == "__main__":
+    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
