@@ -16,6 +16,7 @@ from yaml.error import MarkedYAMLError
 from packformer.command_line.hints import explain
 from packformer.command_line.references import explain_reference
 from packformer.masking import masked
+from packformer.run.resume import CONFIG_FILE
 from packformer.run.user_errors import USER_ERRORS
 
 # By name: torch and Lightning are slow to import.
@@ -90,13 +91,29 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "")
 
 
-def keep_traceback(error: BaseException, folder: Path, *, in_sweep: bool) -> Path | None:
+def records_of(folder: Path) -> int | None:
+    """When the records of a run in ``folder`` were written, in ns; None if it holds none."""
+    file = folder / CONFIG_FILE
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def keep_traceback(
+    error: BaseException, folder: Path, former: int | None, *, in_sweep: bool
+) -> Path | None:
     """Writes the traceback to the run's folder; returns its place.
 
     A run that failed before it wrote anything leaves no folder (None), except in a sweep, whose
-    table lists it.
+    table lists it. In the folder of another run it writes nothing.
+
+    Args:
+        error: that ended the run.
+        folder: of the run.
+        former: ``records_of`` the folder before the run began.
+        in_sweep: whether the run is a job of one.
     """
     if not folder.is_dir():
+        return None
+    if former is not None and former == records_of(folder) and not in_sweep:
         return None
     if not any(folder.iterdir()) and not in_sweep:
         folder.rmdir()

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer import completion
 from packformer.command_line.checks import check_configuration
-from packformer.command_line.errors import is_user_error, keep_traceback, one_line
+from packformer.command_line.errors import is_user_error, keep_traceback, one_line, records_of
 from packformer.command_line.groups import refuse_removed
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.overrides import refuse_altered_text, settings_last
@@ -75,6 +75,7 @@ def _job(config: DictConfig) -> float:
     """One run. A failure is reported and remembered; a sweep continues with the next job."""
     sys.argv = _command.copy()
     times = StartTimes(_began.pop() if _began else time.perf_counter())
+    former = records_of(Path(HydraConfig.get().runtime.output_dir))
     try:
         config = with_settings_of_run(config, HydraConfig.get().overrides.task)
         _check_given(config)
@@ -104,7 +105,9 @@ def _job(config: DictConfig) -> float:
         forget_others()  # so that this process tells the error as one that is alone
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
-        place = keep_traceback(error, folder, in_sweep=in_sweep()) if own_folder() else None
+        place = None
+        if own_folder():
+            place = keep_traceback(error, folder, former, in_sweep=in_sweep())
         expected = is_user_error(error)
         if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep() or is_several()):
             raise
