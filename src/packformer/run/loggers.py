@@ -14,10 +14,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from packformer.run import wandb
-from packformer.run.incomplete import outlived
 from packformer.run.metrics_file import csv_logger
 from packformer.run.of_sweep import sweep_folder
 from packformer.settings import name_of
+from packformer.training.incomplete import outlived
 
 _NO_LOGGER = "logger.{} ({}) must be a logger of Lightning's, or null"
 _OF_RUN = ("folder", "name", "group", "config")  # what `Loggers.start` hands on

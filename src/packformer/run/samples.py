@@ -20,9 +20,9 @@ from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
 from packformer.generation.text import end_of_text, text_of
 from packformer.requirements import SAMPLES
-from packformer.run.incomplete import goes_on_without
 from packformer.settings import check_settings
 from packformer.training import FSDP2, TrainingModule
+from packformer.training.incomplete import goes_on_without
 
 log = logging.getLogger(__name__)
 

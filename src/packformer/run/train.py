@@ -22,7 +22,6 @@ from packformer.run.callbacks import tell_what_is_left_out
 from packformer.run.continued import choices_of_run, overrides_of_run
 from packformer.run.curve import draw_loss_curve
 from packformer.run.folder import remove_leftovers, write_records
-from packformer.run.incomplete import forget_lost, goes_on_without, tell_lost
 from packformer.run.loggers import build_loggers
 from packformer.run.naming import name_of
 from packformer.run.of_sweep import in_sweep, to_go_on
@@ -32,6 +31,7 @@ from packformer.run.resume import CONFIG_FILE, changed_settings, checkpoints_in
 from packformer.run.start_times import StartTimes
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.run.trusted import trust
+from packformer.training.incomplete import forget_lost, goes_on_without, tell_lost
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import lightning as L
 import torch.distributed as dist
 
 from packformer.counted import counted
+from packformer.training.incomplete import goes_on_without
 from packformer.training.step_guard import SkippedRow, SkippedStep
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,11 @@ def tell_skipped(
         return
     log.warning("skipped  %s%s", _line(steps, name_document), f": see {file}" if file else "")
     if file is not None:
-        is_new = not file.exists()
-        with file.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            if is_new:
-                writer.writerow(_COLUMNS)
-            writer.writerows(line for step in steps for line in _lines(step, name_document))
+        lines = [line for step in steps for line in _lines(step, name_document)]
+        with goes_on_without(file.name):
+            is_new = not file.exists()
+            with file.open("a", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([_COLUMNS, *lines] if is_new else lines)
 
 
 def forget_after(file: Path, step: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 
 from packformer.run import train as of_run
-from packformer.run.incomplete import forget_lost, goes_on_without, outlived, tell_lost
+from packformer.training.incomplete import forget_lost, goes_on_without, outlived, tell_lost
 
 
 def full(*_: Any, **__: Any) -> None:
