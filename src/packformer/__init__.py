@@ -1,15 +1,15 @@
 """Trains GPT-style language models on packed documents that never attend to each other.
 
-What a script needs, each name imported when it is first used::
+What you use in a script. Each name is imported when it is first used::
 
     packed_attention, PackedLayout        attention within documents
     pack, PackedBatch                     documents to rows
     GPT, SelfAttention                    the model
     Rotary, ALiBi, Learned, NoPosition    its position schemes
-    Position                              what a scheme of your own derives from
-    load                                  a run or exported folder to model and tokenizer
-    generate, encode_prompt               what a model writes after a prompt
-    evaluate, Documents                   how well a model predicts documents
+    Position                              base class of your own position scheme
+    load                                  opens model and tokenizer of a run or exported folder
+    generate, encode_prompt               continue prompts with a model
+    evaluate, Documents                   measure how well a model predicts documents
 """
 
 from typing import TYPE_CHECKING

@@ -16,19 +16,19 @@ IGNORE_INDEX = -100
 class PackedBatch:
     """One row of M tokens of packed documents.
 
-    Deliberately no dataclass: Lightning walks through the fields of those at every step.
+    Not a dataclass, because Lightning walks through all fields of a dataclass at every step.
 
     Attributes:
         tokens: int64 ``[1, M]``; 0 in the padding at the end.
         targets: int64 ``[1, M]``, the next token of the same document, or ``IGNORE_INDEX`` at each
             document's last token, in the padding, and where a task wants nothing predicted.
-        layout: where each document lies; the padding is laid out as further documents.
+        layout: where each document lies; padding is treated as further documents.
         num_tokens: tokens of documents, padding left out.
         num_targets: tokens that count in the loss.
         lengths: tokens of each document, or piece of a split one, padding left out.
         packer_state: of the packer after the last whole optimizer step, this row included, for the
             checkpoint; plain types only. None before the first step is whole.
-        corpus: number of the corpus that a row of validation is of.
+        corpus: number of the corpus that a validation row comes from.
         pieces: number of each document in the row, and the first of its tokens that lies there.
     """
 

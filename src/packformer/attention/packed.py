@@ -64,12 +64,12 @@ def packed_attention(
         soft_cap: c; None for no cap.
         bias: ``[H or 1, M, M]`` added to the scores: memory and time quadratic in the row, whatever
             the documents. A gradient is computed if it requires one.
-        score_mod: f, as FlexAttention calls it: ``f(score, batch, head, q_index, kv_index)``,
-            element by element, indices counted over the row; None for the identity.
+        score_mod: f, called as in FlexAttention: ``f(score, batch, head, q_index, kv_index)``, for
+            each element, with indices counted over the row; None for the identity.
         kernel: ``"auto"`` for the first in order of preference without a verdict against it (models
             ask for the fastest that is proved, see ``select_proved_kernel``), a name from
             ``KERNELS``, what ``select_kernel`` chose for such calls, whose support is then not
-            checked again, or a ``Kernel`` of yours.
+            checked again, or your own ``Kernel``.
         block_mask: from ``kernel.block_mask(layout, window)``, if several layers share it.
 
     Returns:

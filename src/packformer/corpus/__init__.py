@@ -1,4 +1,4 @@
-"""Text in, token shards out. Nothing here imports torch, so its processes start quickly."""
+"""Turns text into token shards. Nothing here imports torch, so its processes start quickly."""
 
 from packformer.corpus.input import Input
 from packformer.corpus.left_out import LeftOut

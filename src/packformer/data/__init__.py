@@ -1,4 +1,4 @@
-"""Documents in, packed rows out. Each name is imported when it is first used."""
+"""Turns documents into packed rows. Each name is imported when it is first used."""
 
 from typing import TYPE_CHECKING
 

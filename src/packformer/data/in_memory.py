@@ -19,7 +19,7 @@ class Documents:
         documents: token ids of each, ``[L]``.
 
     Raises:
-        ValueError: if one is no sequence of whole numbers from 0 up.
+        ValueError: if one is not a sequence of whole numbers from 0 up.
     """
 
     def __init__(self, documents: Iterable[Sequence[int] | Tokens]) -> None:
@@ -60,14 +60,14 @@ def pack(
 ) -> Iterator[PackedBatch]:
     """Packs documents into rows by best fit, each token once.
 
-    A document of one token predicts nothing and is left out. All rows have the same shape and the
-    same number of document slots, so that a compiled model sees one program.
+    A document of one token has nothing to predict and is left out. All rows have the same shape
+    and the same number of document slots, so a compiled model needs one program.
 
     Args:
         documents: token ids of each, ``[L]``.
         row_length: M, tokens of a row.
-        max_document_length: longer ones are dealt with as ``long_documents`` says; at most M, and
-            None for M. For a model give its ``max_position``.
+        max_document_length: ``long_documents`` says what happens to longer ones; at most M, and
+            None for M. For a model, give its ``max_position``.
         long_documents: ``split``, ``truncate``, ``drop`` or ``error``.
         lookahead: documents to choose from.
 

@@ -1,4 +1,4 @@
-"""What a model knows of documents: losses of whole corpora, and of single continuations."""
+"""How well a model predicts documents: losses of whole corpora, and of single continuations."""
 
 from packformer.evaluation.continuations import Continuation, Likelihood, log_likelihoods
 from packformer.evaluation.documents import check_documents, evaluate

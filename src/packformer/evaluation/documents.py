@@ -50,11 +50,11 @@ def evaluate(
         documents: finite.
         row_length: M, tokens of a row; rows are longer where a piece is.
         max_length: of a piece, in tokens; None for the longest document the model was made for.
-            Beyond that, its position schemes must reach so far.
+            A longer one needs position schemes that reach that far.
         byte_lengths: int64 ``[V]``, bytes of text that each token stands for; None for no bits per
             byte.
         lookahead: documents that the packer chooses from.
-        report: told the counted tokens of each row when it is scored.
+        report: called with the number of counted tokens of each row, once it is scored.
 
     Returns:
         The figures; the model is left as it was.

@@ -1,4 +1,4 @@
-"""Text from a trained model: packed prompts, a cache of keys and values, one token a step."""
+"""Generates text with a trained model: packed prompts, a key/value cache, one token per step."""
 
 from packformer.generation.cache import KVCache
 from packformer.generation.decoder import Decoder

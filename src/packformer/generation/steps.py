@@ -68,12 +68,12 @@ class Generation:
     Iterating yields, per step, one new token for each prompt, or None once it has ended.
 
     Args:
-        model: in evaluation mode, on its device, in the dtype that is wanted.
+        model: in evaluation mode, on the device and in the dtype to compute with.
         prompts: token ids of each, at least one: sequences, or an int64 tensor ``[B, L]``, or
             ``[L]`` for one prompt.
-        max_new_tokens: at most so many new tokens each.
+        max_new_tokens: at most this many new tokens for each prompt.
         sampling: how they are drawn; by default the likeliest.
-        stop_tokens: end a sequence, and are its last token.
+        stop_tokens: a sequence ends with the first of these that is drawn.
         numbers: of the prompts, which their random numbers depend on; by default from 0 up.
         compiled: see ``Decoder``.
         replayed: whether a CUDA graph replays the step, on a GPU.
@@ -186,18 +186,18 @@ def generate(
     stop_tokens: Collection[int] = (),
     batch_size: int = 64,
 ) -> list[list[int]]:
-    """New tokens for each prompt; what one prompt gets does not depend on the others.
+    """Generates new tokens for each prompt. They do not depend on the other prompts.
 
     Args:
-        model: in evaluation mode, on its device, in the dtype that is wanted.
+        model: in evaluation mode, on the device and in the dtype to compute with.
         prompts: token ids of each, at least one: sequences, or an int64 tensor ``[B, L]``, or
             ``[L]`` for one prompt.
-        max_new_tokens: at most so many new tokens each.
+        max_new_tokens: at most this many new tokens for each prompt.
         temperature: see ``Sampling``, as ``top_k``, ``top_p`` and ``seed``.
-        top_k: only so many of the likeliest tokens are drawn from.
-        top_p: only so much probability is drawn from.
+        top_k: draws only from this many of the likeliest tokens.
+        top_p: draws only from the likeliest tokens that together have this probability.
         seed: of the random numbers.
-        stop_tokens: end a sequence, and are its last token.
+        stop_tokens: a sequence ends with the first of these that is drawn.
         batch_size: prompts that are continued together.
 
     Returns:

@@ -17,10 +17,10 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
-    """A prompt as the model met texts in training: with their first token, without their last.
+    """Encodes a prompt like the start of a training document: with its first token, not its last.
 
     Args:
-        tokenizer: of the model. One that is not of packformer's making adds its own first token,
+        tokenizer: of the model. A tokenizer that packformer did not train adds its own first token,
             if it has one. ``packformer.load`` gives None for a run that has no text, such as a
             synthetic task; there is nothing to encode with then.
         text: of the prompt.

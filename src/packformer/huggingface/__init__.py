@@ -1,4 +1,4 @@
-"""Models to and from folders of ``transformers``: Llama's, Mistral's and Qwen3's layouts."""
+"""Reads and writes model folders of ``transformers``, for Llama, Mistral and Qwen3."""
 
 from packformer.huggingface.card import model_card
 from packformer.huggingface.export import export

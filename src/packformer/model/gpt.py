@@ -35,8 +35,9 @@ def default_hidden_width(width: int) -> int:
 class GPT(nn.Module):
     """A decoder-only transformer over packed rows (Radford et al. 2019, with Llama's block).
 
-    Embedding and head weights, and every matrix, start normal with ``init_std``; the two residual
-    projections of each block are scaled down by ``sqrt(2 num_layers)`` (Radford et al. 2019).
+    All matrices, embedding and head included, are drawn from a normal distribution with standard
+    deviation ``init_std``. The two residual projections of each block are then divided by
+    ``sqrt(2 num_layers)`` (Radford et al. 2019).
 
     Args:
         vocab_size: V.
@@ -51,12 +52,12 @@ class GPT(nn.Module):
             schemes add to the token embeddings is added once.
         hidden_width: of the feed-forward layers; by default ``default_hidden_width``.
         tie_embeddings: the head shares the embedding's weights.
-        norm_eps: what every RMSNorm adds to the mean square, those of queries and keys included;
+        norm_eps: what every RMSNorm adds to the mean square, also those of queries and keys;
             None for 1e-5, and for queries and keys torch's default: 1.2e-7 in float32.
         init_std: standard deviation of the initial weights.
         activation_checkpointing: what is computed again in the backward instead of kept, see
             ``Block``.
-        checkpointed_layers: how many layers that holds for, from the bottom up; None for all. The
+        checkpointed_layers: for how many layers, from the first one on; None for all. The
             upper ones keep everything: the backward begins there, and frees it first.
         fp32_residual: under autocast the residual stream stays float32. Without, it has the dtype
             of the products, as in Megatron-LM and torchtitan: less to read and write, and every

@@ -37,10 +37,10 @@ class SelfAttention(nn.Module):
         qk_norm: RMSNorm over the head size of queries and keys (Henry et al. 2020).
         soft_cap: scores ``s`` become ``soft_cap * tanh(s / soft_cap)`` (Gemma Team 2024); None for
             no cap.
-        score_mod: the last word on a score, as of ``packed_attention``: a function, or where it
-            stands (``"my_parts.f"``). Only a position scheme without one of its own goes with it.
-        kernel: ``"auto"``, a name from ``packformer.attention.KERNELS``, a ``Kernel`` of yours, or
-            where it stands (``"my_parts.mine"``).
+        score_mod: the score function of ``packed_attention``: a function, or the path of one
+            (``"my_parts.f"``). Only for position schemes that have no score function.
+        kernel: ``"auto"``, a name from ``packformer.attention.KERNELS``, your own ``Kernel``, or
+            the path of one (``"my_parts.mine"``).
 
     Raises:
         ValueError: if heads do not divide width or each other, or an option is unknown.

@@ -36,12 +36,12 @@ class Located(NamedTuple):
 
 
 class Position(nn.Module):
-    """A position scheme. Every hook does nothing unless a scheme overrides it.
+    """Base class of position schemes. A method does nothing unless a scheme overrides it.
 
-    Positions are those of ``PackedLayout.position_ids``: they restart in every document.
+    Positions are those of ``PackedLayout.position_ids``: they start from 0 in every document.
 
     Attributes:
-        alibi_slopes: what attention subtracts per token of distance: float32 ``[H]``, or
+        alibi_slopes: what is subtracted from scores per token of distance: float32 ``[H]``, or
             ``"published"``; None for no bias.
     """
 
@@ -158,10 +158,10 @@ class Position(nn.Module):
 
 
 class NoPosition(Position):
-    """No position information beside the causal mask (Kazemnejad et al. 2023).
+    """No position information except the causal mask (Kazemnejad et al. 2023).
 
     Args:
-        width: D; not used, like the others, which every scheme is made with.
+        width: D. No argument is used; every position scheme is made with these.
         num_heads: H.
         head_dim: K.
         max_position: longest document, in tokens.
@@ -293,7 +293,7 @@ class ALiBi(Position):
         num_heads: H.
         head_dim: K; not used.
         max_position: longest document, in tokens; not used.
-        learnable: the slopes are trained, from the published ones on.
+        learnable: the slopes are trained, starting from the published ones.
         slopes: H numbers to use instead of the published ones.
 
     Raises:

@@ -1,1 +1,1 @@
-"""The composition root: from a configuration to a finished run."""
+"""Builds a run from its configuration, and runs it to its end."""

@@ -45,11 +45,11 @@ def load(path: str | Path) -> Loaded:
     """Opens a run, or a Llama, Mistral or Qwen3 folder, as ``packformer export`` writes them.
 
     Args:
-        path: a run folder, of which the best checkpoint is taken, else the last; or one of its
-            checkpoints; or a folder with ``config.json`` and safetensors.
+        path: a run folder, of which the best checkpoint is taken, or the last if there is no best
+            one; or one of its checkpoints; or a folder with ``config.json`` and safetensors.
 
     Raises:
-        ValueError: if there is none of these, or it is damaged; says what is wrong.
+        ValueError: if ``path`` is none of these, or is damaged.
     """
     if not isinstance(path, str | Path):
         raise ValueError(f"path ({path!r}) must be a run folder or a checkpoint of one, as text")

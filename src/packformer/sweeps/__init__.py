@@ -1,1 +1,1 @@
-"""Sweeps: their jobs, each in its folder, and one table of all."""
+"""Sweeps: their jobs, each in its own folder, and the table of all results."""

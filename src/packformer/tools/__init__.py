@@ -1,1 +1,1 @@
-"""The commands besides ``packformer train``: a module each, which imports its work when it runs."""
+"""The commands besides ``packformer train``. Each module imports its code when it runs."""

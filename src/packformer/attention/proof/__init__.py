@@ -1,4 +1,4 @@
-"""Proves that a kernel computes what it claims on this machine, and measures how fast."""
+"""Checks on this machine that a kernel computes what it should, and measures how fast."""
 
 from packformer.attention.proof.case import Case
 from packformer.attention.proof.comparison import Comparison, compare
