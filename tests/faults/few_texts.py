@@ -26,5 +26,5 @@ def drawn(random: Random, steps: int) -> list[str]:
         f"optimizer={random.choice(['adamw', 'muon'])}",
         f"callbacks.last_checkpoint.every_minutes={random.choice(['1e-9', '10'])}",
         random.choice(["callbacks.samples.max_new_tokens=3", "callbacks.samples=null"]),
-        random.choice(["scheduler=cosine", "scheduler=constant"]),
+        random.choice(["scheduler=cosine", "scheduler=constant", "scheduler=wsd"]),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,23 @@ def test_the_first_resumed_step_has_the_new_rate(
     assert {group["lr"] for group in groups} == {1e-5}
     assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
     assert {group["betas"][0] for group in groups if "betas" in group} == {0.8}
+
+
+def test_a_stable_phase_branches_into_a_decay(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    stable = ["scheduler=wsd", "scheduler.decay=0.5", "scheduler.warmup_steps=1"]
+    assert (
+        train(*small, *_SHAPE, *stable, "trainer.max_steps=2", "scheduler.num_steps=99").code == 0
+    )
+    run = _only(tmp_path / "runs")
+    branch = tmp_path / "branch"
+    shutil.copytree(run, branch)
+    done = train(f"resume={branch}", "trainer.max_steps=6", "scheduler.num_steps=6")
+    assert done.code == 0, done.err
+    rates = [float(row["train/learning_rate"]) for row in rows_of(branch) if row["train/loss"]]
+    decay = [1.0, 1 - (1 / 3) ** 0.5, 1 - (2 / 3) ** 0.5]
+    assert rates == pytest.approx([0.002 * factor for factor in (1, 1, 1, *decay)])
 
 
 def test_a_step_with_a_rate_of_zero_moves_no_weight(

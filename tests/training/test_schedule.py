@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from packformer.training import check_factor, constant, warmup_cosine
+from packformer.training import check_factor, constant, warmup_cosine, warmup_stable_decay
 
 
 def falling(step):
@@ -53,6 +53,30 @@ def test_constant_stays_at_the_peak_after_its_warm_up():
     assert [constant(s, num_steps=9) for s in (0, 5, 100)] == [1.0] * 3
     factors = [constant(s, num_steps=9, warmup_steps=4) for s in range(6)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_wsd_stays_at_the_peak_until_its_decay():
+    def factor(step, num_steps=100):
+        return warmup_stable_decay(
+            step, num_steps=num_steps, warmup_steps=4, decay=0.25, final_factor=0.1
+        )
+
+    assert [factor(step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert {factor(step) for step in range(4, 76)} == {1.0}
+    assert factor(76) == pytest.approx(0.1 + 0.9 * (1 - math.sqrt(1 / 25)), rel=1e-12)
+    assert factor(99) == pytest.approx(0.1 + 0.9 * (1 - math.sqrt(24 / 25)), rel=1e-12)
+    assert [factor(step) for step in (100, 5000)] == pytest.approx([0.1, 0.1], rel=1e-12)
+    assert [factor(step, 400) for step in range(76)] == [factor(step) for step in range(76)]
+
+
+@pytest.mark.parametrize(
+    ("decay", "factors"), [(0.0, [0.5, 1, 1, 1]), (1.0, [0.5, 1, 1, 1 - math.sqrt(0.5)])]
+)
+def test_a_decay_of_no_step_and_of_all_after_the_warm_up(decay, factors):
+    found = [
+        warmup_stable_decay(step, num_steps=4, warmup_steps=2, decay=decay) for step in range(4)
+    ]
+    assert found == pytest.approx(factors, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ CLASSES: dict[str, _Class] = {
     "packformer.training.adamw": _Class({**of.ADAMW, "fused": ANYTHING}),
     "packformer.training.muon": _Class({**of.MUON, "fused": ANYTHING}),
     "packformer.training.warmup_cosine": _Class(of.COSINE, needed=_STEPS),
+    "packformer.training.warmup_stable_decay": _Class(of.WSD, needed=_STEPS),
     "packformer.training.constant": _Class(of.CONSTANT, needed=_STEPS),
     "packformer.training.DDP": _Class(of.DDP),
     "packformer.training.FSDP2": _Class(of.FSDP2),

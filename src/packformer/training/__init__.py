@@ -13,7 +13,12 @@ from packformer.training.optimizer import adamw, muon
 from packformer.training.peak_flops import peak_flops
 from packformer.training.progress import LineProgress, TrainingProgressBar
 from packformer.training.records import StepRecords
-from packformer.training.schedule import check_factor, constant, warmup_cosine
+from packformer.training.schedule import (
+    check_factor,
+    constant,
+    warmup_cosine,
+    warmup_stable_decay,
+)
 from packformer.training.step_guard import GuardSettings
 
 __all__ = [
@@ -36,4 +41,5 @@ __all__ = [
     "muon",
     "peak_flops",
     "warmup_cosine",
+    "warmup_stable_decay",
 ]

@@ -84,6 +84,7 @@ class StepRecords(L.Callback):
         self._rank_waits: list[float] = []
         self._imbalances: list[float] = []
         self._waited = 0.0
+        self._learning_rates: dict[str, float] = {}
         self._trainer: L.Trainer | None = None
         self._rank_wait: RankWait | None = None
         self._reset()
@@ -150,6 +151,12 @@ class StepRecords(L.Callback):
         if self._rank_wait is not None:
             self._rank_wait.all_came(trainer.strategy.root_device)
 
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        # When the step is recorded, the schedule has set those of the next one.
+        self._learning_rates = learning_rates(optimizer)
+
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
@@ -188,7 +195,7 @@ class StepRecords(L.Callback):
         self.latest = {
             "train/loss": loss,
             "train/tokens_per_second": rate,
-            **learning_rates(trainer.optimizers[0]),
+            **self._learning_rates,
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
             "data/wait": self._waits[-1],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from packformer.requirements import CONSTANT, COSINE
+from packformer.requirements import CONSTANT, COSINE, WSD
 from packformer.settings import check_settings, is_number, name_of
 
 
@@ -54,6 +54,38 @@ def warmup_cosine(
         return (step + 1) / warmup_steps
     progress = min(1.0, (step - warmup_steps) / max(1, num_steps - warmup_steps))
     return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_stable_decay(
+    step: int,
+    *,
+    num_steps: int,
+    warmup_steps: int = 0,
+    decay: float = 0.2,
+    final_factor: float = 0.0,
+) -> float:
+    r"""Linear warm-up, then constant, then a short decay (WSD, Hu et al. 2024).
+
+    The decay is :math:`1 - \sqrt{t}` for t from 0 to 1 (Hägele et al. 2024). Until it begins,
+    nothing depends on ``num_steps``: one long run may be continued into decays at several steps.
+
+    Args:
+        step: optimizer steps done.
+        num_steps: step at which the decay ends.
+        warmup_steps: as of ``warmup_cosine``.
+        decay: its share of ``num_steps``; it begins after the warm-up at the earliest.
+        final_factor: after ``num_steps``.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    given = {"num_steps": num_steps, "warmup_steps": warmup_steps, "decay": decay}
+    check_settings("scheduler", WSD, {**given, "final_factor": final_factor})
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    start = max(warmup_steps, num_steps - round(decay * num_steps))
+    progress = min(1.0, max(0.0, (step - start) / max(1, num_steps - start)))
+    return final_factor + (1 - final_factor) * (1 - math.sqrt(progress))
 
 
 def constant(step: int, *, num_steps: int, warmup_steps: int = 0) -> float:
