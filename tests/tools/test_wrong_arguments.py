@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,35 @@ def test_a_wrong_argument_is_one_line(
     assert err.count("\n") == 1
     assert out == ""
     assert left_in(here) == before
+
+
+WITHOUT_TORCH = (
+    "generate nowhere x",
+    "generate run x --max-new-tokens 0",
+    "generate run x --temperature -1",
+    "generate run x --output file",
+    "generate run --prompts none.jsonl",
+    "eval nowhere texts",
+    "eval run nowhere",
+    "eval run texts --row-length 1",
+    "export nowhere new",
+)
+
+
+def test_what_needs_no_torch_is_told_before_it_is_imported(here: Path) -> None:
+    assert set(WITHOUT_TORCH) <= WRONG.keys()
+    code = """
+import sys
+from packformer.cli import main
+for words in sys.argv[1:]:
+    try:
+        main(words.split())
+    except SystemExit as end:
+        assert end.code == 1, words
+    assert "torch" not in sys.modules, words
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *WITHOUT_TORCH], cwd=here, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("error: ") == len(WITHOUT_TORCH)

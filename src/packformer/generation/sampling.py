@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from packformer.settings import check_number, check_whole
+from packformer.requirements import check_sampling
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, at_least=0)
-        if self.top_k is not None:
-            check_whole("top_k", self.top_k, at_least=1)
-        if self.top_p is not None:
-            check_number("top_p", self.top_p, above=0)
-            if self.top_p > 1:
-                raise ValueError(f"top_p ({self.top_p}) must be at most 1")
-        check_whole("seed", self.seed, at_least=0)
+        check_sampling(self.temperature, self.top_k, self.top_p, self.seed)
 
     def randoms(self, sequences: Sequence[int], steps: int) -> Tensor:
         """Uniform numbers in [0, 1) for ``choose``, float64 ``[steps, len(sequences)]``.

@@ -4,7 +4,7 @@ from packformer.huggingface.card import model_card
 from packformer.huggingface.export import export
 from packformer.huggingface.form import Form
 from packformer.huggingface.form_of_model import form_of_model
-from packformer.huggingface.read import Read, is_folder, read, read_form, read_tokenizer
+from packformer.huggingface.read import Read, read, read_form, read_tokenizer
 from packformer.huggingface.verify import TOLERANCE, Verified, can_verify, verify
 from packformer.huggingface.whole_folder import check_new
 
@@ -17,7 +17,6 @@ __all__ = [
     "check_new",
     "export",
     "form_of_model",
-    "is_folder",
     "model_card",
     "read",
     "read_form",

@@ -40,11 +40,6 @@ class Read(NamedTuple):
     tokenizer: Tokenizer | None
 
 
-def is_folder(path: Path) -> bool:
-    """Whether it looks like a folder of ``transformers``."""
-    return (path / CONFIG_FILE).is_file()
-
-
 def read(folder: str | Path) -> Read:
     """Opens a Llama, Mistral or Qwen3 folder.
 

@@ -17,15 +17,15 @@ from packformer.corpus.tokenizer import num_ids, open_tokenizer
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
+from packformer.run.model_path import checkpoint_of, is_exported
 from packformer.run.own_tokenizer import check_own_tokenizer
-from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, TOKENIZER_FILE, run_folder
+from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, run_folder
 from packformer.run.targets import imported, targets_of
 from packformer.run.trusted import refuse_foreign_names
 from packformer.training.checkpoint import read_weights
 
 _PARTS = ("model", "attention", "position", "layers", "packing")
 _MOST_POSITIONS = 2**24
-_BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")
 
 
 class Loaded(NamedTuple):
@@ -87,28 +87,6 @@ def _tokenizer(file: Path, vocab_size: int) -> Tokenizer | None:
             "another run, put the right one there"
         )
     return tokenizer
-
-
-def is_exported(path: Path) -> bool:
-    """Whether it is a folder of ``transformers``, and no run's."""
-    return huggingface.is_folder(path) and not (path / CONFIG_FILE).is_file()
-
-
-def checkpoint_of(path: Path) -> Path:
-    """``path``, or the best checkpoint of the run folder it is, else the last.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if path.is_file():
-        return path
-    found = [path / file for file in (_BEST_CHECKPOINT, LAST_CHECKPOINT) if (path / file).is_file()]
-    if not found:
-        what = "holds no checkpoint" if path.is_dir() else "does not exist"
-        raise ValueError(
-            f"{path} {what}: give a run folder, a checkpoint of one, or a folder of transformers"
-        )
-    return found[0]
 
 
 def _parts_of(file: Path) -> DictConfig:

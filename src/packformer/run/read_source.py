@@ -16,7 +16,8 @@ from packformer.corpus.tokenizer import encode_alike, num_ids, open_tokenizer
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.added_settings import with_added_settings
-from packformer.run.load import checkpoint_of, is_exported, load
+from packformer.run.load import load
+from packformer.run.model_path import checkpoint_of, is_exported
 from packformer.run.own_tokenizer import check_own_tokenizer
 from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, read_configuration, run_folder
 from packformer.run.source import GROUPS, Source

@@ -54,16 +54,14 @@ def add_preparation(parser: argparse.ArgumentParser) -> None:
 
 def documents(options: argparse.Namespace) -> DataSet | None:
     """The documents asked for; None if none are."""
-    from packformer.corpus.prepared import corpus_at, is_prepared
-    from packformer.data import TextFiles, TokenShards
-
     if options.path is None:
         return None
-    corpus = corpus_at(options.path)
-    if "://" in corpus or is_prepared(Path(corpus).expanduser()):
+    corpus = corpus_of(options.path)
+
+    from packformer.data import TextFiles, TokenShards
+
+    if corpus is not None:
         return TokenShards(corpus)
-    if not Path(options.path).expanduser().exists():
-        raise ValueError(f"{options.path} does not exist: give a file, folder or prepared corpus")
     return TextFiles(
         path=options.path,
         field=options.field,
@@ -74,6 +72,22 @@ def documents(options: argparse.Namespace) -> DataSet | None:
         vocab_size=options.vocab_size,
         tokenizer=options.tokenizer,
     )
+
+
+def corpus_of(path: str) -> str | None:
+    """The folder or URL of the prepared corpus that ``path`` names; None if text lies there.
+
+    Raises:
+        ValueError: if nothing lies there.
+    """
+    from packformer.corpus.prepared import corpus_at, is_prepared
+
+    corpus = corpus_at(path)
+    if "://" in corpus or is_prepared(Path(corpus).expanduser()):
+        return corpus
+    if not Path(path).expanduser().exists():
+        raise ValueError(f"{path} does not exist: give a file, folder or prepared corpus")
+    return None
 
 
 def packing(options: argparse.Namespace) -> PackingSettings:

@@ -46,14 +46,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from packformer.run.model_path import check_model
     from packformer.settings import check_whole
-    from packformer.tools.eval.evaluation import Request, run_eval
-    from packformer.tools.eval.texts import Given
+    from packformer.tools.document_arguments import corpus_of
 
     check_whole("--row-length", options.row_length, at_least=2)
     if options.max_length is not None:
         check_whole("--max-length", options.max_length, at_least=2)
     output = options.output or _new_folder()
+    for run in options.runs:
+        check_model(run)
+    corpus_of(options.data)
+
+    # They import torch, which takes seconds.
+    from packformer.tools.eval.evaluation import Request, run_eval
+    from packformer.tools.eval.texts import Given
+
     given = Given(
         options.data,
         options.split,

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from packformer.corpus.prepared import corpus_at, is_prepared
 from packformer.corpus.tokenizer import encode_alike
 from packformer.data import TextFiles, TokenShards
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
+from packformer.tools.document_arguments import corpus_of
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,9 @@ def encoded(given: Given, tokenizer: Tokenizer | None, run: str) -> Encoded:
             f"{run} has no tokenizer.json, so no text can be encoded for it: put the one of its "
             "training into its folder"
         )
-    corpus = corpus_at(given.path)
-    if "://" in corpus or is_prepared(Path(corpus).expanduser()):
+    corpus = corpus_of(given.path)
+    if corpus is not None:
         return _of_corpus(corpus, given.split, tokenizer, run)
-    if not Path(given.path).expanduser().exists():
-        raise ValueError(f"{given.path} does not exist: give a file, folder or prepared corpus")
     return _of_text(given, tokenizer)
 
 

@@ -24,6 +24,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from packformer.tools.export.write import run
+    from packformer.run.model_path import check_model
+
+    check_model(options.model)
+    from packformer.tools.export.write import run  # imports torch, which takes seconds
 
     run(options.model, options.folder, verified=not options.no_verify)

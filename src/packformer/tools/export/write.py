@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from packformer import huggingface
-from packformer.run.load import checkpoint_of, is_exported, load
+from packformer.run.load import load
+from packformer.run.model_path import checkpoint_of, is_exported
 from packformer.run.resume import CONFIG_FILE, read_configuration, run_folder
 from packformer.run.summary import read_summary
 from packformer.tools.verification import check_finite, tell_verification

@@ -46,8 +46,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from packformer.requirements import SAMPLES, check_sampling
+    from packformer.run.model_path import check_model
+    from packformer.settings import check_whole
+    from packformer.tools.generate.prompts import records_of
+    from packformer.tools.output_folder import new_output_file
+
+    check_sampling(options.temperature, options.top_k, options.top_p, options.seed)
+    check_whole("--batch-size", options.batch_size, at_least=1)
+    SAMPLES["max_new_tokens"].check("--max-new-tokens", options.max_new_tokens)
+    output = None if options.output is None else new_output_file(options.output)
+    check_model(options.model)
+    records = records_of(options)
+
+    # They import torch, which takes seconds.
     from packformer.tools.device_arguments import device_and_dtype
     from packformer.tools.generate.session import run
 
     device, dtype = device_and_dtype(options)
-    run(options, device, dtype)
+    run(options, records, output, device, dtype)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -18,26 +16,33 @@ from packformer.generation import Generation, Report, Sampling, TextStream, enco
 from packformer.generation.decoder import reach
 from packformer.generation.text import end_of_text, text_of
 from packformer.model import GPT
-from packformer.requirements import SAMPLES
 from packformer.run.load import load
-from packformer.settings import check_whole
 from packformer.tools.generate.lines import Lines
-from packformer.tools.output_folder import new_output_file
+from packformer.tools.generate.prompts import Records
 
 log = logging.getLogger(__name__)
 
 
-def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
-    """Continues the prompts that the options name; asks for some if there are none.
+def run(
+    options: argparse.Namespace,
+    records: Records | None,
+    output: Path | None,
+    device: str,
+    dtype: torch.dtype,
+) -> None:
+    """Continues prompts; asks for some if there are none.
+
+    Args:
+        options: of the command, checked.
+        records: of the prompts; None to ask for them.
+        output: file for what is written; None to print it.
+        device: ``"cpu"`` or ``"cuda"``.
+        dtype: to compute in.
 
     Raises:
         ValueError: if an option, a prompt or the run cannot be used; nothing is written then.
     """
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.seed)
-    check_whole("--batch-size", options.batch_size, at_least=1)
-    SAMPLES["max_new_tokens"].check("--max-new-tokens", options.max_new_tokens)
-    records = _records(options)
-    output = None if options.output is None else new_output_file(options.output)
     model, tokenizer = load(options.model)
     if tokenizer is None:
         raise ValueError(
@@ -65,7 +70,7 @@ def run(options: argparse.Namespace, device: str, dtype: torch.dtype) -> None:
 def _continue(
     session: _Session,
     options: argparse.Namespace,
-    records: list[tuple[str, dict[str, Any]]],
+    records: Records,
     output: Path | None,
 ) -> None:
     """Continues all prompts; prints what comes, or writes it to a file."""
@@ -86,47 +91,6 @@ def _continue(
         for record, (text, _, _) in zip(given[batch], made, strict=True):
             print(f"{record[options.field]}{text}\n")
     session.tell()
-
-
-def _records(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]] | None:
-    """The prompts, each with where it stands; None to ask for them."""
-    given = [(f"prompt {n}", {options.field: text}) for n, text in enumerate(options.prompt, 1)]
-    if options.prompts is not None:
-        if given:
-            raise ValueError("prompts are given both here and in --prompts: choose one")
-        return list(_from_file(options.prompts, options.field))
-    if given:
-        return given
-    if sys.stdin.isatty():
-        return None
-    return [("standard input", {options.field: sys.stdin.read()})]
-
-
-def _from_file(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if name != "-" and Path(name).exists() and not Path(name).is_file():
-        raise ValueError(
-            f"--prompts ({name}) is a folder, pipe, socket or device: give a file, or - for "
-            "standard input"
-        )
-    try:
-        lines = sys.stdin if name == "-" else Path(name).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ValueError(f"--prompts ({name}) cannot be read: {reason}") from error
-    found = False
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where, found = f"{'standard input' if name == '-' else name}, line {number},", True
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{where} cannot be read as JSON ({error}): mend it") from error
-        if not isinstance(record, dict) or not isinstance(record.get(field), str):
-            raise ValueError(f'{where} has no text in a field "{field}": set --field')
-        yield where, record
-    if not found:
-        raise ValueError(f"--prompts ({name}) holds no prompt: give it a line of JSON each")
 
 
 def _stop(given: Sequence[str] | None, tokenizer: Tokenizer) -> list[int]:
