@@ -15,7 +15,6 @@ from packformer.settings import (
     Rules,
     check_number,
     check_settings,
-    check_whole,
     listed,
     number,
     one_of,
@@ -298,25 +297,3 @@ def _check_order(name: str, values: Mapping[str, Any]) -> None:
     low, high = values.get(f"min_{name}"), values.get(f"max_{name}")
     if low is not None and high is not None and low > high:
         raise ValueError(f"data.min_{name} ({low}) must be at most data.max_{name} ({high})")
-
-
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None, seed: int) -> None:
-    """Refuses settings by which no token can be drawn.
-
-    Args:
-        temperature: divides the logits.
-        top_k: likeliest tokens that are drawn from; None for all.
-        top_p: probability that is drawn from; None for all.
-        seed: of the random numbers.
-
-    Raises:
-        ValueError: if a number is out of range.
-    """
-    check_number("temperature", temperature, at_least=0)
-    if top_k is not None:
-        check_whole("top_k", top_k, at_least=1)
-    if top_p is not None:
-        check_number("top_p", top_p, above=0)
-        if top_p > 1:
-            raise ValueError(f"top_p ({top_p}) must be at most 1")
-    check_whole("seed", seed, at_least=0)

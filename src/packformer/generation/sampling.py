@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from packformer.requirements import check_sampling
+from packformer.settings import check_sampling
 
 
 @dataclass(frozen=True)

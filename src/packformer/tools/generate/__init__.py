@@ -46,9 +46,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from packformer.requirements import SAMPLES, check_sampling
+    from packformer.requirements import SAMPLES
     from packformer.run.model_path import check_model
-    from packformer.settings import check_whole
+    from packformer.settings import check_sampling, check_whole
     from packformer.tools.generate.prompts import records_of
     from packformer.tools.output_folder import new_output_file
 
