@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from packformer.run.wandb import has_key, resolve_mode
+from packformer.run.wandb import has_key, resolve_mode, tell_if_full
 
 
 def test_without_a_key_a_run_is_recorded_offline_under_an_id_of_its_own(
@@ -118,3 +119,20 @@ def test_a_dead_server_does_not_stop_a_run(
     done = train(*small, "logger=wandb", "logger.wandb.mode=online", "trainer.max_steps=1")
     assert done.code == 1
     assert "logger.wandb.mode=online insists" in done.err
+
+
+def test_a_full_disk_under_its_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_if_full(tmp_path)
+    assert not caplog.text
+    assert not list(tmp_path.iterdir())
+
+    def no_room(file: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    tell_if_full(tmp_path)
+    (told,) = caplog.messages
+    assert f"incomplete: cannot write {tmp_path} (No space left on device)" in told
+    assert "MiB left" in told

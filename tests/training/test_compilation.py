@@ -1,5 +1,6 @@
 """One graph or a clear line, and a second compilation is said aloud."""
 
+import errno
 import logging
 import sys
 
@@ -140,3 +141,34 @@ def test_the_compiler_is_loaded_and_its_processes_are_started(monkeypatch):
         pass
     assert started == ["pool", "workers"]
     assert "torch._inductor.compile_fx" in sys.modules
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("C++ compile error: fatal error: No space left on device"),
+    ],
+)
+def test_a_full_folder_of_compiled_code_is_named(monkeypatch, tmp_path, reason):
+    from torch._inductor.exc import InductorError
+
+    def fails(*arguments):
+        raise InductorError(reason, sys._getframe())
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fails)
+    with pytest.raises(OSError, match=r"compiled code \(No space left on device\): ") as raised:
+        compile_whole(torch.relu)(torch.ones(1))
+    assert f"{tmp_path} has " in str(raised.value)
+
+
+def test_other_errors_of_the_compiler_stay_as_they_are(monkeypatch):
+    from torch._inductor.exc import InductorError
+
+    def fails(*arguments):
+        raise InductorError(AssertionError("a bug"), sys._getframe())
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fails)
+    with pytest.raises(InductorError, match="a bug"):
+        compile_whole(torch.relu)(torch.ones(1))

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,7 +14,7 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
 
-from packformer.whole_file import replace_text
+from packformer.whole_file import cannot_write, replace_text
 
 log = logging.getLogger(__name__)
 
@@ -148,4 +149,18 @@ def finish(*, failed: bool) -> None:
     """Ends this process's W&B run, if there is one, so that the next job starts its own."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
+        folder = Path(wandb.run.dir)
         wandb.finish(exit_code=int(failed))
+        tell_if_full(folder)
+
+
+def tell_if_full(folder: Path) -> None:
+    """Warns if nothing more can be written to ``folder``: W&B's own process does not tell."""
+    tried = folder / f".room.{os.getpid()}"
+    try:
+        tried.write_bytes(b"?")
+    except OSError as error:
+        log.warning("W&B      its records are incomplete: %s", cannot_write(folder, error))
+    finally:
+        with suppress(OSError):
+            tried.unlink(missing_ok=True)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
+from packformer.whole_file import cannot_write
+
 if TYPE_CHECKING:
     from torch._dynamo.exc import Unsupported
+    from torch._inductor.exc import InductorError
 
 log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_NO_ROOM = os.strerror(errno.ENOSPC)
 
 
 def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R]:
@@ -31,9 +38,11 @@ def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R
 
     Returns:
         The compiled function. It raises a ValueError where the graph would break, which says where,
-        and where torch would give up compiling because shapes or values keep changing.
+        and where torch would give up compiling because shapes or values keep changing; an OSError
+        where the folder of compiled code cannot be written.
     """
     from torch._dynamo.exc import FailOnRecompileLimitHit, Unsupported  # takes a second to import
+    from torch._inductor.exc import InductorError
 
     compiled = torch.compile(function, dynamic=False, fullgraph=True, **options)
 
@@ -49,8 +58,25 @@ def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R
                 "were made for keeps changing (the warnings above name it): make it constant, or "
                 "set compile=false"
             ) from error
+        except InductorError as error:
+            if (unwritten := _unwritten(error)) is None:
+                raise
+            raise unwritten from error
 
     return call
+
+
+def _unwritten(error: InductorError) -> OSError | None:
+    """What to say if ``error`` is that of a file; torch's says nothing of the folder."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    reason = error.inner_exception
+    if not isinstance(reason, OSError) and _NO_ROOM not in str(reason):
+        return None
+    if not isinstance(reason, OSError):  # the C++ compiler's
+        reason = OSError(errno.ENOSPC, _NO_ROOM)
+    told = cannot_write(Path(cache_dir()) / "compiled code", reason)
+    return OSError(f"{told}; TORCHINDUCTOR_CACHE_DIR names another folder")
 
 
 @contextmanager
