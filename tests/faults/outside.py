@@ -24,7 +24,12 @@ from ends import LIMIT, can_mount, forked_run, small_disk  # type: ignore[import
 from few_texts import texts_in  # type: ignore[import-not-found]
 
 STEPS = 12
-_W_AND_B = ("logger=wandb", "logger.wandb.mode=offline", "callbacks.samples=null", "trainer.log_every_n_steps=1")
+_W_AND_B = (
+    "logger=wandb",
+    "logger.wandb.mode=offline",
+    "callbacks.samples=null",
+    "trainer.log_every_n_steps=1",
+)
 
 
 def _finished(folder: Path, code: int | None, printed: str, told: str) -> str:
