@@ -8,14 +8,17 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
+from spared import (
+    compose_once,
+    leave_loss_curves_blank,
+    read_configuration_once,
+    sample_few_tokens,
+)
 
 settings.register_profile("packformer", database=None, deadline=None, derandomize=True)
 settings.load_profile("packformer")
@@ -122,23 +125,8 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session", autouse=True)
 def _configuration_read_once() -> Iterator[None]:
-    """Spares Hydra parsing the files of packages again: most of what a composition takes."""
-    from hydra._internal.sources_registry import SourcesRegistry
-    from hydra.core.plugins import Plugins
-
-    Plugins.instance()  # which imports the sources
-    source: Any = SourcesRegistry.instance().resolve("pkg")
-    load = source.load_config
-    read: dict[tuple[str, ...], Any] = {}
-
-    def load_once(self: Any, config_path: str) -> Any:
-        key = (self.provider, self.path, config_path)
-        if key not in read:
-            read[key] = load(self, config_path)
-        return deepcopy(read[key])
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "load_config", load_once)
+        read_configuration_once(patch)
         yield
 
 
@@ -149,49 +137,6 @@ class Finished:
     code: int
     out: str
     err: str
-
-
-def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares Hydra the composition by which it looks for a hydra.mode where none was written."""
-    from hydra._internal.hydra import Hydra
-
-    get_mode = Hydra.get_mode
-
-    def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        may_be_set = any("hydra" in override for override in overrides)
-        return get_mode(self, config_name, overrides) if may_be_set else None
-
-    monkeypatch.setattr(Hydra, "get_mode", mode)
-
-
-def _leave_loss_curves_blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the picture of a run built, and not drawn: that takes as long as four steps."""
-    from matplotlib.figure import Figure
-
-    savefig = Figure.savefig
-
-    def save(self: Figure, file: Path, **options: Any) -> None:
-        if "loss.png" in Path(file).name:  # or its draft
-            Path(file).touch()
-        else:
-            savefig(self, file, **options)
-
-    monkeypatch.setattr(Figure, "savefig", save)
-
-
-def _sample_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has samples be of 4 tokens where nothing was set: those of 60 take longer than training."""
-    from packformer.run.samples import Samples
-
-    initialize = Samples.__init__
-
-    @wraps(initialize)
-    def shorter(self: Samples, *arguments: Any, **options: Any) -> None:
-        if options.get("max_new_tokens") == 60:
-            options["max_new_tokens"] = 4
-        initialize(self, *arguments, **options)
-
-    monkeypatch.setattr(Samples, "__init__", shorter)
 
 
 @pytest.fixture
@@ -210,10 +155,10 @@ def train(
     from packformer.command_line.main import main
 
     monkeypatch.chdir(tmp_path)
-    _compose_once(monkeypatch)
-    _sample_few_tokens(monkeypatch)
+    compose_once(monkeypatch)
+    sample_few_tokens(monkeypatch)
     if "drawn" not in request.fixturenames:
-        _leave_loss_curves_blank(monkeypatch)
+        leave_loss_curves_blank(monkeypatch)
 
     def run(*arguments: str) -> Finished:
         capsys.readouterr()

@@ -70,9 +70,12 @@ def as_ranks() -> Callable[..., tuple[int, str]]:
     """
 
     def run(file: str, folder: Path, arguments: list[str], seconds: float) -> tuple[int, str]:
+        where_spared_is = str(Path(__file__).parents[1])
+        paths = [where_spared_is, *filter(None, [os.environ.get("PYTHONPATH")])]
         with subprocess.Popen(
             [sys.executable, str(Path(file).resolve()), *arguments],
             cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from spared import spare
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.tensor import DTensor
@@ -28,12 +29,12 @@ from packformer.training import LastCheckpoint, TrainingModule
 from packformer.training.checkpoint import recorded_steps
 from packformer.training.shards import folder_of
 
-STEPS, STOPPED_AT = 10, 4
+STEPS, STOPPED_AT = 6, 2
 COMMON = (
     "+experiment=gqa",
     "trainer.accelerator=cpu",
     f"trainer.max_steps={STEPS}",
-    "trainer.validate_every_n_steps=5",
+    "trainer.validate_every_n_steps=3",
     "packing.row_length=128",
     "loader.validation_rows=3",
     "callbacks.samples=null",
@@ -228,7 +229,7 @@ def test_one_process_goes_on_from_shards(
 
 def test_a_rank_that_is_killed_while_it_saves_leaves_the_checkpoint_before(runs: Path) -> None:
     folder = runs / "killed" / "checkpoints"
-    assert recorded_steps(folder / "last.ckpt") == (5, 5)
+    assert recorded_steps(folder / "last.ckpt") == (3, 3)
     assert len(list((folder / "shards").iterdir())) == 2, "the second has not begun"
     model, _ = packformer.load(folder / "last.ckpt")
     assert model.num_parameters() > 0
@@ -276,4 +277,6 @@ def test_a_part_that_is_missing_or_damaged_is_one_line(
 
 
 if __name__ == "__main__":
-    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])

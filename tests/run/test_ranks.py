@@ -13,10 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 import yaml
+from spared import spare
 
 from packformer.command_line.main import main
 from packformer.run.recorded import chosen
@@ -123,6 +125,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: 
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        spare(patch)
         interrupt_one_rank(patch)
         with pytest.raises(SystemExit, match=_INTERRUPTED):
             main([*small, *SETTINGS, "hydra.run.dir=of_one"])
@@ -247,24 +250,28 @@ def test_gradients_may_be_summed_in_bfloat16(ranks: Path) -> None:
 
 
 def test_a_strategy_of_several_devices_runs_on_one(
-    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    for name in ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
     own = (
         "trainer=ddp",
         "trainer.strategy.reduce_dtype=bfloat16",
         "trainer.devices=1",
         "trainer.accelerator=cpu",
     )
-    try:
-        assert train(*small, *own, "trainer.max_steps=1").code == 0
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    # The run sets variables, which processes that later tests start would take for their own.
+    with mock.patch.dict(os.environ):
+        for name in ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            os.environ.pop(name, None)
+        try:
+            assert train(*small, *own, "trainer.max_steps=1").code == 0
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "checkpoints" / "last.ckpt").is_file()
 
 
 if __name__ == "__main__":
-    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        spare(monkeypatch)
+        run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from spared import spare
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -143,4 +144,6 @@ def test_the_rows_of_the_rank_are_named(ranks: Path, strategy: str) -> None:
 
 
 if __name__ == "__main__":
-    run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])
