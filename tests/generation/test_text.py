@@ -128,8 +128,7 @@ def test_a_prompt_begins_as_texts_do_in_training():
     assert ids[0] == bos
     assert tokenizer.decode(ids) == "ab"
     assert end_of_text(tokenizer) == [tokenizer.token_to_id("<|eos|>")]
-    with pytest.raises(ValueError, match="the prompt is empty"):
-        encode_prompt(tokenizer, "")
+    assert encode_prompt(tokenizer, "") == [bos]
     with pytest.raises(ValueError, match="the prompt is not UTF-8 at character 2: write it in"):
         encode_prompt(tokenizer, b"a\xffb".decode(errors="surrogateescape"))
 
@@ -147,7 +146,7 @@ def test_a_tokenizer_of_another_make_keeps_its_ways():
         ("gpt2", "x", r"tokenizer \(str\) must be a tokenizers.Tokenizer"),
         (bytes_tokenizer(), 3, r"the prompt \(int\) must be text"),
         (bytes_tokenizer(), None, r"the prompt \(NoneType\) must be text"),
-        (bytes_tokenizer(), "", "the prompt is empty"),
+        (bytes_tokenizer(), "", "the prompt is empty, and the tokenizer has no"),
     ],
 )
 def test_what_cannot_be_encoded_is_told(tokenizer, text, message):

@@ -23,13 +23,13 @@ def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
         tokenizer: of the model. A tokenizer that packformer did not train adds its own first token,
             if it has one. ``packformer.load`` gives None for a run that has no text, such as a
             synthetic task; there is nothing to encode with then.
-        text: of the prompt.
+        text: of the prompt; empty for the beginning of a document.
 
     Returns:
         Its token ids, at least one.
 
     Raises:
-        ValueError: if the text is empty, no text or not UTF-8, or there is no tokenizer.
+        ValueError: if it is no text, not UTF-8 or without a token, or there is no tokenizer.
     """
     if tokenizer is None:
         raise ValueError(
@@ -43,8 +43,6 @@ def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
         )
     if not isinstance(text, str):
         raise ValueError(f"the prompt ({type(text).__name__}) must be text")
-    if not text:
-        raise ValueError("the prompt is empty: give it at least one character")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # bytes that were read as half a surrogate pair
@@ -52,9 +50,15 @@ def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
             f"the prompt is not UTF-8 at character {error.start + 1}: write it in UTF-8"
         ) from error
     marks = document_marks(tokenizer)
-    if marks is None:
-        return tokenizer.encode(text).ids
-    return [marks[0], *tokenizer.encode(text, add_special_tokens=False).ids]
+    if marks is not None:
+        return [marks[0], *tokenizer.encode(text, add_special_tokens=False).ids]
+    ids = tokenizer.encode(text).ids
+    if not ids:
+        raise ValueError(
+            "the prompt is empty, and the tokenizer has no token that begins a document: give it "
+            "at least one character"
+        )
+    return ids
 
 
 def end_of_text(tokenizer: Tokenizer) -> list[int]:

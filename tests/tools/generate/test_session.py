@@ -114,10 +114,16 @@ def test_a_token_of_ones_own_ends_a_text(run: Path, capsys) -> None:
     assert len(short) < len(whole)
 
 
+def test_an_empty_prompt_begins_a_document(run: Path, capsys, monkeypatch) -> None:
+    written = told(capsys, run, "", "--temperature", 0, "--max-new-tokens", 5)
+    assert written.strip()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert "standard input is empty: give a prompt" in failed(capsys, run)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([""], "prompt 1 is empty: give it at least one character"),
         (["a", "--prompts", "x.jsonl"], "prompts are given both here and in --prompts"),
         (["--prompts", "nowhere.jsonl"], "--prompts (nowhere.jsonl) cannot be read"),
         (["a", "--stop", "no such token"], "--stop (no such token) is no token"),
@@ -140,7 +146,6 @@ def test_bad_prompts_name_their_line(run: Path, tmp_path: Path, capsys) -> None:
         ('{"prompt": ', "line 2, cannot be read as JSON"),
         ('{"text": "a"}', 'line 2, has no text in a field "prompt"'),
         ("3", 'line 2, has no text in a field "prompt"'),
-        ('{"prompt": ""}', "line 2, is empty"),
     ]:
         file.write_text('{"prompt": "a"}\n' + line, encoding="utf-8")
         assert message in failed(capsys, run, "--prompts", file)

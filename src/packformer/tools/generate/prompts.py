@@ -28,7 +28,12 @@ def records_of(options: argparse.Namespace) -> Records | None:
         return given
     if sys.stdin.isatty():
         return None
-    return [("standard input", {options.field: sys.stdin.read()})]
+    text = sys.stdin.read()
+    if not text:
+        raise ValueError(
+            'standard input is empty: give a prompt, "" for the beginning of a document'
+        )
+    return [("standard input", {options.field: text})]
 
 
 def _from_file(name: str, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
