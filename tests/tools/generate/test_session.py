@@ -114,9 +114,11 @@ def test_a_token_of_ones_own_ends_a_text(run: Path, capsys) -> None:
     assert len(short) < len(whole)
 
 
-def test_an_empty_prompt_begins_a_document(run: Path, capsys, monkeypatch) -> None:
-    written = told(capsys, run, "", "--temperature", 0, "--max-new-tokens", 5)
-    assert written.strip()
+def test_an_empty_prompt_begins_a_document(run: Path, capsys, monkeypatch, tmp_path) -> None:
+    told(capsys, run, "", "--max-new-tokens", 5, "--output", tmp_path / "made.jsonl")
+    made = json.loads((tmp_path / "made.jsonl").read_text())
+    assert made["prompt"] == ""
+    assert made["new_tokens"] > 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert "standard input is empty: give a prompt" in failed(capsys, run)
 
