@@ -40,7 +40,9 @@ def test_the_example_of_a_refused_name_is_so(tmp_path, monkeypatch, capsys) -> N
 
 
 def test_the_arguments_of_the_trainer_are_those_it_names() -> None:
-    rows = re.findall(r"^\| (`.*?) \| .* \|$", PAGE.partition("## Several")[0], flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`.*?) \| .* \|$", PAGE.partition("## The same numbers")[0], flags=re.MULTILINE
+    )
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named
     assert named <= INSTEAD.keys()
