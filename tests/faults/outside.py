@@ -85,7 +85,7 @@ def wandb_disk(folder: Path, rng: random.Random) -> str:
 
 def wandb_process(folder: Path, rng: random.Random) -> str:
     """W&B's own process is killed while the run trains: the run goes on, and a line tells."""
-    run = forked.begin(folder, *texts_in(folder, 400), *_W_AND_B)
+    run = forked.begin(folder, *texts_in(folder, 60), *_W_AND_B)
     output = folder / "output.txt"
     output.touch()
     while "step " not in output.read_text() and forked.ended(run, 0.05) is None:
