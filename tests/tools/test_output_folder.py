@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from packformer.tools.output_folder import new_output_file, output_folder
+from packformer.tools.output_folder import new_folder, new_output_file, output_folder
 
 
 def test_what_nothing_came_into_is_removed(tmp_path):
@@ -63,3 +63,11 @@ def test_a_file_that_cannot_be_made_is_told_by_its_argument(tmp_path, name, mess
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=message):
         new_output_file(str(tmp_path / name))
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert new_folder("plan") == Path("plan")
+    for name in ("plan", "plan-2"):
+        Path(name).mkdir()
+    assert new_folder("plan") == Path("plan-3")

@@ -42,6 +42,15 @@ def output_folder(folder: Path) -> Iterator[Path]:
             place.rmdir()
 
 
+def new_folder(name: str) -> Path:
+    """``name``, or the first of ``name-2``, ``name-3``, ... that is not there."""
+    folder, number = Path(name), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f"{name}-{number}")
+    return folder
+
+
 def new_output_file(name: str) -> Path:
     """The file of ``--output``, which is not there yet.
 

@@ -49,11 +49,12 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.run.model_path import check_model
     from packformer.settings import check_whole
     from packformer.tools.document_arguments import corpus_of
+    from packformer.tools.output_folder import new_folder
 
     check_whole("--row-length", options.row_length, at_least=2)
     if options.max_length is not None:
         check_whole("--max-length", options.max_length, at_least=2)
-    output = options.output or _new_folder()
+    output = options.output or new_folder("eval")
     for run in options.runs:
         check_model(run)
     corpus_of(options.data)
@@ -77,12 +78,3 @@ def _run(options: argparse.Namespace) -> None:
         Request(options.row_length, options.max_length, device, dtype),
         output,
     )
-
-
-def _new_folder() -> Path:
-    """``eval``, or the first of ``eval-2``, ``eval-3``, ... that is not there."""
-    folder, number = Path("eval"), 1
-    while folder.exists():
-        number += 1
-        folder = Path(f"eval-{number}")
-    return folder
