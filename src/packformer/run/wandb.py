@@ -124,6 +124,8 @@ def wandb_logger(
                 disable_git=True,
             ),
         )
+        for handler in logging.getLogger("wandb").handlers:  # its own log, on the same disk
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return WandbLogger(experiment=run)
@@ -146,11 +148,18 @@ def wandb_logger(
 
 
 def finish(*, failed: bool) -> None:
-    """Ends this process's W&B run, if there is one, so that the next job starts its own."""
+    """Ends this process's W&B run, if there is one, so that the next job starts its own.
+
+    Raises:
+        OSError: naming W&B's folder, if it cannot be written.
+    """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         folder = Path(wandb.run.dir)
-        wandb.finish(exit_code=int(failed))
+        try:
+            wandb.finish(exit_code=int(failed))
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         tell_if_full(folder)
 
 
