@@ -6,7 +6,8 @@ import logging
 import os
 import secrets
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -105,25 +106,26 @@ def wandb_logger(
     import wandb
 
     def start(mode: Mode) -> WandbLogger:
-        run = wandb.init(
-            name=name,
-            dir=folder,
-            id=run_id(folder),
-            project=project,
-            mode=mode,
-            resume="allow",
-            entity=entity,
-            group=group,
-            tags=tags,
-            config=config,
-            settings=wandb.Settings(
-                init_timeout=_INIT_SECONDS,
-                silent=True,
-                console="off",
-                save_code=False,
-                disable_git=True,
-            ),
-        )
+        with _silent_logging():
+            run = wandb.init(
+                name=name,
+                dir=folder,
+                id=run_id(folder),
+                project=project,
+                mode=mode,
+                resume="allow",
+                entity=entity,
+                group=group,
+                tags=tags,
+                config=config,
+                settings=wandb.Settings(
+                    init_timeout=_INIT_SECONDS,
+                    silent=True,
+                    console="off",
+                    save_code=False,
+                    disable_git=True,
+                ),
+            )
         for handler in logging.getLogger("wandb").handlers:  # its own log, on the same disk
             handler.handleError = lambda record: None  # type: ignore[method-assign]
         run.define_metric("trainer/global_step")
@@ -145,6 +147,16 @@ def wandb_logger(
                 ) from error
             log.warning("W&B cannot be reached (%s): recording offline", reason)
     return start("offline" if resolved == "online" else resolved)
+
+
+@contextmanager
+def _silent_logging() -> Iterator[None]:
+    """Prints no traceback for a log that cannot be written; W&B keeps one on its own disk."""
+    former, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = former
 
 
 def finish(*, failed: bool) -> None:
