@@ -235,3 +235,12 @@ def test_the_share_of_tokens_held_out_is_told(corpus):
     )
     told = TokenShards(str(corpus)).prepare().description
     assert f"held out ({held_out / (train + held_out):.2%} of the tokens)" in told
+
+
+def test_what_is_remarked_of_a_corpus_is_told_once(corpus, tmp_path, caplog):
+    manifest = corpus / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "remarks": ["all documents are short"]}))
+    for _ in range(3):
+        TokenShards(str(corpus)).prepare()
+    assert caplog.text.count("all documents are short") == 1

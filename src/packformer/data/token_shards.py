@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,7 @@ class TokenShards:
         tokenizer = open_tokenizer(first.tokenizer)
         for corpus in corpora:
             corpus.check_vocabulary(num_ids(tokenizer))
-            for remark in corpus.manifest.remarks:
-                log.warning("%s%s", f"{corpus.path}: " if several else "", remark)
+            _tell_once(str(corpus.path), tuple(corpus.manifest.remarks), several)
         sources = [self._source(corpus, "train") for corpus in corpora]
         for corpus, source in zip(corpora, sources, strict=True):
             if not source.num_documents:
@@ -155,6 +155,13 @@ class TokenShards:
             for shard in getattr(m, split)
         ]
         return ShardedDocuments(places, at_once, int(self.cache_gib * 2**30))
+
+
+@lru_cache(maxsize=1024)
+def _tell_once(path: str, remarks: tuple[str, ...], several: bool) -> None:
+    """A process may open a corpus often: in each job of a sweep, for each run that is scored."""
+    for remark in remarks:
+        log.warning("%s%s", f"{path}: " if several else "", remark)
 
 
 def _byte_lengths(tokenizer: Tokenizer, found: dict[str, Any]) -> Tokens | None:
