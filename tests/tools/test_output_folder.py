@@ -71,3 +71,11 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path, monkeypatch):
     for name in ("plan", "plan-2"):
         Path(name).mkdir()
     assert new_folder("plan") == Path("plan-3")
+
+
+def test_without_a_folder_a_new_one_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("step", "step-2"):
+        with output_folder(None, "step") as folder:
+            assert folder == Path(name)
+            (folder / "step.csv").touch()

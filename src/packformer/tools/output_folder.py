@@ -9,11 +9,13 @@ from pathlib import Path
 
 
 @contextmanager
-def output_folder(folder: Path) -> Iterator[Path]:
+def output_folder(folder: Path | None, default: str = "output") -> Iterator[Path]:
     """Makes the folder before the work begins; removes it if nothing came into it.
 
     Args:
-        folder: as it was given. One that begins with ``~`` lies in the user's own.
+        folder: as it was given. One that begins with ``~`` lies in the user's own. None for a new
+            one, see ``new_folder``.
+        default: the name of that.
 
     Yields:
         The folder.
@@ -21,7 +23,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
     Raises:
         ValueError: naming the argument, if it is no folder or cannot be made or written to.
     """
-    folder = folder.expanduser()
+    folder = new_folder(default) if folder is None else folder.expanduser()
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

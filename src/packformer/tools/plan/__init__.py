@@ -48,7 +48,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     from packformer.data import StandardLibrary
     from packformer.settings import check_number, check_whole
-    from packformer.tools.output_folder import new_folder, output_folder
+    from packformer.tools.output_folder import output_folder
     from packformer.tools.plan.table import Sizes, run_plan
 
     if options.path is not None and _is_preset(options.path):
@@ -62,7 +62,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
     check_whole("--layers", options.layers, at_least=1)
     check_whole("--width", options.width, at_least=1)
-    with output_folder(options.output or new_folder("plan")) as folder:
+    with output_folder(options.output, "plan") as folder:
         run_plan(
             documents(options)
             or StandardLibrary(vocab_size=options.vocab_size, tokenizer=options.tokenizer),

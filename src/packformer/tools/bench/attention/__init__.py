@@ -45,7 +45,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--variants", nargs="+", default=["plain", "alibi"], help="plain, alibi, window"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("attention"), help="folder for the CSV and pictures"
+        "--output",
+        type=Path,
+        help="folder for the CSV and pictures (default: attention, or attention-2, ...)",
     )
     parser.set_defaults(run=_run)
 
@@ -56,7 +58,7 @@ def _run(options: argparse.Namespace) -> None:
 
     device, dtype = device_and_dtype(options)
     powers = range(10, 19) if device == "cuda" else range(8, 13)
-    with output_folder(options.output) as folder:
+    with output_folder(options.output, "attention") as folder:
         run_bench(
             Bench(
                 device_type=device,

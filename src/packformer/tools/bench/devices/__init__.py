@@ -33,7 +33,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--rows-per-record", type=int, default=32, help="rows of a record, per device, at least"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("devices"), help="folder for the CSV and the runs"
+        "--output",
+        type=Path,
+        help="folder for the CSV and the runs (default: devices, or devices-2, ...)",
     )
     parser.set_defaults(run=_run)
 
@@ -42,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.devices.bench import DevicesBench, run_devices_bench
     from packformer.tools.output_folder import output_folder
 
-    with output_folder(options.output) as folder:
+    with output_folder(options.output, "devices") as folder:
         run_devices_bench(
             DevicesBench(
                 preset=options.preset,

@@ -25,7 +25,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="transformers too"
     )
-    parser.add_argument("--output", type=Path, default=Path("generate"), help="folder for the CSV")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the CSV (default: generate, or generate-2, ...)"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -33,7 +35,7 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.generate.bench import GenerateBench, run_generate_bench
     from packformer.tools.output_folder import output_folder
 
-    with output_folder(options.output) as folder:
+    with output_folder(options.output, "generate") as folder:
         run_generate_bench(
             GenerateBench(
                 preset=options.preset,

@@ -28,7 +28,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="other libraries too"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("step"), help="folder for the CSV and the picture"
+        "--output",
+        type=Path,
+        help="folder for the CSV and the picture (default: step, or step-2, ...)",
     )
     parser.set_defaults(run=_run)
 
@@ -37,7 +39,7 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.tools.bench.step.bench import StepBench, run_step_bench
     from packformer.tools.output_folder import output_folder
 
-    with output_folder(options.output) as folder:
+    with output_folder(options.output, "step") as folder:
         run_step_bench(
             StepBench(
                 preset=options.preset,
