@@ -19,6 +19,15 @@ from packformer.interruption import (
 from packformer.ranks.ending import ends_when_interrupted
 
 
+@pytest.fixture
+def _no_signal_ignored():
+    """``nohup``, under which tests may run, has them ignore SIGHUP."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
+@pytest.mark.usefixtures("_no_signal_ignored")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGTERM, 143)],

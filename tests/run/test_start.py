@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,13 +158,18 @@ def test_fine_tuning_begins_at_the_loss_the_run_ended_with(
 
 
 def test_a_run_that_started_from_weights_goes_on(
-    train: Callable, own_data: list[str], folder: Path
+    train: Callable,
+    own_data: list[str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
     assert train(*own_data, f"init_from={folder}", "trainer.max_steps=2").code == 0
     run = only(Path("new"))
     weights = packformer.load(folder).model.state_dict()
     folder.rename(folder.with_name("moved"))  # what it began with lies in the run
-    shutil.rmtree(os.environ["PACKFORMER_CACHE"])
+    shutil.rmtree(tmp_path / "cache")
     again = [*own_data, f"init_from={folder}", f"resume={run}"]
     done = train(*again, "trainer.max_steps=4")
     assert done.code == 0, done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,20 @@ def test_an_interrupted_change_of_places_loses_none(tmp_path: Path) -> None:
     assert kept(tmp_path) == {"last.ckpt": 3, "previous-2.ckpt": 2, "previous.ckpt": 3}
     save(former, tmp_path, 4)
     assert kept(tmp_path) == {"last.ckpt": 4, "previous-2.ckpt": 2, "previous.ckpt": 3}
+
+
+def test_the_interpreter_waits_until_the_last_has_been_read(tmp_path: Path) -> None:
+    """Killed amid torch's reader, a thread would take the process along (SIGABRT)."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(file: Path) -> None:
+        begun.set()
+        assert may_end.wait(60)
+
+    former = FormerCheckpoints(tmp_path / "last.ckpt", 2, slow)
+    former.read_back()
+    assert begun.wait(60)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "read back")
+    may_end.set()
+    assert not thread.daemon
+    former.join()

@@ -56,7 +56,9 @@ class FormerCheckpoints:
 
     def read_back(self) -> None:
         """Begins to read the last checkpoint."""
-        self._thread = threading.Thread(target=self._read, name="read back", daemon=True)
+        # The interpreter waits for it. It would abort the process if it met torch's reader of files
+        # in a thread that it does not wait for.
+        self._thread = threading.Thread(target=self._read, name="read back", daemon=False)
         self._thread.start()
 
     def join(self) -> None:
