@@ -94,6 +94,7 @@ BELOW = {
         "training",
         "whole_file",
     },
+    "study": {"mean_loss", "settings", "whole_file"},
     "sweeps": {"interruption", "ranks", "run", "settings", "whole_file"},
     "tools": {
         "attention",
@@ -109,6 +110,7 @@ BELOW = {
         "requirements",
         "run",
         "settings",
+        "study",
         "training",
         "whole_file",
     },
@@ -141,7 +143,8 @@ ONLY_IN = {
     },
     "xformers": {"attention/load_xformers.py", "attention/layout.py"},  # the latter for a type
     "wandb": {"run/wandb.py"},
-    "matplotlib": {"run/curve.py", "tools"},
+    "matplotlib": {"run/curve.py", "study", "tools"},
+    "scipy": {"study"},
     "lm_eval": {"tools/lm_eval/adapter.py", "tools/lm_eval/command.py"},
 }
 

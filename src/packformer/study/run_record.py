@@ -1,0 +1,183 @@
+"""What a run left in its folder, as plain types."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from packformer.bounded import read_bounded, read_json, read_yaml
+from packformer.settings import is_number
+
+CONFIG_FILE = "config.yaml"
+SUMMARY_FILE = "summary.json"
+FAILURE_FILE = "failure.json"
+METRICS_FILE = "metrics.csv"
+ENVIRONMENT_FILE = "environment.json"
+POSITIONS_FILE = "loss_by_position.json"
+"""The loss by position and by length of documents, which ``packformer study`` measures."""
+
+_MOST_METRICS = 2**30  # bytes
+FINISHED, FAILED, UNFINISHED, DIVERGED = "finished", "failed", "unfinished", "diverged"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        folder: of the run.
+        state: ``finished``; ``failed``; ``unfinished`` (stopped, or still running); or
+            ``diverged``: it ended, and its validation loss is not finite.
+        error: of a failed run, one line.
+        config: resolved settings; empty if the run failed before it began.
+        overrides: what the command line gave.
+        summary: of a finished run.
+        environment: versions, command, revision.
+        metrics: rows of ``metrics.csv``, values that are absent left out.
+        positions: content of ``loss_by_position.json``; None if that was not measured.
+    """
+
+    folder: Path
+    state: str
+    error: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Mapping[str, float], ...] = ()
+    positions: Mapping[str, Any] | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """Of weights and data order; None if it is not known."""
+        given: Any = self.config.get("seed", _given(self.overrides).get("seed"))
+        try:
+            return int(given)
+        except (TypeError, ValueError):
+            return None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What the command line gave, by name: ``experiment``, ``trainer.max_steps``."""
+        return _given(self.overrides)
+
+    def figure(self, name: str) -> float:
+        """A number of the summary; NaN if it has none."""
+        value: Any = self.summary.get(name)
+        return float(value) if is_number(value) else math.nan
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps that ``metrics.csv`` tells of."""
+        return int(max((row.get("step", 0) for row in self.metrics), default=0))
+
+    @property
+    def steps_asked(self) -> int | None:
+        """Optimizer steps that the run was to take."""
+        trainer = self.config.get("trainer")
+        steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
+        return steps if isinstance(steps, int) else None
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The runs in ``folder`` itself, or in folders below it, by number and name.
+
+    Args:
+        folder: of a sweep or study, of several of them, or of runs.
+
+    Raises:
+        ValueError: if there is no run.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give that of a sweep or of runs")
+    found = {file.parent for name in (CONFIG_FILE, FAILURE_FILE) for file in folder.rglob(name)}
+    if not found:
+        raise ValueError(
+            f"{folder} holds no run: there is no {CONFIG_FILE} in it or below it; give the folder "
+            "of a sweep (hydra.sweep.dir) or of runs"
+        )
+    return [read_run(one) for one in sorted(found, key=_order)]
+
+
+def read_run(folder: Path) -> Run:
+    """The run in ``folder``; of files that cannot be read, what they hold is missing.
+
+    Raises:
+        ValueError: if its ``config.yaml`` is damaged: the run cannot be told from others.
+    """
+    config = _config(folder / CONFIG_FILE)
+    summary, failure = _object(folder / SUMMARY_FILE), _object(folder / FAILURE_FILE)
+    overrides = config.get("overrides") or failure.get("overrides") or ()
+    if summary:
+        diverged = "val/loss" in summary and not is_number(summary["val/loss"])
+        state = DIVERGED if diverged else FINISHED
+    else:
+        state = FAILED if failure else UNFINISHED
+    return Run(
+        folder=folder,
+        state=state,
+        error=str(failure.get("error", "")) if state == FAILED else "",
+        config=config,
+        overrides=tuple(str(one) for one in overrides),
+        summary=summary,
+        environment=_object(folder / ENVIRONMENT_FILE),
+        metrics=tuple(_metrics(folder / METRICS_FILE)),
+        positions=_object(folder / POSITIONS_FILE) or None,
+    )
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _given(overrides: tuple[str, ...]) -> dict[str, str]:
+    pairs = (override.lstrip("+~").partition("=") for override in overrides)
+    return {name: value for name, _, value in pairs}
+
+
+def _order(folder: Path) -> tuple[str, int, str]:
+    number = folder.name.partition("_")[0]
+    return str(folder.parent), int(number) if number.isdecimal() else -1, folder.name
+
+
+def _config(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    found = read_yaml(file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is no configuration of a run: remove its folder, or mend it")
+    return found
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _metrics(file: Path) -> list[dict[str, float]]:
+    """Rows that were written to their end; a killed run may leave half of one."""
+    if not file.is_file():
+        return []
+    text = read_bounded(file, _MOST_METRICS).decode("utf-8", "replace")
+    rows = []
+    for row in csv.DictReader(StringIO(text[: text.rfind("\n") + 1], newline="")):
+        try:
+            rows.append({name: float(value) for name, value in row.items() if name and value})
+        except (TypeError, ValueError):
+            continue
+    return [row for row in rows if "step" in row]
