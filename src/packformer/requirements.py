@@ -135,6 +135,7 @@ MUON: Rules = {"momentum": _DECAY, **ADAMW}
 CONSTANT: Rules = {"num_steps": whole(1), "warmup_steps": whole(0)}
 COSINE: Rules = {**CONSTANT, "final_factor": number(at_least=0, most=1)}
 WSD: Rules = {**COSINE, "decay": number(at_least=0, most=1)}
+Z_LOSS = number(above=0, most=1).or_null()
 GUARD: Rules = {
     "skips_in_a_row": whole(1),
     "spike_sigma": number(above=0).or_null(),

@@ -115,6 +115,7 @@ RIGHT = {
     "seed": [0, 2**32 - 1],
     "compile": [True, False, "auto", "blocks"],
     "loss_chunk": ["auto", 1, 10**6],
+    "z_loss": [None, 1e-5, 1],
     "callbacks.samples.prompts": [None, [], ["Once"]],
     "callbacks.samples.temperature": [0, 2.5],
     "callbacks.last_checkpoint.every_minutes": [0.1, 600],

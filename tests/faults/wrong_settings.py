@@ -63,7 +63,7 @@ _NOT_ZERO = (  # numbers that 0 makes no sense of
     *("loader.max_documents_per_row", "optimizer.learning_rate", "optimizer.eps"),
     *("scheduler.num_steps", "trainer.max_steps", "trainer.rows_per_step", "trainer.num_nodes"),
     *("trainer.devices", "trainer.validate_every_n_steps", "trainer.log_every_n_steps"),
-    *("max_grad_norm", "bpe_vocab_size", "data.num_symbols", "data.validation_documents"),
+    *("max_grad_norm", "z_loss", "bpe_vocab_size", "data.num_symbols", "data.validation_documents"),
     *("guard.skips_in_a_row", "guard.spike_window", "callbacks.records.peak_tflops"),
     *("callbacks.samples.max_new_tokens", "callbacks.last_checkpoint.every_minutes"),
 )

@@ -101,6 +101,7 @@ def _as_older_packformer_left_it(folder: Path) -> None:
     for group, name in added.items():
         config[group].pop(name, None)
     config["trainer"].pop("float8")
+    del config["z_loss"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for file in (folder / "checkpoints").glob("*.ckpt"):
         checkpoint = torch.load(file, weights_only=True)

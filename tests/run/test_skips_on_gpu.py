@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from packformer.training import TrainingModule
+from packformer.training.loss import RowLoss
 
 SETTINGS = (
     "+experiment=gqa",
@@ -50,7 +51,13 @@ def plant(patch: pytest.MonkeyPatch, *, waits: bool) -> list[dict[str, Tensor]]:
             watched = due in (LOSS, SPIKE, GRADIENT)
             torch.cuda.set_sync_debug_mode("error" if watched else "default")
         loss = module._training_loss
-        module._training_loss = lambda *arguments: loss(*arguments) + _LOSSES.get(due, 0)
+        added = _LOSSES.get(due, 0)
+
+        def changed(*arguments: Any) -> RowLoss:
+            found = loss(*arguments)
+            return found._replace(loss=found.loss + added, nats=found.nats + added)
+
+        module._training_loss = changed
         result = step(module, batch, number)
         module._training_loss = loss
         return result

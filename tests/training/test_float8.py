@@ -53,7 +53,7 @@ def a_row():
 
 def step(module, autocast=None):
     with nullcontext() if autocast is None else torch.autocast("cpu", autocast):
-        loss = module._training_loss(*a_row())
+        loss = module._training_loss(*a_row()).loss
     loss.backward()
     gradients = torch.cat([p.grad.flatten() for p in module.model.parameters()])
     module.zero_grad()
@@ -154,7 +154,7 @@ def test_losses_in_float8_follow_those_without():
         optimizer = adamw(module.model, fused=False, learning_rate=3e-3)
         losses = []
         for _ in range(60):
-            loss = module._training_loss(*row) / ROW
+            loss = module._training_loss(*row).loss / ROW
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -281,7 +281,7 @@ def test_shards_get_their_scales_after_every_step(optimizer, monkeypatch):
     monkeypatch.setattr("packformer.training.module.precompute_scales", scaled.append)
     optimizer = module.configure_optimizers()["optimizer"]
     for steps in (1, 2):
-        module._training_loss(*a_row()).backward()
+        module._training_loss(*a_row()).loss.backward()
         optimizer.step()
         assert scaled == [module.model] * steps
 
@@ -337,7 +337,7 @@ def test_a_step_on_a_gpu_is_near_that_without_float8(compile):
         tokens, targets, layout = a_row()
         row = (tokens.cuda(), targets.cuda(), layout.to(torch.device("cuda")))
         with torch.autocast("cuda", torch.bfloat16):
-            loss = module._training_loss(*row)
+            loss = module._training_loss(*row).loss
         loss.backward()
         gradients = torch.cat([p.grad.flatten() for p in module.model.parameters()])
         found.append((loss.item(), gradients))

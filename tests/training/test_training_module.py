@@ -60,6 +60,27 @@ def test_training_loss_is_the_sum_over_counted_tokens_by_the_budget(batches):
     assert loss == pytest.approx(nats / counted, rel=1e-5)
 
 
+def test_z_loss_is_trained_on_and_recorded_beside_the_loss(batches):
+    """By every counted token alike: the rows differ in how many they have."""
+    module, without, c = make_module(z_loss=0.01), make_module(), 0.01
+    squares = 0.0
+    for batch in batches:
+        counted = batch.targets[0] != IGNORE_INDEX
+        of_row = module.model(batch.tokens, batch.layout)[0].logsumexp(-1)[counted].square().sum()
+        squares += of_row.item()
+        expected = without.training_step(batch, 0) + c * of_row / 25
+        assert module.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)
+    counted = sum(batch.num_targets for batch in batches)
+    assert module.train_z_loss.compute()["loss"] == pytest.approx(c * squares / counted, rel=1e-5)
+    assert module.train_loss.compute() == without.train_loss.compute()
+    module.forget_training_losses()
+    assert not module.train_z_loss.num_targets
+    for each in (module, without):
+        with torch.no_grad():
+            each.validation_step(batches[0], 0)
+    assert module.val_loss.compute() == without.val_loss.compute()
+
+
 def test_every_counted_token_weighs_the_same_however_rows_are_grouped(batches):
     gradients = []
     for groups in ([batches], [batches[:1], batches[1:]]):
@@ -181,14 +202,14 @@ def test_without_a_limit_large_gradients_stay_as_they_are():
     assert gradient_norm(module) == before > 1
 
 
-def test_compiled_loss_is_the_eager_loss(batches):
+def test_compiled_loss_is_the_eager_training_loss(batches):
     torch._dynamo.reset()
     with torch._dynamo.config.patch(suppress_errors=False):
         eager = make_module()
         compiled = make_module()
         counter = CompileCounterWithBackend("aot_eager")
         compiled._training_loss = torch.compile(
-            compiled._eager_loss, dynamic=False, backend=counter, fullgraph=True
+            compiled._eager_training_loss, dynamic=False, backend=counter, fullgraph=True
         )
         for batch in batches:
             expected = eager.training_step(batch, 0).item()
@@ -247,6 +268,7 @@ def test_a_fused_step_goes_on_from_a_plain_one_and_the_other_way(saved, resumed)
         ({"max_grad_norm": True}, r"max_grad_norm \(True\) must be positive, or null"),
         ({"max_grad_norm": 0}, r"max_grad_norm \(0\) must be positive, or null"),
         ({"max_grad_norm": "abc"}, r"max_grad_norm \(abc\) must be positive, or null"),
+        ({"z_loss": 0}, r"z_loss \(0\) must be a number above 0, or null"),
         ({"max_grad_norm": -1.0}, r"max_grad_norm \(-1.0\) must be positive, or null"),
     ],
 )
@@ -275,7 +297,7 @@ def test_training_and_validation_are_one_graph_each_for_hundreds_of_packings(cap
     module.model.select_kernel("cpu", torch.float32)
     counters = []
     for name, eager in (
-        ("_training_loss", module._eager_loss),
+        ("_training_loss", module._eager_training_loss),
         ("_validation_loss", module._eager_validation_loss),
     ):
         counters.append(CompileCounterWithBackend("aot_eager"))
@@ -331,5 +353,5 @@ def test_one_large_micro_batch_is_two_is_eight():
 def test_checks_of_values_are_not_compiled_away(monkeypatch, caplog):
     monkeypatch.setenv("PACKFORMER_DEBUG", "1")
     module = make_module(compile=True)
-    assert module._training_loss == module._eager_loss
+    assert module._training_loss == module._eager_training_loss
     assert "PACKFORMER_DEBUG looks at values" in caplog.text

@@ -12,7 +12,7 @@ from packformer.command_line.early import check_parts
 from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
-from packformer.requirements import GUARD, VOCABULARY
+from packformer.requirements import GUARD, VOCABULARY, Z_LOSS
 from packformer.run.binding import refuse_other_settings
 from packformer.run.given import refuse_given
 from packformer.run.naming import check_name
@@ -35,7 +35,8 @@ SETTINGS = (
         "scheduler",
     ),
     *("trainer", "guard", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
-    *("init_from", "deterministic", "loss_chunk", "max_grad_norm", "objective", "bpe_vocab_size"),
+    *("init_from", "deterministic", "loss_chunk", "z_loss", "max_grad_norm", "objective"),
+    "bpe_vocab_size",
 )
 """All that is read of a configuration, at its top."""
 
@@ -102,6 +103,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     whole(0, _LARGEST_SEED).check("seed", settings["seed"])
     if settings["loss_chunk"] != "auto":
         check_whole("loss_chunk (auto, or tokens)", settings["loss_chunk"], at_least=1)
+    Z_LOSS.check("z_loss", settings["z_loss"])
     if settings["max_grad_norm"] is not None:
         check_number("max_grad_norm", settings["max_grad_norm"], above=0)
     VOCABULARY.check("bpe_vocab_size", settings["bpe_vocab_size"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from packformer.model.self_attention import SelfAttention
 from packformer.nn import Position, RMSNorm
 from packformer.requirements import check_model
 from packformer.settings import check_whole
+
+Result = TypeVar("Result")
 
 
 def default_hidden_width(width: int) -> int:
@@ -192,8 +194,8 @@ class GPT(nn.Module):
         return self.head(self.activations(tokens, layout))
 
     def through_head(
-        self, tokens: Tensor, layout: PackedLayout, function: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
+        self, tokens: Tensor, layout: PackedLayout, function: Callable[[Tensor, Tensor], Result]
+    ) -> Result:
         """What ``function`` makes of the activations and the head's weight, for example a loss.
 
         Args:

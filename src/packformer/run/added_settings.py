@@ -15,6 +15,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 _ADDED_GROUPS: dict[str, Any] = {
     "init_from": None,
     "deterministic": False,
+    "z_loss": None,
     "guard": {"skips_in_a_row": 10, "spike_sigma": None, "spike_window": 128},
 }
 _ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}

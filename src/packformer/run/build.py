@@ -231,6 +231,7 @@ def build_module(
         corpora=data.corpora,
         compile=_how_to_compile(config, accelerator, by_blocks=float8 is not None),
         loss_chunk=_loss_chunk(config.loss_chunk, model, data, accelerator, precision),
+        z_loss=config.z_loss,
         deferred=deferred,
         float8=float8,
         guard=make_guard(config),

@@ -67,7 +67,7 @@ class FiniteGuard(L.Callback):
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         if is_record_due(trainer, batch_idx):
-            pl_module.train_loss.reset()
+            pl_module.forget_training_losses()
             self._look(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

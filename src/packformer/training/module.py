@@ -23,6 +23,7 @@ from packformer.attention import (
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
+from packformer.requirements import Z_LOSS
 from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
 from packformer.training.changed_numbers import follow_schedule, take_changed_numbers
@@ -37,8 +38,9 @@ from packformer.training.data_wait import DataWait
 from packformer.training.float8 import Float8, compute_in_float8, precompute_scales
 from packformer.training.float8_speed import BlockTimes, block_times
 from packformer.training.fsdp import FSDP2
-from packformer.training.loss import next_token_loss, summed_nats
+from packformer.training.loss import RowLoss, next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
+from packformer.training.running_sums import names_of_sums, take_own_sums
 from packformer.training.step_end import ends_step
 from packformer.training.step_guard import GuardSettings, StepGuard, spread
 
@@ -76,6 +78,7 @@ class TrainingModule(L.LightningModule):
             by itself, as a model in shards needs it.
         loss_chunk: tokens whose logits exist at the same time in training, see
             ``next_token_loss``; None for all.
+        z_loss: coefficient of z-loss in training, see ``next_token_loss``; None for none.
         deferred: what fills the parameters of a model that was built without memory, once
             ``FSDP2`` has sharded it.
         float8: the linear layers of the blocks compute in float8; None for the run's precision.
@@ -103,6 +106,7 @@ class TrainingModule(L.LightningModule):
         corpora: Sequence[str] = (),
         compile: bool | Literal["blocks"] = False,
         loss_chunk: int | None = None,
+        z_loss: float | None = None,
         deferred: Deferred | None = None,
         float8: Float8 | None = None,
         guard: GuardSettings | None = None,
@@ -112,9 +116,12 @@ class TrainingModule(L.LightningModule):
             raise ValueError(f"token_budget ({token_budget}) must be at least 1")
         if max_grad_norm is not None and not (is_number(max_grad_norm) and max_grad_norm > 0):
             raise ValueError(f"max_grad_norm ({max_grad_norm}) must be positive, or null")
+        Z_LOSS.check("z_loss", z_loss)
         self.model = model
         self.train_loss = TokenLoss()
-        self.train_loss.persistent(True)  # a checkpoint may lie between two records
+        self.train_z_loss = None if z_loss is None else TokenLoss()
+        for sums in self._running_sums():
+            sums.persistent(True)  # a checkpoint may lie between two records
         self.val_loss = TokenLoss()
         self.val_answers = AnswerAccuracy() if score_answers else None
         self.val_corpora = CorpusLoss(corpora) if corpora else None
@@ -131,13 +138,14 @@ class TrainingModule(L.LightningModule):
         self._optimizer_of = optimizer_of
         self.register_buffer("_byte_lengths", byte_lengths, persistent=False)
         self.loss_chunk = sys.maxsize if loss_chunk is None else loss_chunk
+        self._z_loss = z_loss or 0.0
         self._deferred = deferred
         self.float8 = float8
         self.block_times: BlockTimes | None = None
         self._compiled = bool(compile) and not debugging()
         self._layers_in_float8 = "" if float8 is None else compute_in_float8(model, float8)
-        self._nats: Callable[..., Tensor] = next_token_loss
-        self._training_loss: Callable[..., Tensor] = self._eager_loss
+        self._row_loss: Callable[..., RowLoss] = next_token_loss
+        self._training_loss: Callable[..., RowLoss] = self._eager_training_loss
         self._validation_loss: Callable[..., tuple[Tensor, Tensor]] = self._eager_validation_loss
         if compile and debugging():
             log.warning(
@@ -146,28 +154,45 @@ class TrainingModule(L.LightningModule):
         elif compile == "blocks":
             warn_of_recompilation()
             compile_blocks(model.blocks)
-            self._nats = compile_whole(next_token_loss)
+            self._row_loss = compile_whole(next_token_loss)
         elif compile:
             warn_of_recompilation()
-            self._training_loss = compile_whole(self._eager_loss)
+            self._training_loss = compile_whole(self._eager_training_loss)
             self._validation_loss = compile_whole(self._eager_validation_loss)
 
-    def _eager_loss(self, tokens: Tensor, targets: Tensor, layout: PackedLayout) -> Tensor:
-        """Summed nats of the counted tokens."""
+    def _eager_training_loss(
+        self, tokens: Tensor, targets: Tensor, layout: PackedLayout
+    ) -> RowLoss:
+        return self._eager_loss(tokens, targets, layout, self._z_loss)
 
-        def nats(x_BMD: Tensor, head_VD: Tensor) -> Tensor:
-            return self._nats(x_BMD.squeeze(0), head_VD, targets.squeeze(0), self.loss_chunk)
+    def _eager_loss(
+        self, tokens: Tensor, targets: Tensor, layout: PackedLayout, z_loss: float
+    ) -> RowLoss:
+        """Sums over the counted tokens."""
 
-        return self.model.through_head(tokens, layout, nats)
+        def loss(x_BMD: Tensor, head_VD: Tensor) -> RowLoss:
+            return self._row_loss(
+                x_BMD.squeeze(0), head_VD, targets.squeeze(0), self.loss_chunk, z_loss
+            )
+
+        return self.model.through_head(tokens, layout, loss)
 
     def _eager_validation_loss(
         self, tokens: Tensor, targets: Tensor, layout: PackedLayout
     ) -> tuple[Tensor, Tensor]:
         """Summed nats, and the most likely ids ``[1, M]``, the targets if they do not matter."""
         if self.val_answers is None:
-            return self._eager_loss(tokens, targets, layout), targets
+            return self._eager_loss(tokens, targets, layout, 0.0).nats, targets
         logits = self.model(tokens, layout)
         return summed_nats(logits.squeeze(0), targets.squeeze(0)), logits.argmax(-1)
+
+    def _running_sums(self) -> list[TokenLoss]:
+        return [sums for sums in (self.train_loss, self.train_z_loss) if sums is not None]
+
+    def forget_training_losses(self) -> None:
+        """Begins to add up ``train_loss`` and ``train_z_loss`` anew."""
+        for sums in self._running_sums():
+            sums.reset()
 
     def setup(self, stage: str) -> None:
         """Chooses the attention kernel for the device and precision of this run."""
@@ -225,11 +250,12 @@ class TrainingModule(L.LightningModule):
             self._deferred = None
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
-        nll = self._training_loss(batch.tokens, batch.targets, batch.layout)
-        nats = nll.detach()
+        loss, nats, z_loss = self._training_loss(batch.tokens, batch.targets, batch.layout)
         self.train_loss.update_finite(nats, batch.num_targets)
+        if self.train_z_loss is not None:
+            self.train_z_loss.update_finite(z_loss, batch.num_targets)
         self.step_guard.row(batch, nats)
-        return spread(nll, nats) / self._token_budget
+        return spread(loss, loss.detach()) / self._token_budget
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
         nll, predictions = self._validation_loss(batch.tokens, batch.targets, batch.layout)
@@ -302,7 +328,7 @@ class TrainingModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["packformer"] = {"version": packformer.__version__, **self._identity}
         if self.trainer.world_size > 1:  # every rank is asked, and the first one writes
-            for name in _sums_in(checkpoint):
+            for name in names_of_sums(checkpoint["state_dict"]):
                 value = checkpoint["state_dict"][name].clone()
                 checkpoint["state_dict"][name] = self.trainer.strategy.reduce(
                     value, reduce_op="sum"
@@ -312,9 +338,7 @@ class TrainingModule(L.LightningModule):
         follow_moved_folder(checkpoint, self.trainer.checkpoint_callbacks)
         recount_batches(checkpoint, self.trainer.accumulate_grad_batches)
         self._take_own_numbers(checkpoint)
-        if not self.trainer.is_global_zero:  # the sums are those of all ranks
-            for name in _sums_in(checkpoint):
-                checkpoint["state_dict"][name] = torch.zeros_like(checkpoint["state_dict"][name])
+        take_own_sums(checkpoint["state_dict"], self.state_dict(), keep=self.trainer.is_global_zero)
 
     def _take_own_numbers(self, checkpoint: dict[str, Any]) -> None:
         make, fused = self._optimizer_of(checkpoint["packformer"]), self._is_fused()
@@ -323,8 +347,3 @@ class TrainingModule(L.LightningModule):
             own = build_optimizer(self._make_optimizer, self.model, fused=fused)
             take_changed_numbers(checkpoint, former, own)
         follow_schedule(checkpoint, self._schedule)
-
-
-def _sums_in(checkpoint: dict[str, Any]) -> list[str]:
-    """What was added up since the last record."""
-    return sorted(name for name in checkpoint["state_dict"] if name.startswith("train_loss."))

@@ -46,6 +46,12 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return rates
 
 
+def _z_loss(module: TrainingModule) -> dict[str, float]:
+    """What z-loss adds to the loss of a counted token."""
+    sums = module.train_z_loss
+    return {} if sums is None else {"train/z_loss": sums.compute()["loss"]}
+
+
 def _mean_but_first(values: list[float]) -> float:
     return statistics.fmean(values[1:] or values or [math.nan])
 
@@ -194,6 +200,7 @@ class StepRecords(L.Callback):
         counts = state["counts"]
         self.latest = {
             "train/loss": loss,
+            **_z_loss(module),
             "train/tokens_per_second": rate,
             **self._learning_rates,
             "data/tokens_seen": self.tokens_seen,
