@@ -1,13 +1,20 @@
 """The data module: constants measured from the data, loaders, and the position in checkpoints."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from packformer.data import AssociativeRecall, Copying, PackedDataModule, PackingSettings
+from packformer.data import (
+    AssociativeRecall,
+    Copying,
+    PackedDataModule,
+    PackingSettings,
+    RandomDocuments,
+)
 from packformer.data.rows import PackedRows
 
 SETTINGS = PackingSettings(128, 40, lookahead=32)
@@ -139,6 +146,36 @@ def test_a_task_is_never_cut(policy):
         ValueError, match=r"more than max_document_length \(9, row_length at most\): raise"
     ):
         make_module(settings=PackingSettings(64, 9, policy))
+
+
+def test_answers_are_never_cut_from_their_questions():
+    with pytest.raises(ValueError, match=r"packing.policy \(concatenate\) would cut answers from"):
+        make_module(settings=PackingSettings(64, policy="concatenate"))
+
+
+def test_validation_reads_documents_whole_however_training_cuts_them():
+    data = RandomDocuments(vocab_size=50, mean_length=30, validation_documents=40)
+    ways = [
+        make_module(data, replace(SETTINGS, policy=policy), max_documents_per_row=60)
+        for policy in ("best_fit", "concatenate")
+    ]
+    trained = [[b.lengths for b in islice(way.train_dataloader(), 5)] for way in ways]
+    assert trained[0] != trained[1]
+    assert all(sum(lengths) == 128 for lengths in trained[1])
+    one, other = ([b.tokens for b in way.val_dataloader()] for way in ways)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_place_in_the_data_saved_before_there_was_a_choice_goes_on():
+    module = make_module()
+    position = next(iter(module.train_dataloader())).packer_state
+    former = {name: value for name, value in module.stream.items() if name != "policy"}
+    module.load_state_dict({"position": position, "stream": former})
+    assert module.packer_state == position
+    data = RandomDocuments(vocab_size=50, mean_length=30)
+    cutting = make_module(data, replace(SETTINGS, policy="concatenate"))
+    cutting.load_state_dict({"position": position, "stream": former})
+    assert cutting.packer_state is None
 
 
 def test_a_task_of_which_nothing_fits_is_refused():

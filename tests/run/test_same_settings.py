@@ -44,6 +44,10 @@ SAME = {
     "the width of 8/3": (ALIKE, {**ALIKE, "model": {**MODEL, "hidden_width": 192}}),
     "a head of keys for each": (ALIKE, {**ALIKE, "attention": {**ATTENTION, "num_kv_heads": 4}}),
     "the size of heads": (ALIKE, {**ALIKE, "attention": {**ATTENTION, "head_dim": 16}}),
+    "documents that rows do not cut": (
+        ALIKE,
+        {**ALIKE, "packing": {**ALIKE["packing"], "policy": "best_fit"}},
+    ),
     "documents of a row": (
         ALIKE,
         {**ALIKE, "packing": {**ALIKE["packing"], "max_document_length": 128}},
@@ -61,6 +65,7 @@ OTHER = {
     "a letter without a name": with_layers("gh", g=None),
     "no number of layers": {**ALIKE, "model": {**ALIKE["model"], "num_layers": "many"}},
     "no model": {"attention": ATTENTION},
+    "documents that rows cut": {**ALIKE, "packing": {**ALIKE["packing"], "policy": "concatenate"}},
 }
 
 
@@ -68,6 +73,13 @@ OTHER = {
 def test_what_means_the_same_is_written_alike(case: str) -> None:
     for one, other in (SAME[case], SAME[case][::-1]):
         assert in_words_of(one, other) == one
+
+
+def test_documents_that_rows_cut_have_no_limit_unless_it_is_stated() -> None:
+    cut = {**ALIKE["packing"], "policy": "concatenate"}
+    limited = {**cut, "max_document_length": cut["row_length"]}
+    one, other = {**ALIKE, "packing": cut}, {**ALIKE, "packing": limited}
+    assert in_words_of(one, other)["packing"] == limited
 
 
 @pytest.mark.parametrize("case", OTHER)

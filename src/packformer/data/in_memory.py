@@ -57,8 +57,9 @@ def pack(
     max_document_length: int | None = None,
     long_documents: str = "split",
     lookahead: int = 256,
+    policy: str = "best_fit",
 ) -> Iterator[PackedBatch]:
-    """Packs documents into rows by best fit, each token once.
+    """Packs documents into rows, each token once.
 
     A document of one token has nothing to predict and is left out. All rows have the same shape
     and the same number of document slots, so a compiled model needs one program.
@@ -66,10 +67,13 @@ def pack(
     Args:
         documents: token ids of each, ``[L]``.
         row_length: M, tokens of a row.
-        max_document_length: ``long_documents`` says what happens to longer ones; at most M, and
-            None for M. For a model, give its ``max_position``.
+        max_document_length: ``long_documents`` says what happens to longer ones; None for M, and no
+            limit where rows cut documents. At most M, unless they do. For a model, give its
+            ``max_position``.
         long_documents: ``split``, ``truncate``, ``drop`` or ``error``.
-        lookahead: documents to choose from.
+        lookahead: documents that best fit chooses from.
+        policy: ``best_fit``, or ``concatenate``: documents are cut where rows end, see
+            ``PackingSettings``.
 
     Yields:
         ``PackedBatch`` with tokens and targets int64 ``[1, M]``.
@@ -77,8 +81,8 @@ def pack(
     Raises:
         ValueError: if a setting or a document is out of range.
     """
-    settings = PackingSettings(row_length, max_document_length, long_documents, lookahead)
-    if max_document_length is not None and max_document_length > row_length:
+    settings = PackingSettings(row_length, max_document_length, long_documents, lookahead, policy)
+    if max_document_length is not None and max_document_length > row_length and not settings.cuts:
         raise ValueError(
             f"max_document_length ({max_document_length}) must be at most row_length "
             f"({row_length}): a document lies in one row"
@@ -87,8 +91,8 @@ def pack(
     lengths = [source.length(number) for number in range(source.num_documents)]
     if not any(length > 1 for length in lengths):
         raise ValueError("there is no document of two tokens or more: nothing can be predicted")
-    most = sum(-(-length // settings.max_seqlen) for length in lengths)
+    most = sum(-(-length // settings.longest_read) for length in lengths)
     rows = PackedRows(
-        source, settings, max_documents=min(most, row_length // 2), seed=None, epochs=1
+        source, settings, max_documents=min(most, settings.most_pieces), seed=None, epochs=1
     )
     return iter(rows)

@@ -24,6 +24,7 @@ from packformer.requirements import LOADER
 from packformer.settings import check_settings
 
 _SAMPLED_ROWS = 32
+_FORMER = {"policy": "best_fit"}  # of streams saved before there was a choice
 
 
 class PackedDataModule(L.LightningDataModule):
@@ -84,6 +85,11 @@ class PackedDataModule(L.LightningDataModule):
                 f"{self.splits.description}: no document to validate on, hold some out "
                 "(`packformer prepare --validation-fraction`)"
             )
+        if self.splits.scores_answers and packing.cuts:
+            raise ValueError(
+                f"packing.policy ({packing.policy}) would cut answers from their questions: "
+                f"{self.splits.description} needs best_fit"
+            )
         if self.splits.scores_answers and packing.long_documents in ("split", "truncate"):
             packing = replace(packing, long_documents="error")  # half a question has no answer
         self._packing = packing
@@ -91,7 +97,7 @@ class PackedDataModule(L.LightningDataModule):
         sample = list(islice(self._train_rows(), _SAMPLED_ROWS))
         if max_documents_per_row is None:
             fullest = max(len(batch.lengths) for batch in sample)
-            self.max_documents = min(packing.row_length // 2, 8 * math.ceil(fullest * 1.25 / 8))
+            self.max_documents = min(packing.most_pieces, 8 * math.ceil(fullest * 1.25 / 8))
         self.token_budget = max(1, round(sum(b.num_targets for b in sample) / len(sample)))
 
     @property
@@ -151,7 +157,7 @@ class PackedDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[PackedBatch]:
         rows = ValidationRows(
             self.splits.validation,
-            self._packing,
+            replace(self._packing, policy="best_fit"),  # documents whole, however training cuts
             max_documents=self.max_documents,
             limit=self._validation_rows,
             **self._ranks(),
@@ -175,7 +181,7 @@ class PackedDataModule(L.LightningDataModule):
         return {
             "data": self.splits.fingerprint,
             **vars(self._packing),
-            "max_document_length": self.max_seqlen,
+            "max_document_length": self._packing.longest_read,
             "max_documents_per_row": self.max_documents,
             "seed": self._seed,
         }
@@ -184,7 +190,7 @@ class PackedDataModule(L.LightningDataModule):
         return {"position": self.packer_state, "stream": self.stream}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        saved = state_dict.get("stream", self.stream)
+        saved = _FORMER | state_dict.get("stream", self.stream)
         if all(saved.get(name) == value for name, value in self.stream.items()):
             self.packer_state = state_dict["position"]
         # Else the run continues with other data, from their beginning.

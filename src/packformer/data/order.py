@@ -109,7 +109,7 @@ class PieceOrder:
             tables,
             counts,
             key,
-            self._settings.max_seqlen,
+            self._settings.longest_read,
         )
 
 
@@ -234,7 +234,7 @@ def read(
 def _read_endless(
     source: DocumentSource, settings: PackingSettings, cursor: Cursor, counts: PackingCounts
 ) -> Iterator[Cut]:
-    limit, unusable = settings.max_seqlen, 0
+    limit, unusable = settings.longest_read, 0
     while True:
         document, length = cursor.position, source.length(cursor.position)
         pieces, found = count_pieces(np.array([length]), settings, document)
@@ -253,8 +253,12 @@ def _read_endless(
 
 
 def _no_document(count: int, settings: PackingSettings) -> ValueError:
-    return ValueError(
-        f"the data yields no document: of {count} none has 2 tokens or more and fits "
-        f"max_document_length ({settings.max_seqlen}) under "
+    fits = (
+        f" and fits max_document_length ({settings.longest_read}) under "
         f"long_documents={settings.long_documents}"
+    )
+    unlimited = settings.cuts and settings.max_document_length is None
+    return ValueError(
+        f"the data yields no document: of {count} none has 2 tokens or more"
+        + ("" if unlimited else fits)
     )

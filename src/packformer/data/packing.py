@@ -7,14 +7,14 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heapreplace
 from itertools import chain
 from typing import Any, NamedTuple
 
-from packformer.data.order import Cursor, Cut, read
+from packformer.data.mixing import pieces_read
+from packformer.data.order import Cursor, Cut
 from packformer.data.piece_counts import PackingCounts
 from packformer.data.settings import PackingSettings
-from packformer.data.source import DocumentSource, Mixture
+from packformer.data.source import DocumentSource
 
 
 class Piece(NamedTuple):
@@ -39,7 +39,8 @@ class PackerState:
     Attributes:
         cursors: of each source; none before the first piece.
         arrivals: pieces read so far.
-        pool: pieces read and not yet packed, in ascending order.
+        pool: pieces read and not yet packed, in ascending order; where rows cut documents, the
+            rest of the last one.
         counts: what became of the documents.
     """
 
@@ -83,7 +84,7 @@ class BestFitPacker:
 
     Args:
         source: the documents.
-        settings: row length, limits and policy.
+        settings: row length, limits and look-ahead.
         max_documents: pieces a row has room for.
         seed: of the order, see ``PieceOrder``; None for the source's own.
         epochs: passes over a source that has an end; None for passes without end.
@@ -113,7 +114,14 @@ class BestFitPacker:
         pool = state.pool
         waiting = deque(sorted(pool, key=lambda piece: piece.arrival))  # and some that are packed
         packed: set[int] = set()  # arrivals of those
-        reading = self._read(state)
+        reading = pieces_read(
+            self._source,
+            self._settings,
+            state.cursors,
+            state.counts,
+            seed=self._seed,
+            epochs=self._epochs,
+        )
         while True:
             self._refill(state, reading, waiting)
             if not pool:
@@ -143,43 +151,3 @@ class BestFitPacker:
             insort(state.pool, piece)
             waiting.append(piece)
             state.arrivals += 1
-
-    def _read(self, state: PackerState) -> Iterator[Cut]:
-        """The piece that enters the pool next. A state saved between two of them misses nothing.
-
-        In a mixture the next source is the one furthest behind its share of tokens.
-        """
-        mixture = self._source
-        if not isinstance(mixture, Mixture):
-            mixture = Mixture([mixture], [1.0])
-        if not state.cursors:
-            state.cursors = [Cursor() for _ in mixture.sources]
-        readings = [
-            read(
-                source,
-                self._settings,
-                cursor,
-                state.counts,
-                seed=self._seed,
-                epochs=self._epochs,
-            )
-            for source, cursor in zip(mixture.sources, state.cursors, strict=True)
-        ]
-        if len(readings) == 1:
-            yield from readings[0]
-            return
-
-        def share(number: int) -> tuple[float, int]:
-            return state.cursors[number].tokens / mixture.weights[number], number
-
-        behind = [share(number) for number in range(len(readings))]
-        heapify(behind)
-        while behind:
-            number = behind[0][1]
-            cut = next(readings[number], None)
-            if cut is None:
-                heappop(behind)
-                continue
-            heapreplace(behind, share(number))
-            document, start, length = cut
-            yield mixture.starts[number] + document, start, length

@@ -52,7 +52,7 @@ def count_pieces(
     Raises:
         ValueError: if one is too long under the policy ``error``.
     """
-    limit, policy = settings.max_seqlen, settings.long_documents
+    limit, policy = settings.longest_read, settings.long_documents
     short, long = lengths < 2, lengths > limit
     pieces = np.where(short, 0, 1)
     counts = PackingCounts(documents=len(lengths))
@@ -61,10 +61,11 @@ def count_pieces(
     if long.any():
         if policy == "error":
             document = int(long.argmax())
+            at_most = "" if settings.cuts else ", row_length at most"
             raise ValueError(
                 f"document {first + document} has "
                 f"{counted(int(lengths[document]), 'token')}, more than "
-                f"max_document_length ({limit}, row_length at most): raise it, or set "
+                f"max_document_length ({limit}{at_most}): raise it, or set "
                 "packing.long_documents to drop or, for text alone, to split or truncate"
             )
         if policy == "drop":

@@ -13,7 +13,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from packformer.attention import PackedLayout
 from packformer.batch import IGNORE_INDEX, PackedBatch
-from packformer.data.packing import BestFitPacker, PackerState, Piece
+from packformer.data.concatenating import CutPiece
+from packformer.data.packers import make_packer
+from packformer.data.packing import PackerState, Piece
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DocumentSource
 
@@ -40,10 +42,11 @@ def collate_row(
     end = 0
     for piece in pieces:
         start, end = end, end + piece.length
-        tokens[start:end], targets[start:end] = source.piece(
-            piece.document, piece.start, piece.length
-        )
-        targets[end - 1] = IGNORE_INDEX  # its successor lies in no or another document
+        is_cut = isinstance(piece, CutPiece)
+        found = source.piece(piece.document, piece.start, piece.length + is_cut)
+        tokens[start:end], targets[start:end] = (each[: piece.length] for each in found)
+        if not is_cut:
+            targets[end - 1] = IGNORE_INDEX  # its successor lies in no or another document
     lengths = [piece.length for piece in pieces]
     padding = [min(max_seqlen, row_length - at) for at in range(end, row_length, max_seqlen)]
     return PackedBatch(
@@ -161,7 +164,7 @@ class PackedRows(IterableDataset[PackedBatch]):
 
     def __iter__(self) -> Iterator[PackedBatch]:
         state = PackerState() if self._start is None else PackerState.from_dict(self._start)
-        packer = BestFitPacker(
+        packer = make_packer(
             self._source,
             self._settings,
             max_documents=self._max_documents,

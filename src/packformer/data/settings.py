@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from packformer.requirements import PACKING
 from packformer.settings import check_settings
 
+_NO_LIMIT = 2**63 - 1
+
 LONG_DOCUMENT_POLICIES = ("split", "truncate", "drop", "error")
 
 
@@ -17,10 +19,13 @@ class PackingSettings:
     Attributes:
         row_length: M, tokens of a row, and of a micro-batch.
         max_document_length: documents are at most that long in a row, in tokens, and never longer
-            than the row; None for ``row_length``.
+            than the row; None for ``row_length``, or where rows cut documents for no limit.
         long_documents: what to do with longer documents: ``split`` them into pieces, ``truncate``,
             ``drop`` or ``error``.
-        lookahead: documents the packer chooses from.
+        lookahead: documents that best fit chooses from.
+        policy: ``best_fit``: rows hold whole pieces, and have padding at the end, see
+            ``BestFitPacker``; ``concatenate``: pieces are cut where rows end, see
+            ``ConcatenatingPacker``.
 
     Raises:
         ValueError: if a value is out of range.
@@ -30,6 +35,7 @@ class PackingSettings:
     max_document_length: int | None = None
     long_documents: str = "split"
     lookahead: int = 256
+    policy: str = "best_fit"
 
     def __post_init__(self) -> None:
         check_settings("packing", PACKING, vars(self))
@@ -38,6 +44,24 @@ class PackingSettings:
                 f"packing.long_documents ({self.long_documents!r}) must be one of "
                 f"{', '.join(LONG_DOCUMENT_POLICIES)}"
             )
+
+    @property
+    def cuts(self) -> bool:
+        """Whether documents are cut where rows end."""
+        return self.policy == "concatenate"
+
+    @property
+    def longest_read(self) -> int:
+        """Longest piece that is read at once, in tokens; longer documents are cut or left out."""
+        if not self.cuts:
+            return self.max_seqlen
+        return _NO_LIMIT if self.max_document_length is None else self.max_document_length
+
+    @property
+    def most_pieces(self) -> int:
+        """Pieces that a row holds at most: of 2 tokens, and where documents are cut, of 1 first and
+        last."""
+        return self.row_length // 2 + self.cuts
 
     @property
     def max_seqlen(self) -> int:

@@ -11,6 +11,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.GPT": {"norm_eps": None, "checkpointed_layers": None},
     "packformer.model.SelfAttention": {"head_dim": None, "score_mod": None},
     "packformer.nn.Rotary": {"scaling": None},
+    "packformer.data.PackingSettings": {"policy": "best_fit"},
 }
 _ADDED_GROUPS: dict[str, Any] = {
     "init_from": None,

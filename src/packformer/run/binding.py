@@ -27,7 +27,10 @@ _SAME_WEIGHTS = (
     "model.fp32_residual",
 )
 _PART_OF_ROWS = ("data", "packing", "loader.seed", "loader.max_documents_per_row")
-_NEVER_THE_SAME_ROWS = ("packing.row_length", "packing.long_documents", "packing.lookahead")
+_NEVER_THE_SAME_ROWS = (
+    *("packing.row_length", "packing.policy", "packing.long_documents"),
+    "packing.lookahead",
+)
 _TOKENIZER = "data.vocab_size"  # of the tokenizer that is trained, and so of what ids mean
 _SEED = {"loader.seed": "seed"}  # which it is, unless a user sets it by itself
 

@@ -82,7 +82,8 @@ def _derived(config: Mapping[str, Any], target: str, name: str) -> Any:
     """What null stands for, where other settings say it; else None."""
     model, packing = config.get("model"), config.get("packing")
     if target == "packformer.data.PackingSettings" and name == "max_document_length":
-        return packing.get("row_length") if isinstance(packing, Mapping) else None
+        cuts = isinstance(packing, Mapping) and packing.get("policy") == "concatenate"
+        return packing.get("row_length") if isinstance(packing, Mapping) and not cuts else None
     sizes = model if isinstance(model, Mapping) else {}
     width, num_heads = sizes.get("width"), sizes.get("num_heads")
     if not isinstance(width, int) or not isinstance(num_heads, int) or num_heads < 1:

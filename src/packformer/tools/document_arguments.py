@@ -36,6 +36,16 @@ def add_documents(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
 
 
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``packing`` reads where the command packs by one policy."""
+    parser.add_argument(
+        "--policy",
+        choices=("best_fit", "concatenate"),
+        default="best_fit",
+        help="whether rows hold whole pieces, or cut documents where they end",
+    )
+
+
 def add_preparation(parser: argparse.ArgumentParser) -> None:
     """Adds what ``preparation`` reads."""
     parser.add_argument("paths", nargs="+", metavar="INPUT", help="file, folder, - or hf:NAME")
@@ -96,7 +106,10 @@ def packing(options: argparse.Namespace) -> PackingSettings:
 
     try:
         return PackingSettings(
-            options.row_length, options.max_document_length, lookahead=options.lookahead
+            options.row_length,
+            options.max_document_length,
+            lookahead=options.lookahead,
+            policy=getattr(options, "policy", "best_fit"),
         )
     except ValueError as error:  # it names settings of training
         told = re.sub(

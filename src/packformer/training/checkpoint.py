@@ -26,6 +26,7 @@ from packformer.whole_file import cannot_write, replacing
 
 _Entry = TypeVar("_Entry")
 _OTHER = "with other settings"
+_FORMER = {"policy": "best_fit"}  # what former checkpoints do not tell of their rows
 
 
 class OtherTraining(ValueError):
@@ -113,7 +114,8 @@ def check_checkpoint(
     step = int(checkpoint["global_step"])
     if is_sharded(checkpoint):
         check_files(path, checkpoint)
-    settings = in_its_words(checkpoint["packformer"]) | checkpoint["PackedDataModule"]["stream"]
+    rows = checkpoint["PackedDataModule"]["stream"]
+    settings = in_its_words(checkpoint["packformer"]) | _FORMER | rows
     if "data" in stream and settings.get("data") != stream["data"]:
         raise OtherData(
             f"checkpoint {path} was trained on other data: the text has changed since, or is "

@@ -26,6 +26,19 @@ def test_one_is_singular(corpus, capsys, arguments):
     assert not re.search(r"\b1 [a-z]+s\b", out)
 
 
+def test_a_row_that_cuts_its_last_document(corpus, tmp_path, capsys):
+    (tmp_path / "b.txt").write_text("0123456789" * 9)
+    tokenizer = tmp_path / "c" / "tokenizer.json"
+    given = Input((str(tmp_path / "b.txt"),))
+    prepare(Preparation(given, tmp_path / "d", tokenizer=tokenizer))
+    row = ["--row", "0", "--row-length", "8", "--policy", "concatenate"]
+    main(["inspect", str(tmp_path / "d"), *row])
+    out = capsys.readouterr().out
+    assert "100.00% full" in out
+    last = out.splitlines()[-1]
+    assert not last.endswith("nothing"), "the first token of the next row is predicted"
+
+
 def test_a_row_that_is_not_there_is_told_with_how_many_there_are(corpus, capsys):
     with pytest.raises(SystemExit):
         main(["inspect", corpus, "--row", "1", "--row-length", "64"])

@@ -5,6 +5,8 @@ import pytest
 
 from packformer.data import PackingSettings
 from packformer.data.order import all_lengths
+from packformer.data.packers import make_packer
+from packformer.data.packing import PackerState
 from packformer.data.source import Mixture
 from packformer.tools.plan.costs import Lengths, costs
 
@@ -39,12 +41,23 @@ def test_padding_to_the_longest_of_a_batch_wastes_less():
 
 
 def test_concatenation_wastes_nothing_and_looks_across_documents():
-    cost = of("concatenate")
+    cost = of("concatenate and cut")
     assert cost.computed == cost.useful == 24
     assert cost.dropped == 2
     assert cost.pairs == 3 * (8 * 9 // 2)
     assert 0 < cost.cut <= 3
     assert all(sum(row) == ROW for row in cost.rows)
+
+
+def test_documents_apart_are_what_the_packer_makes_of_them():
+    cost = of("concatenate, documents apart")
+    settings = PackingSettings(ROW, LONGEST, policy="concatenate")
+    packer = make_packer(Lengths(LENGTHS), settings, max_documents=ROW, seed=0, epochs=1)
+    rows = list(packer.rows(PackerState()))
+    assert cost.computed == len(rows) * ROW
+    assert cost.useful == sum(piece.length for row in rows for piece in row)
+    assert (cost.dropped, cost.kept) == (1, 25 / 26)  # the last token of 7, cut at 6
+    assert cost.useful < cost.pairs < of("concatenate and cut").pairs
 
 
 @pytest.mark.parametrize("name", ["first fit", "best fit"])
@@ -68,7 +81,10 @@ def test_best_fit_is_fuller_than_first_fit_and_far_fuller_than_padding():
     assert best.fill > found["first fit"].fill
     assert found["pad to 4,096 tokens"].fill < 0.2
     ours = best.flops_per_token(10**8, 768, 12)
+    apart = found.pop("concatenate, documents apart")
     assert all(ours < c.flops_per_token(10**8, 768, 12) for c in found.values() if c is not best)
+    assert apart.fill > 0.999
+    assert apart.pairs < best.pairs, "documents that are cut have less to attend to"
 
 
 def test_fewer_tokens_than_a_row_are_all_lost_by_concatenation():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from packformer.tools.document_arguments import packing
+from packformer.tools.document_arguments import add_policy, packing
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -28,6 +28,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--row-length", type=int, default=1024, help="tokens per row")
     parser.add_argument("--max-document-length", type=int, help="longest document, in tokens")
     parser.add_argument("--lookahead", type=int, default=256, help="documents to choose from")
+    add_policy(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the order of documents")
     parser.set_defaults(run=_run)
 

@@ -14,7 +14,8 @@ from packformer.corpus.prepared import corpus_at
 from packformer.corpus.shards import MANIFEST, totals
 from packformer.counted import counted
 from packformer.data import PackingSettings, TokenShards
-from packformer.data.packing import BestFitPacker, PackerState
+from packformer.data.packers import make_packer
+from packformer.data.packing import PackerState
 from packformer.data.rows import collate_row
 from packformer.data.source import DataSplits, DocumentSource
 from packformer.settings import check_whole
@@ -74,7 +75,7 @@ def inspect_row(
     check_whole("--row", number, at_least=0)
     console = Console()
     splits, source = _open(path, split)
-    packer = BestFitPacker(source, settings, max_documents=settings.row_length, seed=seed, epochs=1)
+    packer = make_packer(source, settings, max_documents=settings.row_length, seed=seed, epochs=1)
     count, pieces = 0, None
     for count, row in enumerate(packer.rows(PackerState()), 1):
         if count > number:

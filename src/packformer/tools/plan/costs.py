@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,7 @@ def costs(
         _padded(shuffled, longest, batch, fixed=False),
         _padded(shuffled, longest, batch, fixed=True),
         _concatenated(shuffled, settings.row_length),
+        _cut_apart(shuffled, settings, seed),
         _first_fit(shuffled, settings),
         _best_fit(shuffled, settings),
     ]
@@ -133,6 +134,31 @@ def _between(ends: NDArray[np.int64], start: int, end: int) -> tuple[int, ...]:
     inside = ends[np.searchsorted(ends, start, side="right") : np.searchsorted(ends, end)]
     bounds = np.unique(np.concatenate([[start], inside, [end]]))
     return tuple(np.diff(bounds).tolist())
+
+
+def _cut_apart(lengths: NDArray[np.int64], settings: PackingSettings, seed: int) -> Cost:
+    """``ConcatenatingPacker``: pieces in random order, cut at row ends, that do not attend to each
+    other."""
+    row, limit = settings.row_length, replace(settings, policy="concatenate").longest_read
+    whole, rest = np.divmod(lengths, limit)
+    used = rest >= 2
+    documents = np.concatenate([np.repeat(np.arange(len(lengths)), whole), np.flatnonzero(used)])
+    pieces = np.concatenate([np.full(int(whole.sum()), limit, dtype=np.int64), rest[used]])
+    order = np.random.default_rng(seed).permutation(len(pieces))
+    documents, pieces = documents[order], pieces[order]
+    ends = pieces.cumsum()
+    useful = int(pieces.sum())
+    parts = np.diff(np.union1d(ends, np.arange(row, useful, row)), prepend=0)
+    in_several = (ends - pieces) // row != (ends - 1) // row
+    cut = np.union1d(documents[in_several], np.flatnonzero(lengths > limit))
+    return Cost(
+        name="concatenate, documents apart",
+        computed=math.ceil(useful / row) * row,
+        useful=useful,
+        cut=len(cut),
+        dropped=int(lengths.sum()) - useful,
+        pairs=int(causal_pairs(parts).sum()),
+    )
 
 
 def _first_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:

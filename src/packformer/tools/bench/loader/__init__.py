@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from packformer.tools.document_arguments import add_documents, documents, packing
+from packformer.tools.document_arguments import add_documents, add_policy, documents, packing
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -18,6 +18,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_documents(parser, "log-normal documents of 600 tokens on average")
+    add_policy(parser)
     parser.add_argument("--rows", type=int, default=1000, help="rows to measure")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[0, 1, 4], help="numbers of loader processes"

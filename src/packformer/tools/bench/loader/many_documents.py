@@ -14,7 +14,8 @@ from rich.console import Console
 from packformer.counted import counted
 from packformer.data import PackedDataModule, PackingSettings
 from packformer.data.order import all_lengths
-from packformer.data.packing import BestFitPacker, PackerState
+from packformer.data.packers import make_packer
+from packformer.data.packing import PackerState
 from packformer.data.source import DataSet, DocumentSource
 from packformer.settings import check_whole
 from packformer.tools.plan.costs import Lengths
@@ -45,7 +46,7 @@ def bench_loader(
         highlight=False,
     )
     lengths = _lengths(module.splits.train, num_rows * settings.row_length)
-    packer = BestFitPacker(Lengths(lengths), settings, max_documents=settings.row_length, seed=None)
+    packer = make_packer(Lengths(lengths), settings, max_documents=settings.row_length, seed=None)
     start = time.perf_counter()
     packed = list(islice(packer.rows(PackerState()), num_rows))
     seconds = time.perf_counter() - start
