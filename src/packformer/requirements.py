@@ -46,6 +46,8 @@ ATTENTION: Rules = {
     "window": whole(1, _INT32).or_null(),
     "qk_norm": FLAG,
     "soft_cap": number(above=0).or_null(),
+    "across_documents": FLAG,
+    "restart_positions": FLAG,
     "score_mod": Rule(
         "a function as my_parts.f, or null",
         lambda v: (
@@ -211,6 +213,11 @@ def check_attention(*, width: int, num_heads: int, **values: Any) -> None:
         raise ValueError(
             f"model.num_heads ({num_heads}) must be divisible by attention.num_kv_heads "
             f"({num_kv_heads})"
+        )
+    if values.get("restart_positions") is False and not values.get("across_documents"):
+        raise ValueError(
+            "attention.restart_positions (false) must be true unless "
+            "attention.across_documents=true: alone, documents begin at position 0"
         )
 
 

@@ -79,3 +79,12 @@ def test_lengths_may_be_an_array_or_a_tensor(lengths):
     assert layout.max_seqlen == 4
     assert type(layout.max_seqlen) is int
     assert layout.lengths() == [2, 4]
+
+
+def test_a_row_as_one_document_reaches_to_its_end():
+    layout = PackedLayout.from_lengths([3, 1, 4], num_slots=7, max_seqlen=5)
+    whole, wanted = layout.as_one_document(), PackedLayout.from_lengths([8])
+    assert torch.equal(whole.cu_seqlens, wanted.cu_seqlens)
+    assert whole.cu_seqlens.dtype == torch.int32
+    assert torch.equal(whole.position_ids, wanted.position_ids)
+    assert whole.max_seqlen == 8

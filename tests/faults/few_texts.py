@@ -20,6 +20,7 @@ def drawn(random: Random, steps: int) -> list[str]:
     """Settings on which a place in the data, or a save, depends."""
     return [
         f"packing.policy={random.choice(['best_fit', 'concatenate'])}",
+        f"attention.across_documents={random.choice(['false', 'true'])}",
         f"trainer.rows_per_step={random.choice([1, 3])}",
         f"loader.num_workers={random.choice([0, 2])}",
         f"trainer.validate_every_n_steps={random.choice([1, 2, 3, steps])}",

@@ -26,7 +26,8 @@ def counts(*steps: tuple[tuple[int, ...], ...]) -> RankCounts:
         if number:
             found.step_ended()
         for lengths in step:
-            found.add(batch(lengths), flops=10 * sum(lengths))
+            squares = sum(length**2 for length in lengths)
+            found.add(batch(lengths), flops=10 * sum(lengths), attention=squares)
     return found
 
 

@@ -81,6 +81,17 @@ class PackedLayout:
             max_seqlen=max_seqlen,
         )
 
+    def as_one_document(self) -> PackedLayout:
+        """The same row as a single document: positions count through it, padding included.
+
+        Every kernel then attends across documents. Padding lies at the end, where no document's
+        token sees it.
+        """
+        position_ids = torch.arange(self.num_tokens, device=self.position_ids.device)
+        bounds = torch.zeros(2, dtype=torch.int32, device=position_ids.device)
+        bounds[1:] = self.num_tokens
+        return PackedLayout(bounds, position_ids, self.num_tokens)
+
     @property
     def num_tokens(self) -> int:
         """M, the tokens of the row, padding included."""

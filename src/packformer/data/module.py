@@ -101,6 +101,11 @@ class PackedDataModule(L.LightningDataModule):
         self.token_budget = max(1, round(sum(b.num_targets for b in sample) / len(sample)))
 
     @property
+    def packing(self) -> PackingSettings:
+        """How training documents become rows."""
+        return self._packing
+
+    @property
     def row_length(self) -> int:
         """M, tokens of a row."""
         return self._packing.row_length
@@ -181,7 +186,9 @@ class PackedDataModule(L.LightningDataModule):
         return {
             "data": self.splits.fingerprint,
             **vars(self._packing),
-            "max_document_length": self._packing.longest_read,
+            "max_document_length": self._packing.max_document_length
+            if self._packing.cuts
+            else self.max_seqlen,
             "max_documents_per_row": self.max_documents,
             "seed": self._seed,
         }

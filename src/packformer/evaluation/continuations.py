@@ -77,10 +77,15 @@ def log_likelihoods(
         continuations, model.vocab_size, reach if max_length is None else min(max_length, reach)
     )
     found: dict[int, Likelihood] = {}
-    for documents in _rows(asked, row_length):
-        scored = _score(model, asked, documents)
-        found |= scored
-        report(len(scored))
+    was_training = model.training
+    model.eval()
+    try:
+        for documents in _rows(asked, row_length):
+            scored = _score(model, asked, documents)
+            found |= scored
+            report(len(scored))
+    finally:
+        model.train(was_training)
     return [found[number] for number in range(len(continuations))]
 
 

@@ -164,7 +164,7 @@ class Decoder:
         """What the last block writes, ``[1, M, D]``."""
         model = self.model
         rotations = [scheme.rotation(position_ids) for scheme in model.positions]
-        x_BMD = model.embed(tokens_M[None], position_ids)
+        x_BMD = model.embed(tokens_M[None], [position_ids] * len(model.positions))
         for number, scheme in enumerate(model.scheme_of_layer):
             block = self._layers[number].block
             q, k, v = block.attention.queries_keys_values(
@@ -193,7 +193,7 @@ def _begin(
 ) -> tuple[Tensor, list[Any], Tensor]:
     """What the first block reads, the rotations of each position scheme, the first queries."""
     rotations = [scheme.rotation(position_ids) for scheme in model.positions]
-    x_BMD = model.embed(tokens_BM, position_ids)
+    x_BMD = model.embed(tokens_BM, [position_ids] * len(model.positions))
     return x_BMD, rotations, _enter(layer, x_BMD, rotations[model.scheme_of_layer[0]])
 
 

@@ -32,16 +32,20 @@ def attended_pairs(lengths: Iterable[int], window: int | None = None) -> int:
 
 
 def score_products(model: GPT, lengths: Sequence[int]) -> int:
-    """Multiply-adds of the scores of all layers: H K per query-key pair, each in its own window.
+    """Multiply-adds of the scores of all layers, each in its own window: H K per query-key pair.
 
     Args:
-        model: whose layers may differ in heads and windows.
+        model: in training; its layers may differ in heads and windows, and in whether they attend
+            across documents.
         lengths: of the documents, in tokens.
     """
-    sizes: Counter[int | None] = Counter()
+    sizes: Counter[tuple[int | None, bool]] = Counter()
     for layer in model.layers:
-        sizes[layer.window] += layer.num_heads * layer.head_dim
-    return sum(size * attended_pairs(lengths, window) for window, size in sizes.items())
+        sizes[layer.window, layer.across_documents] += layer.num_heads * layer.head_dim
+    return sum(
+        size * attended_pairs([sum(lengths)] if across else lengths, window)
+        for (window, across), size in sizes.items()
+    )
 
 
 def matrix_weights(model: nn.Module) -> int:

@@ -20,9 +20,10 @@ from packformer.model.parts import (
     make_position,
     of_each_layer,
 )
-from packformer.model.row import check_row
+from packformer.model.row import check_counted, check_row
+from packformer.model.row_view import RowView, check_counts_alike, views_of
 from packformer.model.self_attention import SelfAttention
-from packformer.nn import Position, RMSNorm
+from packformer.nn import Located, Position, RMSNorm
 from packformer.requirements import check_model
 from packformer.settings import check_whole
 
@@ -43,7 +44,7 @@ class GPT(nn.Module):
 
     Args:
         vocab_size: V.
-        max_position: longest document, in tokens.
+        max_position: longest document, in tokens; the row, if positions count through it.
         num_layers: blocks.
         width: D.
         num_heads: H query heads.
@@ -140,6 +141,7 @@ class GPT(nn.Module):
             self.scheme_of_layer = [list(schemes).index(make) for make in of_layers]
             for layer, number in zip(self.layers, self.scheme_of_layer, strict=True):
                 check_go_together(layer, self.positions[number])
+            check_counts_alike(self.layers, self.positions, self.scheme_of_layer)
             self.norm = RMSNorm(width, eps=1e-5)
             self.head = nn.Linear(width, vocab_size, bias=False)
         if tie_embeddings:
@@ -171,6 +173,11 @@ class GPT(nn.Module):
     def layers(self) -> list[SelfAttention]:
         """The attention layers, bottom up."""
         return [cast(Block, block).attention for block in self.blocks]
+
+    @property
+    def counts_through_rows(self) -> bool:
+        """Whether positions of a layer count through the row in training."""
+        return not all(layer.restart_positions for layer in self.layers)
 
     @property
     def positions(self) -> list[Position]:
@@ -208,23 +215,34 @@ class GPT(nn.Module):
         """What the head reads, ``[1, M, D]``; arguments as of ``forward``."""
         if not torch.compiler.is_compiling():
             check_row(tokens, layout, vocab_size=self.vocab_size, max_position=self.max_position)
-        x_BMD = self.embed(tokens, layout.position_ids)
-        located = [scheme.locate(layout.position_ids) for scheme in self.positions]
-        masks = self._masks(layout)
-        for block, mask, number in zip(self.blocks, masks, self.scheme_of_layer, strict=True):
-            x_BMD = block(x_BMD, layout, self.positions[number], located[number], mask)
+            if self.training and self.counts_through_rows:
+                check_counted(layout, max_position=self.max_position)
+        views = views_of(self.layers, layout, training=self.training)
+        first_layers = [self.scheme_of_layer.index(n) for n in range(len(self.positions))]
+        x_BMD = self.embed(tokens, [views[layer].position_ids for layer in first_layers])
+        located: dict[tuple[int, bool], Located] = {}
+        for number, view in zip(self.scheme_of_layer, views, strict=True):
+            if (number, view.counts_through) not in located:
+                found = self.positions[number].locate(view.position_ids)
+                located[number, view.counts_through] = found
+        masks = self._masks(views)
+        for block, view, mask, number in zip(
+            self.blocks, views, masks, self.scheme_of_layer, strict=True
+        ):
+            of_scheme = located[number, view.counts_through]
+            x_BMD = block(x_BMD, view.layout, self.positions[number], of_scheme, mask)
         return self.norm(x_BMD)
 
-    def embed(self, tokens: Tensor, position_ids: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, position_ids: Sequence[Tensor]) -> Tensor:
         """What the first block reads, ``[1, M, D]``.
 
         Args:
             tokens: int64 ``[1, M]``.
-            position_ids: int64 ``[M]``.
+            position_ids: of each scheme, int64 ``[M]``.
         """
         x_BMD = self.embedding(tokens)
-        for scheme in self.positions:
-            x_BMD = scheme.embed(x_BMD, position_ids)
+        for scheme, counted in zip(self.positions, position_ids, strict=True):
+            x_BMD = scheme.embed(x_BMD, counted)
         if torch.is_autocast_enabled(x_BMD.device.type):
             half = torch.get_autocast_dtype(x_BMD.device.type)
             # Sharded weights are gathered in half precision.
@@ -242,10 +260,13 @@ class GPT(nn.Module):
                 scheme.extend(max_position)
             self.max_position = max_position
 
-    def _masks(self, layout: PackedLayout) -> list[Any]:
-        """The block mask of each layer, made once for all layers of one kernel and window."""
-        made: list[tuple[Kernel, int | None, Any]] = []
-        return [_mask_of(layer, layout, made) for layer in self.layers]
+    def _masks(self, views: Sequence[RowView]) -> list[Any]:
+        """The block mask of each layer, made once for all of one kernel, window and layout."""
+        made: list[tuple[Kernel, int | None, PackedLayout, Any]] = []
+        return [
+            _mask_of(layer, view.layout, made)
+            for layer, view in zip(self.layers, views, strict=True)
+        ]
 
     def select_kernel(
         self,
@@ -301,19 +322,21 @@ class GPT(nn.Module):
 
 
 def _mask_of(
-    layer: SelfAttention, layout: PackedLayout, made: list[tuple[Kernel, int | None, Any]]
+    layer: SelfAttention,
+    layout: PackedLayout,
+    made: list[tuple[Kernel, int | None, PackedLayout, Any]],
 ) -> Any:
-    """The mask of ``made`` for the layer's kernel and window, added if there is none.
+    """The mask of ``made`` for the layer's kernel, window and layout, added if there is none.
 
     Kernels of the user's may share a name, so the objects are compared.
     """
     if not isinstance(layer.kernel, Kernel):
         return None
-    for kernel, window, mask in made:
-        if kernel is layer.kernel and window == layer.window:
+    for kernel, window, row, mask in made:
+        if kernel is layer.kernel and window == layer.window and row is layout:
             return mask
     mask = layer.kernel.block_mask(layout, layer.window)
-    made.append((layer.kernel, layer.window, mask))
+    made.append((layer.kernel, layer.window, layout, mask))
     return mask
 
 

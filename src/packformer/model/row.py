@@ -51,6 +51,20 @@ def check_row(tokens: Any, layout: Any, *, vocab_size: int, max_position: int) -
         _check_longest(layout, max_position)
 
 
+def check_counted(layout: PackedLayout, *, max_position: int) -> None:
+    """Refuses a row that positions count through, if it is longer than they go.
+
+    Raises:
+        ValueError: naming the value, the rule and the remedy.
+    """
+    if layout.num_tokens > max_position:
+        raise ValueError(
+            f"positions count through the row ({counted(layout.num_tokens, 'token')}) beyond "
+            f"max_position ({max_position}): make the model with "
+            f"max_position={layout.num_tokens}, or leave restart_positions true"
+        )
+
+
 def _check_tokens(tokens: Any) -> None:
     if not isinstance(tokens, Tensor):
         raise ValueError(f"tokens ({type(tokens).__name__}) must be a tensor, int64 [1, M]")

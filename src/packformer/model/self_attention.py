@@ -39,6 +39,10 @@ class SelfAttention(nn.Module):
             no cap.
         score_mod: the score function of ``packed_attention``: a function, or the path of one
             (``"my_parts.f"``). Only for position schemes that have no score function.
+        across_documents: in training, attend across the documents of a row: plainly causal over the
+            row, or over the window. In evaluation and generation each document is read alone.
+        restart_positions: positions begin at 0 in every document; False, only with
+            ``across_documents``: in training they count through the row.
         kernel: ``"auto"``, a name from ``packformer.attention.KERNELS``, your own ``Kernel``, or
             the path of one (``"my_parts.mine"``).
 
@@ -57,6 +61,8 @@ class SelfAttention(nn.Module):
         qk_norm: bool = False,
         soft_cap: float | None = None,
         score_mod: str | ScoreMod | None = None,
+        across_documents: bool = False,
+        restart_positions: bool = True,
         kernel: str | Kernel = "auto",
     ) -> None:
         super().__init__()
@@ -68,6 +74,8 @@ class SelfAttention(nn.Module):
             window=window,
             qk_norm=qk_norm,
             soft_cap=soft_cap,
+            across_documents=across_documents,
+            restart_positions=restart_positions,
         )
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.num_heads = num_heads
@@ -75,6 +83,8 @@ class SelfAttention(nn.Module):
         self.head_dim = width // num_heads if head_dim is None else head_dim
         self.window = window
         self.soft_cap = soft_cap
+        self.across_documents = across_documents
+        self.restart_positions = restart_positions
         self.score_mod = requested_score_mod(score_mod)
         self.kernel = requested_kernel(kernel)
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
@@ -94,9 +104,9 @@ class SelfAttention(nn.Module):
 
         Args:
             x_BMD: normed input ``[1, M, D]``, float32 or the dtype of autocast.
-            layout: where each document lies in the row.
+            layout: where each document lies in the row; the row as one document to attend across.
             position: the scheme of this layer, which rotates queries and keys.
-            located: what the scheme computed of the row, ``position.locate(layout.position_ids)``.
+            located: what the scheme computed of the row, ``position.locate(position_ids)``.
             block_mask: ``kernel.block_mask(layout, window)`` of the layer's kernel; None for the
                 kernel to make it.
 

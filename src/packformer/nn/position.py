@@ -38,7 +38,8 @@ class Located(NamedTuple):
 class Position(nn.Module):
     """Base class of position schemes. A method does nothing unless a scheme overrides it.
 
-    Positions are those of ``PackedLayout.position_ids``: they start from 0 in every document.
+    Positions are those of ``PackedLayout.position_ids``: they start from 0 in every document,
+    unless the layer makes them count through the row (``SelfAttention``, ``restart_positions``).
 
     Attributes:
         alibi_slopes: what is subtracted from scores per token of distance: float32 ``[H]``, or
@@ -116,7 +117,7 @@ class Position(nn.Module):
         """Makes a tensor ``[H or 1, M, M]``, queries by keys, that is added to the scores.
 
         It takes memory quadratic in the row, whatever the documents. What stands where query and
-        key lie in different documents does not matter.
+        key lie in different documents does not matter, unless the layer attends across them.
         """
         return None
 

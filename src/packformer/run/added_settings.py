@@ -9,7 +9,12 @@ from packformer.layer_pattern import kinds_of_layers
 
 _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.GPT": {"norm_eps": None, "checkpointed_layers": None},
-    "packformer.model.SelfAttention": {"head_dim": None, "score_mod": None},
+    "packformer.model.SelfAttention": {
+        "head_dim": None,
+        "score_mod": None,
+        "across_documents": False,
+        "restart_positions": True,
+    },
     "packformer.nn.Rotary": {"scaling": None},
     "packformer.data.PackingSettings": {"policy": "best_fit"},
 }

@@ -32,6 +32,7 @@ from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import is_sharded, memory_bytes, num_devices, resolve_float8
+from packformer.run.reach import max_position_of
 from packformer.run.resume import nested
 from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
@@ -156,7 +157,7 @@ def build_model(config: DictConfig, data: PackedDataModule) -> GPT:
             f"({vocab_size}) must be at least that of the data ({data.splits.vocab_size})"
         )
     with settings_of("model, attention or position"):
-        return make_model(config, vocab_size, data.max_seqlen)
+        return make_model(config, vocab_size, max_position_of(config, data.packing))
 
 
 def layer_factories(config: DictConfig) -> dict[str, Any]:

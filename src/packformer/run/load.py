@@ -19,6 +19,7 @@ from packformer.model import GPT
 from packformer.run.build import layer_factories, make, settings_of
 from packformer.run.model_path import checkpoint_of, is_exported
 from packformer.run.own_tokenizer import check_own_tokenizer
+from packformer.run.reach import max_position_of
 from packformer.run.resume import CONFIG_FILE, TOKENIZER_FILE, run_folder
 from packformer.run.targets import imported, targets_of
 from packformer.run.trusted import refuse_foreign_names
@@ -117,9 +118,9 @@ def _check_sizes(
     for name, (told, held) in wanted.items():
         if told is not None and told != held:
             raise ValueError(f"{file} says {name}={told}, and the checkpoint has {held}")
-    if packing.max_seqlen > _MOST_POSITIONS:
+    if (longest := max_position_of(config, packing)) > _MOST_POSITIONS:
         raise ValueError(
-            f"{file} says packing.max_document_length={packing.max_seqlen:,}, and "
+            f"{file} says packing.max_document_length={longest:,}, and "
             f"{_MOST_POSITIONS:,} are the most"
         )
 
@@ -133,7 +134,7 @@ def _model(file: Path, weights: dict[str, Tensor]) -> GPT:
             _check_sizes(config, packing, weights, file)
             model: GPT = make(config.model)(
                 vocab_size=len(weights["embedding.weight"]),
-                max_position=packing.max_seqlen,
+                max_position=max_position_of(config, packing),
                 **layer_factories(config),
             )
     except (OmegaConfBaseException, InstantiationException, KeyError, OSError) as error:

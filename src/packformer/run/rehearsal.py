@@ -13,6 +13,7 @@ from packformer.attention import select_kernel
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
 from packformer.run.device import resolve_float8
+from packformer.run.reach import max_position_of
 from packformer.run.targets import imported, refuse_unknown, targets_of
 from packformer.training import build_optimizer, check_factor
 from packformer.training.float8 import check_sizes
@@ -38,7 +39,7 @@ def rehearse(
     packing = make_packing(config)
     wanted = config.trainer.get("float8", False)
     float8 = resolve_float8(wanted, accelerator, precision, packing.row_length)
-    if (model := _without_memory(config, packing.max_seqlen)) is not None:
+    if (model := _without_memory(config, max_position_of(config, packing))) is not None:
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
             select_kernel(*asked)
         if float8 is not None:

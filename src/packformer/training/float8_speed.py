@@ -21,6 +21,7 @@ from packformer.attention.proof import machine, median_milliseconds
 from packformer.cache import cache_folder, fingerprint
 from packformer.model import GPT
 from packformer.model.block import Block
+from packformer.model.row_view import views_of
 from packformer.settings import name_of
 from packformer.training.compilation import compile_whole
 from packformer.training.float8 import Float8, in_high_precision
@@ -112,10 +113,11 @@ def _milliseconds(
     if plain:
         in_high_precision(block)
     layout = _usual_row(row_length, model.max_position).to(device)
-    located = scheme.locate(layout.position_ids)
+    (view,) = views_of([block.attention], layout, training=True)
+    located = scheme.locate(view.position_ids)
     kernel = block.attention.kernel
     assert isinstance(kernel, Kernel), "kernels are chosen before"
-    mask = kernel.block_mask(layout, block.attention.window)
+    mask = kernel.block_mask(view.layout, block.attention.window)
     residual = _residual_dtype(model, device, dtype)
     x_BMD, gradient_BMD = (
         torch.randn(1, row_length, model.width, device=device, generator=generator).to(residual)
@@ -127,7 +129,7 @@ def _milliseconds(
     forward = compile_whole(block.forward) if compiled else block.forward
 
     def step() -> None:
-        out: Tensor = forward(x_BMD, layout, scheme, located, mask)
+        out: Tensor = forward(x_BMD, view.layout, scheme, located, mask)
         torch.autograd.grad(out, learned, gradient_BMD.to(out.dtype))
 
     try:
@@ -181,6 +183,7 @@ def _key(model: GPT, float8: Float8, device: torch.device, setting: dict[str, An
         "block": repr(block),
         "score_mod": None if layer.score_mod is None else name_of(layer.score_mod),
         "attention": [kernel, layer.num_heads, layer.num_kv_heads, layer.window, layer.soft_cap],
+        "across_documents": [layer.across_documents, layer.restart_positions],
         "position": repr(model.positions[model.scheme_of_layer[0]]),
         "model": [model.width, model.max_position, model.fp32_residual],
         "activation_checkpointing": getattr(block, "activation_checkpointing", None),

@@ -45,13 +45,19 @@ class RankCounts:
         self._targets = self._flops = self._tokens = self._row_tokens = 0
         self._work = [0]
 
-    def add(self, batch: PackedBatch, flops: int) -> None:
-        """A row was trained on."""
+    def add(self, batch: PackedBatch, flops: int, attention: int) -> None:
+        """A row was trained on.
+
+        Args:
+            batch: the row.
+            flops: that it needs.
+            attention: work of attention among them, up to a factor.
+        """
         self._targets += batch.num_targets
         self._flops += flops
         self._tokens += batch.num_tokens
         self._row_tokens += batch.layout.num_tokens
-        self._work[-1] += sum(length * length for length in batch.lengths)
+        self._work[-1] += attention
 
     def step_ended(self) -> None:
         """The rows that follow are of another step."""

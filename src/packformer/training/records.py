@@ -174,7 +174,7 @@ class StepRecords(L.Callback):
         assert isinstance(pl_module, TrainingModule)
         model = pl_module.model
         products = score_products(model, batch.lengths)
-        self._counts.add(batch, training_flops(model, batch.num_tokens, products))
+        self._counts.add(batch, training_flops(model, batch.num_tokens, products), products)
         if is_record_due(trainer, batch_idx):
             self._record(trainer, pl_module, batch)
         elif ends_step(trainer, batch_idx):

@@ -15,6 +15,7 @@ from packformer.command_line.composition import compose
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing
 from packformer.run.device import is_sharded
+from packformer.run.reach import max_position_of
 from packformer.run.step_rows import share_rows
 from packformer.training import build_optimizer, chunk_that_fits
 from packformer.training.chained import members_of
@@ -63,7 +64,7 @@ def memory_of_rank(
     asked = config.model.vocab_size or config.data.get("vocab_size") or config.bpe_vocab_size
     vocab_size = math.ceil(asked / _VOCABULARY_MULTIPLE) * _VOCABULARY_MULTIPLE
     with torch.device("meta"):
-        model = make_model(config, vocab_size, packing.max_seqlen)
+        model = make_model(config, vocab_size, max_position_of(config, packing))
     precision = "bf16-mixed" if trainer.precision == "auto" else str(trainer.precision)
     compute = DTYPES[precision].itemsize
     stored = 4 if precision.endswith("mixed") else compute
