@@ -51,7 +51,7 @@ from packformer.command_line.hints import explain
             "attention=gqq",
             "there is no attention=gqq: did you mean attention=gqa? There are gqa, mha",
         ),
-        ("+experiment=gq", "no experiment=gq: did you mean +experiment=gqa? There are alibi, "),
+        ("+experiment=gq", "no experiment=gq: did you mean +experiment=gqa? There are across"),
         (
             "model=zzz",
             "there is no model=zzz: there are gpt_124m, gpt_1b, gpt_350m, gpt_3b, gpt_7b, tiny",

@@ -182,7 +182,10 @@ def test_what_only_a_gpu_has_is_refused_without_one(
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("+experiment=gqq", "no experiment=gqq: did you mean +experiment=gqa? There are alibi, "),
+        (
+            "+experiment=gqq",
+            "no experiment=gqq: did you mean +experiment=gqa? There are across",
+        ),
         ("model.depth=3", "there is no setting model.depth: model has activation_checkpointing, "),
         ("attention=gqq", "there is no attention=gqq: did you mean attention=gqa?"),
         ("data=text", "data.path is needed and not given: write data.path=my_texts (a file or"),
