@@ -141,7 +141,7 @@ def test_accumulated_rows_weigh_every_token_the_same(
         gradients = [p.grad.clone() for p in module.model.parameters()]
         module.model.zero_grad()
         total = (
-            sum(module._eager_loss(b.tokens, b.targets, b.layout, 0.0).nats for b in batches)
+            sum(module._eager_loss(b.tokens, b.targets, b.layout, 0.0).loss for b in batches)
             / module._token_budget
         )
         total.backward()
