@@ -127,13 +127,17 @@ TOKEN_SHARDS: Rules = {
     "verify": FLAG,
 }
 _DECAY = Rule("a number from 0 up, and below 1", lambda v: number(at_least=0).holds(v) and v < 1)
+_FACTOR = number(above=0, most=1e6)
+RATE_FACTORS: Rules = {"embedding_rate_factor": _FACTOR, "head_rate_factor": _FACTOR}
 ADAMW: Rules = {
     "learning_rate": number(above=0, most=1e9),
     "weight_decay": number(at_least=0, most=1000),
     "beta1": _DECAY,
     "beta2": _DECAY,
     "eps": number(above=0, most=1),
+    **RATE_FACTORS,
 }
+WEIGHT_DECAY_SCHEDULE = one_of("constant", "learning_rate", "linear", "cosine")
 MUON: Rules = {"momentum": _DECAY, **ADAMW}
 CONSTANT: Rules = {"num_steps": whole(1), "warmup_steps": whole(0)}
 COSINE: Rules = {**CONSTANT, "final_factor": number(at_least=0, most=1)}

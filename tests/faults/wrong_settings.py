@@ -53,7 +53,7 @@ _WORDS = (
     *("attention.kernel", "model.activation_checkpointing", "packing.long_documents"),
     *("objective", "compile", "trainer.accelerator", "trainer.precision", "trainer.strategy"),
     *("data.format", "data.quoting", "logger.wandb.mode", "callbacks.checkpoint.monitor"),
-    *("trainer.strategy.reduce_dtype", "loss_chunk", "resume"),
+    *("trainer.strategy.reduce_dtype", "loss_chunk", "resume", "weight_decay_schedule"),
 )
 _NOT_ZERO = (  # numbers that 0 makes no sense of
     *("model.num_layers", "model.width", "model.num_heads", "model.vocab_size"),
@@ -61,6 +61,7 @@ _NOT_ZERO = (  # numbers that 0 makes no sense of
     *("attention.window", "attention.soft_cap", "position.base", "packing.row_length"),
     *("packing.max_document_length", "packing.lookahead", "loader.validation_rows"),
     *("loader.max_documents_per_row", "optimizer.learning_rate", "optimizer.eps"),
+    *("optimizer.embedding_rate_factor", "optimizer.head_rate_factor"),
     *("scheduler.num_steps", "trainer.max_steps", "trainer.rows_per_step", "trainer.num_nodes"),
     *("trainer.devices", "trainer.validate_every_n_steps", "trainer.log_every_n_steps"),
     *("max_grad_norm", "z_loss", "bpe_vocab_size", "data.num_symbols", "data.validation_documents"),

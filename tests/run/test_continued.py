@@ -352,7 +352,12 @@ def test_the_advice_after_a_loss_that_is_not_finite_works(
         (scheduler,) = module.trainer.lr_scheduler_configs
         is_high = scheduler.scheduler.base_lrs[0] > 1e-3
         bad = module.trainer.training and is_high and module.trainer.global_step >= 2
-        return loss(module, *arguments) * (float("nan") if bad else 1.0)
+        found = loss(module, *arguments)
+        return (
+            found._replace(loss=found.loss * float("nan"), nats=found.nats * float("nan"))
+            if bad
+            else found
+        )
 
     monkeypatch.setattr(TrainingModule, "_eager_loss", bad_at_a_high_rate)
     done = train(*small, *_SHAPE, "guard.skips_in_a_row=2", "optimizer.learning_rate=2e-3")

@@ -41,10 +41,12 @@ def plant(
         current["row"] = number % module.trainer.accumulate_grad_batches
 
     def planted_loss(module: Any, *arguments: Any) -> Any:
-        nats = loss(module, *arguments)
+        found = loss(module, *arguments)
         due = module.trainer.training and module.trainer.global_step + 1 in steps
         # Infinite, and its gradients are not: they must not reach the weights all the same.
-        return nats + value if due and what == "loss" and current["row"] == row else nats
+        if not (due and what == "loss" and current["row"] == row):
+            return found
+        return found._replace(loss=found.loss + value, nats=found.nats + value)
 
     def planted_gradient(module: Any, optimizer: Any) -> None:
         before(module, optimizer)

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from packformer.command_line.main import main
 from packformer.training import TrainingModule
+from packformer.training.loss import RowLoss
 
 SETTINGS = (
     "+experiment=gqa",
@@ -64,13 +65,16 @@ def plant(patch: pytest.MonkeyPatch, name: str) -> None:
         start(module, batch, number)
         row[0] = number % module.trainer.accumulate_grad_batches
 
-    def planted(module: Any, *arguments: Any) -> Tensor:
-        nats = loss(module, *arguments)
+    def planted(module: Any, *arguments: Any) -> RowLoss:
+        found = loss(module, *arguments)
         last = module.global_rank == module.trainer.world_size - 1
         if not module.trainer.training or not last or row[0] != PLANTED_ROW:
-            return nats
+            return found
         step = module.trainer.global_step + 1
-        return BrokenGradient.apply(nats) if step == GRADIENT else nats + _LOSSES.get(step, 0)
+        if step == GRADIENT:
+            return found._replace(loss=BrokenGradient.apply(found.loss))
+        added = _LOSSES.get(step, 0)
+        return found._replace(loss=found.loss + added, nats=found.nats + added)
 
     def on_end(module: Any, outputs: Any, batch: Any, number: int) -> None:
         end(module, outputs, batch, number)

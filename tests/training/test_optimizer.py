@@ -6,7 +6,8 @@ from torch import nn
 
 from packformer.model import GPT
 from packformer.nn import Learned
-from packformer.training import adamw
+from packformer.training import adamw, muon
+from packformer.training.chained import Chained
 
 
 def make_model(tied=True):
@@ -61,3 +62,42 @@ def test_settings_reach_torch():
 def test_learning_rate_must_be_positive(rate):
     with pytest.raises(ValueError, match=rf"learning_rate \({rate}\) must be a number above 0"):
         adamw(make_model(), fused=False, learning_rate=rate)
+
+
+def rates(made, model):
+    """Of each parameter, by its name."""
+    optimizer = Chained(made) if isinstance(made, list) else made
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+
+
+@pytest.mark.parametrize("optimizer", [adamw, muon])
+def test_embedding_and_head_have_rates_of_their_own(optimizer):
+    model = make_model(tied=False)
+    given = {"learning_rate": 0.01, "embedding_rate_factor": 3, "head_rate_factor": 0.5}
+    found = rates(optimizer(model, fused=False, **given), model)
+    assert found.pop("embedding.weight") == pytest.approx(0.03)
+    assert found.pop("head.weight") == pytest.approx(0.005)
+    assert set(found.values()) == {0.01}
+    assert len(found) == len(list(model.parameters())) - 2
+
+
+@pytest.mark.parametrize("optimizer", [adamw, muon])
+def test_a_tied_head_has_the_rate_of_the_embedding(optimizer):
+    model = make_model()
+    found = rates(optimizer(model, fused=False, learning_rate=1, embedding_rate_factor=3), model)
+    assert found.pop("embedding.weight") == 3
+    assert set(found.values()) == {1}
+    with pytest.raises(
+        ValueError, match=r"head_rate_factor \(2\) needs model.tie_embeddings=false"
+    ):
+        optimizer(model, fused=False, head_rate_factor=2)
+
+
+def test_a_factor_needs_its_part():
+    with pytest.raises(
+        ValueError, match=r"embedding_rate_factor \(2\) needs a model with embedding"
+    ):
+        adamw(nn.Linear(3, 3), fused=False, embedding_rate_factor=2)
+    with pytest.raises(ValueError, match=r"embedding_rate_factor \(0\) must be a number above 0"):
+        adamw(make_model(), fused=False, embedding_rate_factor=0)

@@ -202,7 +202,7 @@ def test_without_a_limit_large_gradients_stay_as_they_are():
     assert gradient_norm(module) == before > 1
 
 
-def test_compiled_loss_is_the_eager_training_loss(batches):
+def test_compiled_loss_is_the_eager_loss(batches):
     torch._dynamo.reset()
     with torch._dynamo.config.patch(suppress_errors=False):
         eager = make_module()

@@ -36,7 +36,7 @@ SETTINGS = (
     ),
     *("trainer", "guard", "logger", "callbacks", "name", "seed", "resume", "output_dir", "compile"),
     *("init_from", "deterministic", "loss_chunk", "z_loss", "max_grad_norm", "objective"),
-    "bpe_vocab_size",
+    *("bpe_vocab_size", "weight_decay_schedule"),
 )
 """All that is read of a configuration, at its top."""
 
@@ -51,6 +51,7 @@ CHOICES: dict[str, tuple[str | bool | None, ...]] = {
         *("val/answer_accuracy", "val/exact_match"),
     ),
     "packing.long_documents": ("split", "truncate", "drop", "error"),
+    "weight_decay_schedule": ("constant", "learning_rate", "linear", "cosine"),
     "trainer.accelerator": ("auto", "gpu", "cuda", "cpu"),
     "trainer.float8": (False, True, "emulate"),
     "trainer.profiler": ("simple", "advanced", "pytorch", None),

@@ -18,7 +18,14 @@ _OF_VALUES = ("trainer", "guard")
 _OF_NAMES = ("layers", "logger", "callbacks")  # what they hold has names; may be left out
 _VALUES = (
     *("name", "seed", "resume", "init_from", "output_dir", "compile"),
-    *("loss_chunk", "z_loss", "max_grad_norm", "objective", "deterministic"),
+    *(
+        "loss_chunk",
+        "z_loss",
+        "weight_decay_schedule",
+        "max_grad_norm",
+        "objective",
+        "deterministic",
+    ),
 )
 _OF_TRAINER = (
     *("accelerator", "devices", "precision", "max_steps", "accumulate_grad_batches"),

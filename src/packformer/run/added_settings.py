@@ -7,6 +7,7 @@ from typing import Any
 
 from packformer.layer_pattern import kinds_of_layers
 
+_RATE_FACTORS = {"embedding_rate_factor": 1.0, "head_rate_factor": 1.0}
 _ADDED: dict[str, dict[str, Any]] = {
     "packformer.model.GPT": {"norm_eps": None, "checkpointed_layers": None},
     "packformer.model.SelfAttention": {
@@ -17,11 +18,14 @@ _ADDED: dict[str, dict[str, Any]] = {
     },
     "packformer.nn.Rotary": {"scaling": None},
     "packformer.data.PackingSettings": {"policy": "best_fit"},
+    "packformer.training.adamw": _RATE_FACTORS,
+    "packformer.training.muon": _RATE_FACTORS,
 }
 _ADDED_GROUPS: dict[str, Any] = {
     "init_from": None,
     "deterministic": False,
     "z_loss": None,
+    "weight_decay_schedule": "constant",
     "guard": {"skips_in_a_row": 10, "spike_sigma": None, "spike_window": 128},
 }
 _ADDED_TO_TRAINER = {"num_nodes": 1, "strategy": "auto", "float8": False}

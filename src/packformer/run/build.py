@@ -47,6 +47,7 @@ from packformer.training import (
     check_factor,
     chunk_that_fits,
     divides_gradients,
+    weight_decay_factor,
 )
 
 log = logging.getLogger(__name__)
@@ -218,11 +219,15 @@ def build_module(
             "clipping would be wrong: leave optimizer.fused out"
         )
     with settings_of("scheduler"):
-        check_factor(make_factory(config.scheduler))
+        schedule = make_factory(config.scheduler)
+        check_factor(schedule)
     return TrainingModule(
         model,
         make_factory(config.optimizer),
-        make_factory(config.scheduler),
+        schedule,
+        weight_decay=weight_decay_factor(
+            config.weight_decay_schedule, schedule, config.trainer.max_steps
+        ),
         token_budget=data.token_budget,
         max_grad_norm=config.max_grad_norm,
         identity=identity,

@@ -20,6 +20,7 @@ from packformer.training.schedule import (
     warmup_stable_decay,
 )
 from packformer.training.step_guard import GuardSettings
+from packformer.training.weight_decay import weight_decay_factor
 
 __all__ = [
     "DDP",
@@ -42,4 +43,5 @@ __all__ = [
     "peak_flops",
     "warmup_cosine",
     "warmup_stable_decay",
+    "weight_decay_factor",
 ]

@@ -43,6 +43,7 @@ from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
 from packformer.training.running_sums import names_of_sums, take_own_sums
 from packformer.training.step_end import ends_step
 from packformer.training.step_guard import GuardSettings, StepGuard, spread
+from packformer.training.weight_decay import remember_weight_decay, set_weight_decay
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class TrainingModule(L.LightningModule):
         model: the GPT.
         optimizer: makes the optimizer, see ``build_optimizer``.
         schedule: factor on the learning rate after a number of optimizer steps.
+        weight_decay: factor on the weight decay after a number of optimizer steps, see
+            ``weight_decay_factor``; None for 1.
         token_budget: counted tokens per row the summed loss is divided by.
         max_grad_norm: gradients are scaled down to this 2-norm; None for no limit.
         identity: settings that a checkpoint depends on, as plain types; saved in it.
@@ -97,6 +100,7 @@ class TrainingModule(L.LightningModule):
         optimizer: Callable[..., Any],
         schedule: Callable[[int], float],
         *,
+        weight_decay: Callable[[int], float] | None = None,
         token_budget: int,
         max_grad_norm: float | None = 1.0,
         identity: dict[str, Any] | None = None,
@@ -132,6 +136,7 @@ class TrainingModule(L.LightningModule):
         self.data_wait = DataWait()
         self._make_optimizer = optimizer
         self._schedule = schedule
+        self._weight_decay = weight_decay
         self._token_budget = token_budget
         self._max_grad_norm = max_grad_norm
         self._identity = identity or {}
@@ -302,6 +307,7 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self._make_optimizer, self.model, fused=self._is_fused())
+        remember_weight_decay(optimizer.param_groups)
         log.info("optimize %s", describe_optimizer(optimizer))
         if self.float8 is not None and isinstance(self.trainer.strategy, FSDP2):
             optimizer.register_step_post_hook(lambda *_: precompute_scales(self.model))
@@ -310,6 +316,10 @@ class TrainingModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        factor = 1.0 if self._weight_decay is None else self._weight_decay(self.trainer.global_step)
+        set_weight_decay(optimizer.param_groups, factor)
 
     def _is_fused(self) -> bool:
         # Fused AdamW unscales float16 gradients itself, after they would have been clipped.
@@ -341,6 +351,8 @@ class TrainingModule(L.LightningModule):
         take_own_sums(checkpoint["state_dict"], self.state_dict(), keep=self.trainer.is_global_zero)
 
     def _take_own_numbers(self, checkpoint: dict[str, Any]) -> None:
+        for state in checkpoint["optimizer_states"]:
+            remember_weight_decay(state["param_groups"])
         make, fused = self._optimizer_of(checkpoint["packformer"]), self._is_fused()
         if make is not None:
             former = build_optimizer(make, self.model, fused=fused)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from packformer.requirements import ADAMW, MUON
+from packformer.requirements import ADAMW, MUON, RATE_FACTORS
 from packformer.settings import check_settings
 
 
@@ -20,6 +20,8 @@ def adamw(
     beta1: float = 0.9,
     beta2: float = 0.95,
     eps: float = 1e-8,
+    embedding_rate_factor: float = 1.0,
+    head_rate_factor: float = 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) that decays matrices and leaves norms and biases alone.
 
@@ -32,9 +34,13 @@ def adamw(
         beta1: decay of the gradient's mean.
         beta2: decay of the squared gradient's mean.
         eps: added to the denominator.
+        embedding_rate_factor: on the learning rate of the token embedding, and so of a head that
+            shares it.
+        head_rate_factor: on the learning rate of the head.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or a factor is not of 1 and ``model`` has no such
+            part.
     """
     given = {
         "learning_rate": learning_rate,
@@ -43,14 +49,65 @@ def adamw(
         "beta2": beta2,
         "eps": eps,
     }
-    check_settings("optimizer", ADAMW, given)
+    factors = _rate_factors(model, embedding_rate_factor, head_rate_factor)
     parameters = model.parameters() if isinstance(model, nn.Module) else model
+    return _adamw_of(parameters, factors, fused=fused, **given)
+
+
+def _adamw_of(
+    parameters: Iterable[nn.Parameter],
+    rate_factors: Mapping[int, float],
+    *,
+    fused: bool,
+    learning_rate: float,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> torch.optim.AdamW:
+    """AdamW with a group more for each parameter that has a rate of its own, by its id."""
+    given = {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": eps,
+    }
+    check_settings("optimizer", ADAMW, given)
     trainable = [p for p in parameters if p.requires_grad]
+    alike = [p for p in trainable if id(p) not in rate_factors]
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in alike if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in alike if p.ndim < 2], "weight_decay": 0.0},
+        *(
+            {"params": [p], "weight_decay": weight_decay, "lr": learning_rate * rate_factors[id(p)]}
+            for p in trainable
+            if id(p) in rate_factors
+        ),
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=fused)
+
+
+def _rate_factors(
+    model: nn.Module | Iterable[nn.Parameter], embedding: float, head: float
+) -> dict[int, float]:
+    """Factors on the learning rate that are not 1, by the id of the parameter."""
+    given = {"embedding_rate_factor": embedding, "head_rate_factor": head}
+    check_settings("optimizer", RATE_FACTORS, given)
+    found: dict[int, float] = {}
+    for part, (name, factor) in zip(("embedding", "head"), given.items(), strict=True):
+        if factor == 1:
+            continue
+        weight = getattr(getattr(model, part, None), "weight", None)
+        if not isinstance(weight, nn.Parameter):
+            raise ValueError(f"optimizer.{name} ({factor}) needs a model with {part}.weight: set 1")
+        if part == "head" and weight is getattr(getattr(model, "embedding", None), "weight", None):
+            raise ValueError(
+                f"optimizer.{name} ({factor}) needs model.tie_embeddings=false: the head shares "
+                "the embedding's weights and its learning rate, optimizer.embedding_rate_factor"
+            )
+        found[id(weight)] = factor
+    return found
 
 
 def muon(
@@ -63,6 +120,8 @@ def muon(
     beta1: float = 0.9,
     beta2: float = 0.95,
     eps: float = 1e-8,
+    embedding_rate_factor: float = 1.0,
+    head_rate_factor: float = 1.0,
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for all else.
 
@@ -79,14 +138,17 @@ def muon(
         beta1: of AdamW, see there.
         beta2: of AdamW.
         eps: of AdamW.
+        embedding_rate_factor: as of ``adamw``.
+        head_rate_factor: as of ``adamw``.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: as of ``adamw``.
     """
     check_settings("optimizer", MUON, {"momentum": momentum})
     matrices, others = hidden_matrices_and_rest(model)
-    rest = adamw(
+    rest = _adamw_of(
         others,
+        _rate_factors(model, embedding_rate_factor, head_rate_factor),
         fused=fused,
         learning_rate=learning_rate,
         weight_decay=weight_decay,

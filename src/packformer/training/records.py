@@ -22,6 +22,7 @@ from packformer.training.peak_flops import peak_flops
 from packformer.training.rank_counts import RankCounts, Totals
 from packformer.training.rank_wait import RankWait
 from packformer.training.step_end import ends_step
+from packformer.training.weight_decay import largest_weight_decay
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +204,7 @@ class StepRecords(L.Callback):
             **_z_loss(module),
             "train/tokens_per_second": rate,
             **self._learning_rates,
+            "train/weight_decay": largest_weight_decay(trainer.optimizers[0].param_groups),
             "data/tokens_seen": self.tokens_seen,
             "data/fill": self.fill,
             "data/wait": self._waits[-1],
