@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from packformer.attention import PackedLayout
+from packformer.attention import KERNELS, PackedLayout
 from packformer.model import GPT, SelfAttention
 from packformer.model.flops import attended_pairs, score_products
 from packformer.nn import ALiBi, Learned, NoPosition, Rotary
@@ -214,3 +214,55 @@ def test_what_cannot_be_is_told():
     with pytest.raises(ValueError, match="restart_positions must be the same in all layers of Lea"):
         model_of(Learned, ACROSS, THROUGH)
     model_of([Learned, Rotary], ACROSS, THROUGH)
+
+
+def small_model(kernel, options):
+    torch.manual_seed(0)
+    options = {"num_kv_heads": 1, "window": 300, **options}
+    attention = partial(SelfAttention, kernel=KERNELS[kernel], **options)
+    sizes = {"num_layers": 1, "width": 128, "num_heads": 2, "hidden_width": 128}
+    return GPT(VOCAB, 512, attention=attention, position=Rotary, init_std=0.2, **sizes)
+
+
+def losses_of(kernel, options, lengths, device, backend):
+    """Of rows of 512 tokens with these documents, compiled once."""
+    model = small_model(kernel, options).to(device)
+    tokens = torch.randint(VOCAB, (1, 512), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def loss(layout):
+        with torch.autocast(device, torch.bfloat16):
+            return F.cross_entropy(model(tokens, layout)[0].float(), tokens[0])
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=False, backend=backend)
+    found = []
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for each in lengths:
+            layout = PackedLayout.from_lengths(each, num_slots=9, max_seqlen=512).to(device)
+            found.append(compiled(layout))
+            found[-1].backward()
+    gradient = model.blocks[0].attention.qkv.weight.grad
+    return torch.stack([x.detach() for x in found]), gradient
+
+
+PACKINGS = [[100, 12, 300, 100], [512], [1, 511], [64] * 8]
+
+
+def test_one_graph_serves_all_packings_and_sees_one_document():
+    torch.compiler.reset()
+    losses, _ = losses_of("sdpa", THROUGH, PACKINGS, "cpu", "eager")
+    assert torch.equal(losses, losses[:1].expand(4)), "where documents lie does not matter"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kernel", ["xformers", "flex", "flash4"])
+def test_one_graph_of_each_kernel_sees_one_document(kernel):
+    variant = small_model(kernel, {}).layers[0].variant("cuda", torch.bfloat16, {})
+    if why := KERNELS[kernel].unsupported(variant):
+        pytest.skip(f"{kernel} {why}")
+    torch.compiler.reset()
+    losses, gradient = losses_of(kernel, THROUGH, PACKINGS, "cuda", "inductor")
+    torch.compiler.reset()
+    wanted, reference = losses_of(kernel, {}, [[512]] * 4, "cuda", "inductor")
+    torch.testing.assert_close(losses, wanted, rtol=2e-3, atol=0)
+    assert torch.linalg.norm(gradient - reference) <= 2e-2 * torch.linalg.norm(reference)
