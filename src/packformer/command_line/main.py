@@ -114,7 +114,8 @@ def _job(config: DictConfig) -> float:
         kind = "" if expected else f"{type(error).__name__}: "
         failures.append(kind + one_line(error, list(hydra_config.overrides.task)))
         if in_sweep() and folder.is_dir():
-            write_failure(folder, run_name(config), failures[-1])
+            given = list(hydra_config.overrides.task)
+            write_failure(folder, run_name(config), failures[-1], given)
         hint = f" (traceback: {place})" if place else ""
         trace = "" if expected or in_sweep() else traceback.format_exc()
         tell(error, f"{failures[-1]}{hint}", trace)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from packformer.bounded import read_json
 from packformer.counted import counted
+from packformer.data import PackedDataModule
 from packformer.generation import KVCache
 from packformer.model import GPT
 from packformer.run.metrics_file import read_metrics
@@ -64,6 +65,7 @@ def summarize(
         "steps": trainer.global_step,
         "skipped_steps": module.step_guard.skipped_steps,
         "tokens_seen": records.tokens_seen if records else None,
+        "flops": records.flops if records else None,
         "tokens_per_second": _rate(records, folder) if records else None,
         "fill": records.fill if records else None,
         "data_wait": records.data_wait if records else None,
@@ -73,6 +75,7 @@ def summarize(
         "peak_memory_bytes": peak_gpu_bytes(device) or peak_process_bytes(),
         "kernel": module.kernel,
         "device": str(device),
+        **_data(trainer),
         "precision": str(trainer.precision),
         **_float8(module),
         "resumed_step": resumed_step,
@@ -81,6 +84,13 @@ def summarize(
         "seconds_of_start": times.seconds,
         "folder": str(folder),
     }
+
+
+def _data(trainer: L.Trainer) -> dict[str, str]:
+    """What was trained on, for whoever compares runs."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, PackedDataModule)
+    return {"data": data.splits.description, "data_fingerprint": data.splits.fingerprint}
 
 
 def _rate(records: StepRecords, folder: Path) -> float:

@@ -82,8 +82,9 @@ class Job:
             return objective_of(self.folder, self.config.objective)
         file = self.folder / FAILURE_FILE
         if not file.is_file():
-            name = name_of(str(self.config.name), list(self.config.hydra.overrides.task))
-            write_failure(self.folder, name, death(0, code))
+            overrides = list(self.config.hydra.overrides.task)
+            name = name_of(str(self.config.name), overrides)
+            write_failure(self.folder, name, death(0, code), overrides)
         failures.append(json.loads(file.read_text(encoding="utf-8"))["error"])
         return math.nan
 

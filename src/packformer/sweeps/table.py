@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,10 @@ class SweepTable(Callback):
             mark_ended(folder)
 
 
-def write_failure(folder: Path, name: str, error: str) -> None:
-    """Leaves the name and error of a failed job for the table."""
-    text = json.dumps({"name": masked(name), "error": masked(error)}, indent=2)
+def write_failure(folder: Path, name: str, error: str, overrides: Sequence[str] = ()) -> None:
+    """Leaves the name, error and overrides of a failed job for the table and for reports."""
+    told = {"name": masked(name), "error": masked(error), "overrides": [*map(masked, overrides)]}
+    text = json.dumps(told, indent=2)
     replace_text(folder / FAILURE_FILE, text + "\n")
 
 
@@ -100,8 +102,9 @@ def _read(file: Path) -> dict[str, Any]:
 def _write(folder: Path) -> list[dict[str, Any]]:
     rows = _summaries(folder)
     names = list(dict.fromkeys(name for row in rows for name in ["job", "name", *_COLUMNS, *row]))
+    names = [name for name in names if name != "overrides"]
     table = StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=names)
+    writer = csv.DictWriter(table, fieldnames=names, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     replace_text(folder / _FILE, table.getvalue())

@@ -76,6 +76,8 @@ class StepRecords(L.Callback):
     Attributes:
         latest: metrics of the last record, by their names in the log.
         tokens_seen: counted tokens trained on, over all ranks, resumed runs included.
+        flops: that forward and backward of these needed, see ``training_flops``; None in a run that
+            began without counting them.
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:
@@ -83,6 +85,7 @@ class StepRecords(L.Callback):
         self._peak = None if peak_tflops is None else peak_tflops * 1e12
         self.latest: dict[str, float] = {}
         self.tokens_seen = 0
+        self.flops: float | None = 0.0
         self._validated_step = 0
         self._num_tokens = 0
         self._row_tokens = 0
@@ -190,6 +193,8 @@ class StepRecords(L.Callback):
             rank_wait=self._rank_wait.take_seconds() if self._rank_wait is not None else 0.0,
         )
         self.tokens_seen += totals.targets
+        if self.flops is not None:
+            self.flops += totals.flops
         self._num_tokens += totals.tokens
         self._row_tokens += totals.row_tokens
         rate = totals.targets / seconds
@@ -211,6 +216,8 @@ class StepRecords(L.Callback):
             "data/epoch": max(cursor["epoch"] for cursor in state["cursors"]),
             **{f"data/{name}": value for name, value in counts.items()},
         }
+        if self.flops is not None:
+            self.latest["train/flops"] = self.flops
         if trainer.world_size > 1:
             self.latest |= self._of_ranks(trainer.world_size, totals, seconds)
         if module.grad_norm is not None:
@@ -263,6 +270,7 @@ class StepRecords(L.Callback):
         since = self._counts.over_ranks(self._trainer)  # Lightning asks every rank
         return {
             "tokens_seen": self.tokens_seen + since.targets,
+            "flops": None if self.flops is None else self.flops + since.flops,
             "validated_step": self._validated_step,
             "num_tokens": self._num_tokens + since.tokens,
             "row_tokens": self._row_tokens + since.row_tokens,
@@ -270,6 +278,7 @@ class StepRecords(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens_seen = state_dict["tokens_seen"]
+        self.flops = state_dict.get("flops")
         self._validated_step = state_dict.get("validated_step", 0)
         self._num_tokens = state_dict["num_tokens"]
         self._row_tokens = state_dict["row_tokens"]
