@@ -1,0 +1,99 @@
+"""The ladder of a study: a power law for each variant, and the size that was held out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from packformer.study.comparison import LOSS, finished
+from packformer.study.power_law import PowerLaw, fit_power_law
+from packformer.study.variants import Variant
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A variant at a size.
+
+    Attributes:
+        size: value of the setting.
+        parameters: of the model.
+        losses: final validation loss of each seed.
+        held_out: whether the law was fitted without it.
+    """
+
+    size: str
+    parameters: float
+    losses: tuple[float, ...]
+    held_out: bool
+
+    @property
+    def mean(self) -> float:
+        """Of the losses."""
+        return sum(self.losses) / len(self.losses)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A variant over sizes.
+
+    Attributes:
+        label: of the variant.
+        rungs: by parameters, without sizes that no run finished.
+        law: fitted to the rungs that are not held out; None of fewer than two.
+    """
+
+    label: str
+    rungs: tuple[Rung, ...]
+    law: PowerLaw | None
+
+    def error(self, rung: Rung) -> float:
+        """Of the prediction, relative to what was measured."""
+        return math.nan if self.law is None else float(self.law(rung.parameters)) / rung.mean - 1
+
+
+def ladders(variants: Sequence[Variant], hold_out: int) -> list[Ladder]:
+    """A ladder for each label, in order.
+
+    Args:
+        variants: of several sizes.
+        hold_out: how many of the largest sizes are predicted instead of fitted.
+    """
+    found = []
+    for label in dict.fromkeys(variant.label for variant in variants):
+        rungs = [(v, finished(v)) for v in variants if v.label == label]
+        known = sorted(
+            (runs[0].figure("parameters"), v.size, tuple(r.figure(LOSS) for r in runs))
+            for v, runs in rungs
+            if runs and math.isfinite(runs[0].figure("parameters"))
+        )
+        steps = tuple(
+            Rung(size, parameters, losses, place >= len(known) - hold_out)
+            for place, (parameters, size, losses) in enumerate(known)
+        )
+        points = [(r.parameters, loss) for r in steps if not r.held_out for loss in r.losses]
+        law = fit_power_law([p for p, _ in points], [loss for _, loss in points])
+        found.append(Ladder(label, steps, law))
+    return found
+
+
+def sentence_of(ladder: Ladder) -> str:
+    """The law and what it predicted, in words."""
+    if ladder.law is None:
+        return f"{ladder.label}: a law needs at least two sizes that are not held out."
+    law = ladder.law
+    form = "E + A N^-alpha" if law.has_floor else "A N^-alpha, without E: that needs four sizes"
+    words = f"{ladder.label}: L(N) = {form}; alpha = {law.exponent:.3f}"
+    if law.has_floor:
+        words += f", E = {law.floor:.3f}"
+    words += f", fitted to {law.sizes} sizes ({law.points} runs)."
+    for rung in ladder.rungs:
+        if rung.held_out:
+            low, high = law.interval(rung.parameters, len(rung.losses))
+            told = f", 95 % interval {low:.4f} to {high:.4f}" if math.isfinite(low) else ""
+            words += (
+                f" For {rung.size} ({rung.parameters:,.0f} parameters), which was held out, it "
+                f"predicts {float(law(rung.parameters)):.4f}{told}; measured {rung.mean:.4f}: "
+                f"{ladder.error(rung):+.2%}."
+            )
+    return words

@@ -1,0 +1,295 @@
+"""The page of a study: one file of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from packformer.counted import counted
+from packformer.study.charts import (
+    draw_curves,
+    draw_difference_over_training,
+    draw_differences,
+    draw_ladder,
+    draw_positions,
+)
+from packformer.study.comparison import LOSS, Comparison
+from packformer.study.ladder import Ladder, sentence_of
+from packformer.study.run_record import Run
+from packformer.study.sentences import headline, sentence
+from packformer.study.statistics import LEVEL
+from packformer.study.svg import sample
+
+_SIGNS = {"better": "▼", "worse": "▲", "reference": "●", "not told apart": "≈"}
+Cell = tuple[str, str, str]  # column of the table, value shown, and what stands below it
+
+
+def page(
+    found: Sequence[Comparison],
+    rows: Sequence[Mapping[str, Any]],
+    run_rows: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
+    steps: Sequence[Ladder],
+    *,
+    reference: str,
+    title: str,
+    cannot: Sequence[str],
+) -> str:
+    """The whole page.
+
+    Args:
+        found: variants, in their order.
+        rows: numbers of each of them, see ``row_of``.
+        run_rows: numbers of each run, see ``row_of_run``.
+        runs: all of them.
+        steps: the ladder of each label; empty without sizes.
+        reference: label of the variant that others are compared with.
+        title: of the study.
+        cannot: what the study cannot tell, in sentences.
+    """
+    labels = list(dict.fromkeys([reference, *(one.variant.label for one in found)]))
+    numbers = {label: number for number, label in enumerate(labels)}
+    answer = headline(found, reference)
+    parts = [
+        f'<header><p class="kicker">{escape(title)}</p><h1>{escape(answer)}</h1></header>',
+        *(f'<p class="warning">{escape(words)}</p>' for words in cannot),
+        _verdicts(found, reference),
+        _differences(found, numbers),
+        "<h2>Results</h2>",
+        _results(rows),
+        _note(rows),
+        _ladder(steps, numbers),
+        _section("Validation loss", _key(labels), draw_curves(found, numbers, LOSS)),
+        _section("Training loss", _key(labels), draw_curves(found, numbers, "train/loss")),
+        _positions(found, labels, numbers),
+        "<h2>How the runs were made</h2>",
+        _runs(run_rows),
+        _environment(runs),
+    ]
+    style = files("packformer.study").joinpath("page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(answer)}</title>\n<style>\n{style}</style></head>\n<body>\n"
+        + "\n".join(filter(None, parts))
+        + "\n</body></html>\n"
+    )
+
+
+def _verdicts(found: Sequence[Comparison], reference: str) -> str:
+    items = []
+    for one in found:
+        kind = one.verdict if one.verdict in ("better", "worse", "reference") else "even"
+        sign = _SIGNS.get(one.verdict, "?")
+        items.append(
+            f'<li><span class="tag {kind}">{sign} {escape(one.verdict)}</span>'
+            f"<p>{escape(sentence(one, reference))}</p></li>"
+        )
+    return f'<ul class="verdicts">{"".join(items)}</ul>'
+
+
+def _differences(found: Sequence[Comparison], numbers: Mapping[str, int]) -> str:
+    first = draw_differences(found, numbers)
+    if not first:
+        return ""
+    second = draw_difference_over_training(found, numbers)
+    figures = _figure(
+        first,
+        "Mean difference of the final validation loss (diamond), its 95 % confidence interval "
+        "(line), and each seed (dots).",
+    )
+    if second:
+        figures += _figure(second, "Mean over seeds (bold) and each seed (thin).")
+    return (
+        f'<h2>Differences from the reference</h2>{_key(list(numbers))}<div class="charts">'
+        f"{figures}</div>"
+    )
+
+
+_COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], tuple[str, str]]], ...] = (
+    ("loss", "validation loss", lambda r: _with_interval(r, "loss", "{:.4f}")),
+    ("bits_per_byte", "bits per byte", lambda r: _with_interval(r, "bits_per_byte", "{:.4f}")),
+    ("difference", "difference", lambda r: _with_interval(r, "difference", "{:+.4f}")),
+    ("p_value_holm", "p (Holm)", lambda r: (_p_value(r["p_value_holm"]), "")),
+    ("finished_seeds", "seeds", lambda r: (_seeds(r), "")),
+    ("parameters", "parameters", lambda r: (_number(r["parameters"], "{:,.0f}"), "")),
+    ("tokens_per_second", "tokens/s", lambda r: (_number(r["tokens_per_second"], "{:,.0f}"), "")),
+    ("peak_memory_bytes", "peak memory", lambda r: (_gib(r["peak_memory_bytes"]), "")),
+    (
+        "kv_cache_bytes_per_token",
+        "KV bytes/token",
+        lambda r: (_number(r["kv_cache_bytes_per_token"], "{:,.0f}"), ""),
+    ),
+)
+
+
+def _results(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(f'<th scope="col">{label}</th>' for _, label, _ in _COLUMNS)
+    body = []
+    for row in rows:
+        name = f"{row['variant']}, {row['size']}" if row["size"] else str(row["variant"])
+        cells = [f'<td data-column="variant">{escape(name)}</td>']
+        for column, label, shown in _COLUMNS:
+            value, below = shown(row)
+            raw = "" if row[column] is None else row[column]
+            small = f"<small>{below}</small>" if below else ""
+            inner = f"<span>{value}{small}</span>" if value else ""
+            cells.append(
+                f'<td data-label="{label}" data-column="{column}" data-value="{raw}">{inner}</td>'
+            )
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<table class="results"><thead><tr><th scope="col">variant</th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def _note(rows: Sequence[Mapping[str, Any]]) -> str:
+    tests = sum(row["p_value_holm"] is not None for row in rows)
+    return (
+        '<p class="note">Small figures are 95 % confidence intervals over seeds (Student). '
+        "Differences are paired by seed: both runs of a pair read the same data in the same order. "
+        f"p-values are of the paired t-test, two-sided, corrected for "
+        f"{counted(tests, 'comparison')} (Holm); below {LEVEL} counts as told apart. "
+        "The losses are those of the last step, in nats per token. "
+        "The same figures are in report.csv, those of each run in report_runs.csv.</p>"
+    )
+
+
+def _ladder(steps: Sequence[Ladder], numbers: Mapping[str, int]) -> str:
+    if not (picture := draw_ladder(steps, numbers)):
+        return ""
+    sentences = "".join(f"<p>{escape(sentence_of(ladder))}</p>" for ladder in steps)
+    note = (
+        '<p class="note">N counts all parameters. Fitted by least squares of log losses '
+        "(Hestness et al. 2017; Hoffmann et al. 2022). The interval assumes that the law holds up "
+        "to the held-out size.</p>"
+    )
+    figure = f'<figure class="wide">{picture}</figure>'
+    return f"<h2>Ladder of sizes</h2>{_key(list(numbers))}{figure}{sentences}{note}"
+
+
+def _section(title: str, key: str, pictures: Sequence[str]) -> str:
+    if not pictures:
+        return ""
+    figures = "".join(_figure(picture) for picture in pictures)
+    note = (
+        '<p class="note">Mean over seeds (bold) and each seed (thin). The steep first 15 % lie '
+        "above the frame. Time is that of training alone.</p>"
+    )
+    return f'<h2>{title}</h2>{key}<div class="charts">{figures}</div>{note}'
+
+
+def _positions(
+    found: Sequence[Comparison], labels: Sequence[str], numbers: Mapping[str, int]
+) -> str:
+    pictures = [draw_positions(found, numbers, part) for part in ("by_position", "by_length")]
+    if not any(pictures):
+        return ""
+    figures = "".join(_figure(picture) for picture in pictures if picture)
+    note = (
+        '<p class="note">Validation documents, scored with the last weights. Positions beyond the '
+        "dotted line are longer than any document in training. A point stands at the end of its "
+        "span.</p>"
+    )
+    key = _key(labels)
+    return f'<h2>Position and length</h2>{key}<div class="charts">{figures}</div>{note}'
+
+
+def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("run", "seed", "state", "loss", "steps", "tokens", "minutes", "device")
+    )
+    body = []
+    for row in rows:
+        seconds = row["seconds"]
+        cells = (
+            ("", f"{row['variant']} {row['size']}".strip()),
+            ("seed", "" if row["seed"] is None else row["seed"]),
+            ("state", f"{row['state']}: {row['error']}" if row["error"] else row["state"]),
+            ("loss", _number(row["loss"], "{:.4f}")),
+            ("steps", _number(row["steps"], "{:,.0f}")),
+            ("tokens", _number(row["tokens_seen"], "{:,.0f}")),
+            ("minutes", "" if seconds is None else f"{seconds / 60:.1f}"),
+            ("device", row["device"] or ""),
+        )
+        body.append(
+            "<tr>"
+            + "".join(f'<td data-label="{name}">{escape(str(value))}</td>' for name, value in cells)
+            + "</tr>"
+        )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    commands = dict.fromkeys(
+        shlex.join(map(str, run.environment["command"]))
+        for run in runs
+        if isinstance(run.environment.get("command"), list)
+    )
+    machines = dict.fromkeys(filter(None, map(_machine, runs)))
+    data = dict.fromkeys(filter(None, map(_data, runs)))
+    parts = [f"<pre>{escape(command)}</pre>" for command in commands]
+    parts += [f'<p class="note">{escape(words)}</p>' for words in [*data, *machines]]
+    return "".join(parts)
+
+
+def _machine(run: Run) -> str:
+    versions = run.environment.get("versions")
+    if not isinstance(versions, Mapping):
+        return ""
+    told = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    revision = run.environment.get("git_revision") or "not a checkout"
+    kernel = str(run.summary.get("kernel", "unknown")).partition(":")[0]
+    gpu = run.environment.get("gpu") or "no GPU"
+    return (
+        f"Versions: {told}; revision {revision}; {run.environment.get('platform')}, {gpu}; "
+        f"attention {kernel}."
+    )
+
+
+def _data(run: Run) -> str:
+    if not run.summary.get("data_fingerprint"):
+        return ""
+    fingerprint = str(run.summary["data_fingerprint"])[:16]
+    return f"Data: {run.summary.get('data')}; fingerprint {fingerprint}."
+
+
+def _key(labels: Sequence[str]) -> str:
+    items = [f"<li>{sample(n)}{escape(label)}</li>" for n, label in enumerate(labels)]
+    return f'<ul class="key">{"".join(items)}</ul>' if len(items) > 1 else ""
+
+
+def _figure(picture: str, caption: str = "") -> str:
+    told = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure>{picture}{told}</figure>"
+
+
+def _with_interval(row: Mapping[str, Any], name: str, form: str) -> tuple[str, str]:
+    if row[f"{name}_low"] is None:
+        return _number(row[name], form), ""
+    low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
+    return form.format(row[name]), f"{low} to {high}"
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    missing = row["missing_runs"]
+    return f"{row['finished_seeds']}" + (f" ({missing} missing)" if missing else "")
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "&lt; 0.0001" if value < 0.0001 else f"{value:.2g}"
+
+
+def _gib(value: float | None) -> str:
+    return "" if value is None else f"{value / 2**30:.2f} GiB"
+
+
+def _number(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value)

@@ -1,0 +1,127 @@
+"""The report of a folder of runs: a page, and its numbers as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packformer.counted import counted
+from packformer.study.comparison import Comparison, compare, finished
+from packformer.study.ladder import Ladder, ladders, sentence_of
+from packformer.study.page import page
+from packformer.study.run_record import Run, read_runs
+from packformer.study.sentences import headline, listed, sentence
+from packformer.study.table import row_of, row_of_run, write_rows
+from packformer.study.variants import Variant, variants_in
+from packformer.whole_file import replace_text
+
+PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a report is asked.
+
+    Attributes:
+        reference: label of the variant that others are compared with; None for the first.
+        sizes: setting that makes the ladder; None without one.
+        hold_out: how many of the largest sizes are predicted instead of fitted.
+        seeds: that each variant was to have, if that is known.
+    """
+
+    reference: str | None = None
+    sizes: str | None = None
+    hold_out: int = 1
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What runs say of variants.
+
+    Attributes:
+        runs: all of them.
+        reference: label of the variant that others are compared with.
+        found: each variant beside the reference.
+        ladders: of each label; empty without sizes.
+        cannot: what cannot be told, in sentences.
+    """
+
+    runs: tuple[Run, ...]
+    reference: str
+    found: tuple[Comparison, ...]
+    ladders: tuple[Ladder, ...]
+    cannot: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The answer in sentences, for a terminal."""
+        return [
+            headline(self.found, self.reference),
+            *self.cannot,
+            *(sentence(one, self.reference) for one in self.found),
+            *(sentence_of(ladder) for ladder in self.ladders),
+        ]
+
+
+def report_of(folder: Path, question: Question) -> Report:
+    """Reads the runs below a folder and compares them.
+
+    Raises:
+        ValueError: if there is no run, or no variant has the name of the reference.
+    """
+    runs = read_runs(folder)
+    variants = variants_in(runs, question.sizes)
+    labels = list(dict.fromkeys(variant.label for variant in variants))
+    reference = labels[0] if question.reference is None else question.reference
+    if reference not in labels:
+        raise ValueError(
+            f"--reference ({reference}) is none of the variants: name one of {', '.join(labels)}"
+        )
+    seeds = sorted({run.seed for run in runs if run.seed is not None} | set(question.seeds))
+    found = compare(variants, reference, seeds)
+    found.sort(key=lambda one: one.variant.label != reference)  # it comes first, the rest as given
+    steps = ladders(variants, question.hold_out) if question.sizes is not None else []
+    return Report(
+        tuple(runs), reference, tuple(found), tuple(steps), tuple(_cannot(variants, seeds))
+    )
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Writes ``report.html``, ``report.csv`` and ``report_runs.csv``; returns the page."""
+    rows = [row_of(one) for one in report.found]
+    run_rows = [row_of_run(one.variant, run) for one in report.found for run in one.variant.runs]
+    done = sum(len(finished(one.variant)) for one in report.found)
+    variants = counted(len({one.variant.label for one in report.found}), "variant")
+    title = f"{variants}, {counted(len(report.runs), 'run')}, {done:,} of them finished"
+    write_rows(rows, folder / TABLE_FILE)
+    write_rows(run_rows, folder / RUNS_FILE)
+    text = page(
+        report.found,
+        rows,
+        run_rows,
+        report.runs,
+        report.ladders,
+        reference=report.reference,
+        title=title,
+        cannot=report.cannot,
+    )
+    replace_text(folder / PAGE_FILE, text)
+    return folder / PAGE_FILE
+
+
+def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
+    found = []
+    if len({variant.label for variant in variants}) == 1:
+        found.append("With one variant nothing can be compared: add another, such as +experiment=.")
+    if len(seeds) < 2:
+        found.append(
+            "With one seed it cannot be told whether a difference is chance: run at least 3 seeds."
+        )
+    missing = [v.name for v in variants if any(run not in finished(v) for run in v.runs)]
+    if missing:
+        found.append(
+            f"Runs of {listed(missing)} failed or are unfinished. The figures are of finished runs "
+            "alone; if runs failed for what their variant is, they flatter it."
+        )
+    return found

@@ -1,0 +1,123 @@
+"""What a study says in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from packformer.counted import counted
+from packformer.study.comparison import (
+    BETTER,
+    NOT_COMPARED,
+    NOT_TOLD,
+    REFERENCE,
+    UNKNOWN,
+    WORSE,
+    Comparison,
+)
+from packformer.study.statistics import MOST_SEEDS
+
+
+def headline(found: Sequence[Comparison], reference: str) -> str:
+    """The answer in a sentence."""
+    others = [one for one in found if one.verdict != REFERENCE]
+    if not others:
+        return f"There is one variant, {reference}: nothing is compared."
+    parts, it = [], reference
+    for verdict, words in (
+        (BETTER, "better than"),
+        (WORSE, "worse than"),
+        (NOT_TOLD, "not told apart from"),
+    ):
+        names = [one.variant.name for one in others if one.verdict == verdict]
+        if names:
+            parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} {words} {it}")
+            it = "it"
+    if not parts:
+        names = [one.variant.name for one in others]
+        return f"This study cannot compare {listed(names)} with {reference}."
+    text = "; ".join(parts)
+    rest = [one.variant.name for one in others if one.verdict in (UNKNOWN, NOT_COMPARED)]
+    tail = f"; nothing can be said of {listed(rest)}" if rest else ""
+    return f"{text}{tail}."
+
+
+def sentence(one: Comparison, reference: str) -> str:
+    """What can be said of a variant."""
+    words = _verdict(one, reference)
+    if one.missing:
+        words += f" Not in these figures: {'; '.join(one.missing)}."
+    if one.remarks and one.verdict not in (NOT_COMPARED,):
+        words += f" Mind: {'; '.join(one.remarks)}."
+    return words
+
+
+def _verdict(one: Comparison, reference: str) -> str:
+    name, seeds = one.variant.name, counted(one.seeds, "seed")
+    mean, p = one.difference.mean, _p(one.p_value)
+    if one.verdict == REFERENCE:
+        return f"{name} is the reference{_alone(one)}."
+    if one.verdict == NOT_COMPARED:
+        return f"{name} is not compared: {'; '.join(one.remarks)}."
+    if one.verdict == UNKNOWN:
+        return f"{name}: {_unknown(one, reference)}"
+    size = f"{abs(mean.value):.4f} nats per token ({abs(one.difference.relative):.2%})"
+    if one.verdict in (BETTER, WORSE):
+        way = "lower" if one.verdict == BETTER else "higher"
+        interval = f"95 % interval {mean.low:+.4f} to {mean.high:+.4f}"
+        return (
+            f"{name} is {one.verdict} than {reference}: its loss is {size} {way} over {seeds} "
+            f"({interval}, {p})."
+        )
+    return (
+        f"{name} is not told apart from {reference} by {seeds}: {_seen(mean.value, size)} ({p}). "
+        f"{_more_seeds(one)}"
+    )
+
+
+def _seen(value: float, size: str) -> str:
+    if value == 0:
+        return "the losses are exactly equal"
+    return f"its loss came out {size} {'higher' if value > 0 else 'lower'}"
+
+
+def _more_seeds(one: Comparison) -> str:
+    value = one.difference.mean.value
+    least = f"These seeds tell differences from about {one.detectable:.4f} on."
+    if value == 0 or math.isnan(one.detectable):
+        return "No number of seeds tells a difference of zero." if value == 0 else ""
+    if one.needed is None:
+        return f"To tell a difference this small would take more than {MOST_SEEDS:,} seeds. {least}"
+    return f"If it is really this large, about {counted(one.needed, 'seed')} would tell. {least}"
+
+
+def _unknown(one: Comparison, reference: str) -> str:
+    if not one.loss.count:
+        return "no run is finished, so nothing can be said."
+    if not one.seeds:
+        return f"no seed is finished both here and in {reference}, so nothing can be said."
+    if one.seeds == 1:
+        value = one.difference.mean.value
+        way = "higher" if value > 0 else "lower"
+        return (
+            f"its loss is {abs(value):.4f} {way} than that of {reference} in the one seed that "
+            "both have. One seed cannot tell whether that is chance: run at least 3."
+        )
+    return "its seeds do not differ, so it is not known what chance does."
+
+
+def _alone(one: Comparison) -> str:
+    loss = one.loss
+    if not loss.count:
+        return ", and no run of it is finished"
+    spread = "" if loss.count < 2 else f", between seeds it varies by {loss.deviation:.4f}"
+    return f": its loss is {loss.value:.4f} over {counted(loss.count, 'seed')}{spread}"
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.2g}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Joined by commas and an "and"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

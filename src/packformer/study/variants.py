@@ -1,0 +1,143 @@
+"""Which runs are the same variant with other seeds, and what variants are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from packformer.study.run_record import Run, flat
+
+# Where a run is and what it shows say nothing about what it learns.
+_OF_THE_PLACE = ("overrides", "choices", "resolved_from_data", "output_dir", "resume", "logger")
+_ABSENT = "not set"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: what it is called: what it differs in from the others.
+        size: value of the setting that makes the ladder; empty if there is none.
+        runs: by seed.
+    """
+
+    label: str
+    size: str
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """Label and size."""
+        return f"{self.label}, {self.size}" if self.size else self.label
+
+
+def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Variant]:
+    """Groups runs, in the order of the first of each.
+
+    Args:
+        runs: of a folder.
+        size_setting: as the command line names it, ``model`` or ``model.width``; variants of other
+            sizes have the same label.
+
+    Raises:
+        ValueError: if no run has that setting.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_identity(run), []).append(run)
+    kept = list(groups.values())
+    told = [_told(group[0]) for group in kept]
+    sizes = [""] * len(kept)
+    if size_setting is not None:
+        sizes = [
+            _of_size(group[0], one, size_setting) for group, one in zip(kept, told, strict=True)
+        ]
+        for one in told:
+            one.pop(size_setting, None)
+    labels = _labels(told)
+    for number, (label, size) in enumerate(zip(labels, sizes, strict=True)):
+        if list(zip(labels, sizes, strict=True)).count((label, size)) > 1:
+            labels = _by_settings([group[0] for group in kept], labels, size_setting)
+            break
+        del number
+    return [
+        Variant(label, size, tuple(sorted(group, key=_seed)))
+        for label, size, group in zip(labels, sizes, kept, strict=True)
+    ]
+
+
+def _seed(run: Run) -> tuple[int, str]:
+    return (-1 if run.seed is None else run.seed), str(run.folder)
+
+
+def _identity(run: Run) -> str:
+    """Of runs that differ in their seed alone it is the same."""
+    if not run.config:  # it failed before it began
+        settings: dict[str, Any] = {k: v for k, v in run.given.items() if not _is_seed(k)}
+        return json.dumps([settings, "" if settings else str(run.folder)], sort_keys=True)
+    return json.dumps(_told(run) | _settings(run), sort_keys=True, default=str)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    kept = {name: value for name, value in run.config.items() if name not in _OF_THE_PLACE}
+    return {name: value for name, value in flat(kept).items() if not _is_seed(name)}
+
+
+def _is_seed(name: str) -> bool:
+    return name.rpartition(".")[2] == "seed"
+
+
+def _told(run: Run) -> dict[str, str]:
+    """What the command line gave that may tell variants apart, and the name."""
+    given = {
+        name: value
+        for name, value in run.given.items()
+        if not _is_seed(name) and name.partition(".")[0] not in (*_OF_THE_PLACE, "hydra")
+    }
+    if not given and "name" in run.config:
+        given["name"] = str(run.config["name"])
+    return given
+
+
+def _of_size(run: Run, told: Mapping[str, str], setting: str) -> str:
+    found = told.get(setting, flat(run.config).get(setting))
+    if found is None:
+        raise ValueError(
+            f"--sizes ({setting}) is no setting of the run in {run.folder}: name one that the "
+            "command line gave, or one of its config.yaml"
+        )
+    return str(found)
+
+
+def _labels(told: Sequence[Mapping[str, str]]) -> list[str]:
+    """Of each the settings that are not the same in all: ``gqa``, ``gqa width=64``."""
+    names = list(dict.fromkeys(name for one in told for name in one))
+    differ = [name for name in names if len({one.get(name) for one in told}) > 1]
+    labels = []
+    for one in told:
+        words = [_word(name, one[name]) for name in differ if name in one]
+        labels.append(" ".join(words) or (one.get("experiment") or one.get("name") or "default"))
+    return labels
+
+
+def _word(name: str, value: str) -> str:
+    return value if name in ("experiment", "name") else f"{name.rpartition('.')[2]}={value}"
+
+
+def _by_settings(runs: Sequence[Run], labels: Sequence[str], size: str | None) -> list[str]:
+    """Labels with what configurations differ in, where the command line does not tell."""
+    settings = [_settings(run) for run in runs]
+    names = list(dict.fromkeys(name for one in settings for name in one))
+    shown = [[json.dumps(one.get(n, _ABSENT), default=str) for n in names] for one in settings]
+    differ = [
+        place
+        for place, name in enumerate(names)
+        if name not in (size, "name") and len({row[place] for row in shown}) > 1
+    ][:3]
+    return [
+        " ".join([label, *(f"{names[p].rpartition('.')[2]}={row[p]}" for p in differ)])
+        for label, row in zip(labels, shown, strict=True)
+    ]
