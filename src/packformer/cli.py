@@ -29,6 +29,8 @@ _COMMANDS = {
     "lm-eval": "packformer.tools.lm_eval",
     "export": "packformer.tools.export",
     "import": "packformer.tools.import_folder",
+    "study": "packformer.tools.study",
+    "report": "packformer.tools.report",
     "bench": "packformer.tools.bench",
 }
 _MAKE_FILES = ("prepare", "eval", "export", "import")  # whoever reads what they print

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from packformer.study.run_record import Run
 
 Series = NDArray[np.float64]
-AXES = {"steps": "steps", "tokens": "tokens", "flops": "flops", "hours": "hours of training"}
+AXES = {"steps": "steps", "tokens": "tokens", "flops": "flops", "minutes": "minutes of training"}
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ def _spent(run: Run, steps: Series) -> dict[str, Series]:
         found["flops"] = np.array([0.0, *(row["train/flops"] for row in rows)])
     rates = [row.get("train/tokens_per_second", 0.0) for row in rows]
     if all(rate > 0 for rate in rates):
-        found["hours"] = np.array([0.0, *np.cumsum(np.diff(tokens) / rates / 3600)])
+        found["minutes"] = np.array([0.0, *np.cumsum(np.diff(tokens) / rates / 60)])
     return {name: np.interp(steps, at, values) for name, values in found.items()}

@@ -13,7 +13,7 @@ from packformer.study.statistics import CONFIDENCE
 
 _SIZES_FOR_FLOOR = 4
 """Sizes from which on the loss of an endless model is fitted, too."""
-_STARTS = (0.05, 0.1, 0.2, 0.4, 0.8)
+_STARTS = (0.05, 0.1, 0.2, 0.4, 0.8)  # of alpha; without E one leads there: logs are linear
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float]) -> PowerLaw |
 
     best = None
     level, lowest = float(log_loss.mean()), float(log_loss.min())
-    for start in _STARTS:
+    for start in _STARTS if has_floor else _STARTS[:1]:
         begin = [level - 0.7, start, lowest - 0.7] if has_floor else [level, start]
         bounds = ([-np.inf, 0, -20][: len(begin)], [np.inf, 5, lowest][: len(begin)])
         found = least_squares(residuals, begin, bounds=bounds, xtol=1e-12, ftol=1e-12)

@@ -10,6 +10,7 @@ from packformer.counted import counted
 from packformer.study.comparison import Comparison, compare, finished
 from packformer.study.ladder import Ladder, ladders, sentence_of
 from packformer.study.page import page
+from packformer.study.question import Question
 from packformer.study.run_record import Run, read_runs
 from packformer.study.sentences import headline, listed, sentence
 from packformer.study.table import row_of, row_of_run, write_rows
@@ -17,23 +18,6 @@ from packformer.study.variants import Variant, variants_in
 from packformer.whole_file import replace_text
 
 PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a report is asked.
-
-    Attributes:
-        reference: label of the variant that others are compared with; None for the first.
-        sizes: setting that makes the ladder; None without one.
-        hold_out: how many of the largest sizes are predicted instead of fitted.
-        seeds: that each variant was to have, if that is known.
-    """
-
-    reference: str | None = None
-    sizes: str | None = None
-    hold_out: int = 1
-    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,14 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
         ValueError: if no run has that setting.
     """
     groups: dict[str, list[Run]] = {}
+    of_command: dict[str, str] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)
+        if run.config:
+            of_command.setdefault(_command(run), _identity(run))
+    for run in runs:  # what failed before it began belongs to its variant
+        if not run.config and run.given and (its := of_command.get(_command(run))):
+            groups[its] += groups.pop(_identity(run), [])
     kept = list(groups.values())
     told = [_told(group[0]) for group in kept]
     sizes = [""] * len(kept)
@@ -58,11 +64,8 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
         for one in told:
             one.pop(size_setting, None)
     labels = _labels(told)
-    for number, (label, size) in enumerate(zip(labels, sizes, strict=True)):
-        if list(zip(labels, sizes, strict=True)).count((label, size)) > 1:
-            labels = _by_settings([group[0] for group in kept], labels, size_setting)
-            break
-        del number
+    if len(set(zip(labels, sizes, strict=True))) < len(kept):
+        labels = _by_settings([group[0] for group in kept], labels, size_setting)
     return [
         Variant(label, size, tuple(sorted(group, key=_seed)))
         for label, size, group in zip(labels, sizes, kept, strict=True)
@@ -76,9 +79,12 @@ def _seed(run: Run) -> tuple[int, str]:
 def _identity(run: Run) -> str:
     """Of runs that differ in their seed alone it is the same."""
     if not run.config:  # it failed before it began
-        settings: dict[str, Any] = {k: v for k, v in run.given.items() if not _is_seed(k)}
-        return json.dumps([settings, "" if settings else str(run.folder)], sort_keys=True)
+        return _command(run) if run.given else str(run.folder)
     return json.dumps(_told(run) | _settings(run), sort_keys=True, default=str)
+
+
+def _command(run: Run) -> str:
+    return json.dumps(_told(run), sort_keys=True)
 
 
 def _settings(run: Run) -> dict[str, Any]:

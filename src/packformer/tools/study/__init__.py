@@ -1,1 +1,88 @@
 """``packformer study``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from packformer.tools.device_arguments import add_device
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds the command, with its arguments."""
+    parser = commands.add_parser(
+        "study",
+        help="compare variants over several seeds, with the uncertainty of the answer",
+        description="Trains every combination of the listed values with every seed, and writes a "
+        "page that says which variants are better, worse, or not told apart. The same command "
+        "continues a study that was interrupted, and repeats runs that failed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="SETTING",
+        help="settings as of `packformer train`; each list of values makes variants: "
+        "+experiment=mha,gqa",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant, seeds from 0")
+    parser.add_argument(
+        "--ladder",
+        metavar="SETTING=A,B,...",
+        help="sizes: trains every variant in each, and fits a power law",
+    )
+    parser.add_argument("--jobs", type=int, help="runs at a time (hydra/launcher=side_by_side)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of the study (default: one below runs/studies, named by the settings)",
+    )
+    parser.add_argument(
+        "--position-tokens",
+        type=int,
+        default=100_000,
+        help="validation tokens that the loss by position is measured on, in each run; 0: not "
+        "measured",
+    )
+    parser.add_argument(
+        "--reach",
+        type=int,
+        default=4,
+        help="the longest document that is measured, in lengths of the longest one in training",
+    )
+    add_question(parser, sizes=False)
+    add_device(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_question(parser: argparse.ArgumentParser, *, sizes: bool) -> None:
+    """Adds what a report is asked."""
+    parser.add_argument(
+        "--reference", help="variant that others are compared with (default: the first)"
+    )
+    parser.add_argument(
+        "--hold-out",
+        type=int,
+        help="how many of the largest sizes are predicted instead of fitted (default: 1)",
+    )
+    if sizes:
+        parser.add_argument("--sizes", metavar="SETTING", help="setting that makes the ladder")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from packformer.tools.study.study import Study, run_study
+
+    run_study(
+        Study(
+            overrides=tuple(options.overrides),
+            num_seeds=options.seeds,
+            ladder=options.ladder,
+            jobs=options.jobs,
+            reference=options.reference,
+            hold_out=1 if options.hold_out is None else options.hold_out,
+            position_tokens=options.position_tokens,
+            reach=options.reach,
+        ),
+        options.output,
+        options,
+    )

@@ -1,0 +1,172 @@
+"""``packformer study``: runs a sweep over variants, sizes and seeds, and reports on it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packformer.counted import counted
+from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
+from packformer.settings import check_whole
+from packformer.study.question import Question, write_question
+from packformer.study.run_record import FINISHED, read_runs
+from packformer.tools.output_folder import output_folder
+from packformer.tools.report.report import print_report
+
+_ROOT = Path("runs", "studies")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked.
+
+    Attributes:
+        overrides: settings as of ``packformer train``.
+        num_seeds: of each variant.
+        ladder: ``SETTING=A,B,...`` of the sizes; None without.
+        jobs: runs at a time; None for one after the other, as Hydra's default launcher.
+        reference: label of the variant that others are compared with; None for the first.
+        hold_out: sizes that are predicted instead of fitted.
+        position_tokens: that the loss by position is measured on; 0 if it is not.
+        reach: the longest document that is measured, in lengths of the longest one in training.
+    """
+
+    overrides: tuple[str, ...]
+    num_seeds: int = 3
+    ladder: str | None = None
+    jobs: int | None = None
+    reference: str | None = None
+    hold_out: int = 1
+    position_tokens: int = 100_000
+    reach: int = 4
+
+    def check(self) -> None:
+        """Refuses what cannot be run, before anything is.
+
+        Raises:
+            ValueError: naming the argument.
+        """
+        check_whole("--seeds", self.num_seeds, at_least=1)
+        check_whole("--hold-out", self.hold_out, at_least=0)
+        check_whole("--position-tokens", self.position_tokens, at_least=0)
+        check_whole("--reach", self.reach, at_least=1)
+        if self.jobs is not None:
+            check_whole("--jobs", self.jobs, at_least=1)
+        names = [override.lstrip("+~").partition("=")[0] for override in self.overrides]
+        for name, instead in (
+            ("seed", "--seeds"),
+            ("hydra.sweep.dir", "--output"),
+            ("resume", "the same command, which continues its study"),
+        ):
+            if name in names:
+                raise ValueError(f"{name} is not a setting of a study: use {instead}")
+        if self.ladder is not None and not re.fullmatch(r"[^=,]+=[^=]+,.+", self.ladder):
+            raise ValueError(
+                f"--ladder ({self.ladder}) must list sizes: write --ladder "
+                "model.width=64,128,192,256"
+            )
+
+    @property
+    def sizes(self) -> str | None:
+        """Name of the setting that makes the ladder."""
+        return None if self.ladder is None else self.ladder.partition("=")[0].lstrip("+")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of each variant."""
+        return tuple(range(self.num_seeds))
+
+    @property
+    def folder(self) -> Path:
+        """Of the study, if none was given: the same for the same variants, whatever the seeds."""
+        named = [*self.overrides, *([self.ladder] if self.ladder else [])]
+        swept = [one.lstrip("+") for one in named if "," in one] or list(named)
+        text = re.sub(r"[^\w.]+", "-", "_".join(swept)).strip("-")[:48]
+        digest = hashlib.sha256("\n".join(sorted(named)).encode()).hexdigest()[:6]
+        return _ROOT / "_".join(filter(None, [text, digest]))
+
+    def command(self, folder: Path) -> list[str]:
+        """The sweep's arguments, for ``packformer``."""
+        seeds = ",".join(map(str, self.seeds))
+        place = str(folder).replace("\\", "\\\\").replace('"', '\\"')
+        launcher = ["hydra/launcher=side_by_side", f"hydra.launcher.jobs={self.jobs}"]
+        return [
+            *("train", "-m", *self.overrides),
+            *([self.ladder] if self.ladder else []),
+            f"seed={seeds}",
+            f'hydra.sweep.dir="{place}"',
+            *(launcher if self.jobs is not None else []),
+        ]
+
+
+def run_study(study: Study, folder: Path | None, options: argparse.Namespace) -> None:
+    """Trains what is not finished, measures it, and writes the report.
+
+    Args:
+        study: what is asked.
+        folder: of the study; None for one below ``runs/studies``.
+        options: with the device, see ``device_and_dtype``.
+
+    Raises:
+        ValueError: if nothing could be run, or, after the report, if runs failed.
+        Interrupted: if a signal ended the sweep.
+    """
+    study.check()
+    with output_folder(study.folder if folder is None else folder) as folder:
+        command = study.command(folder)
+        print(f"study    {folder}", f"sweep    packformer {shlex.join(command)}", sep="\n")
+        sys.stdout.flush()
+        code = _sweep(command)
+        try:
+            runs = read_runs(folder)
+        except ValueError as error:
+            raise ValueError("no run was started: the lines above say why") from error
+        question = Question(study.reference, study.sizes, study.hold_out, study.seeds)
+        write_question(question, folder)
+        if study.position_tokens:
+            _measure([run.folder for run in runs if run.state == FINISHED], study, options)
+        print_report(folder, question)
+    if code:
+        failed = sum(run.state != FINISHED for run in runs)
+        raise ValueError(
+            f"{counted(failed, 'run')} of the study did not finish: the same command repeats them"
+            if failed
+            else "the sweep ended with an error: the lines above say why"
+        )
+
+
+def _sweep(command: Sequence[str]) -> int:
+    """Runs the sweep in a process of its own; signals reach it once, and it saves and ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "packformer", *command], start_new_session=True
+    )
+    with signals_heard_by(lambda number, _: process.send_signal(number)):
+        code = process.wait()
+    if code in EXIT_CODES:
+        raise Interrupted.by_code(code)
+    return code
+
+
+def _measure(folders: Sequence[Path], study: Study, options: argparse.Namespace) -> None:
+    from packformer.tools.study.positions import is_measured, measure_positions
+
+    left = [one for one in folders if not is_measured(one, study.position_tokens, study.reach)]
+    if not left:
+        return
+    from packformer.tools.device_arguments import device_and_dtype  # imports torch
+
+    device, dtype = device_and_dtype(options)
+    for number, one in enumerate(left, 1):
+        try:
+            measure_positions(one, study.position_tokens, study.reach, device, dtype)
+            told = "measured"
+        except (ValueError, OSError) as error:
+            told = f"not measured: {' '.join(str(error).split())}"
+        print(f"position {number}/{len(left)} {one.name}: {told}", flush=True)

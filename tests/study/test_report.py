@@ -1,0 +1,223 @@
+"""A report says what runs show, and what they cannot show."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from packformer.study.comparison import BETTER, NOT_COMPARED, NOT_TOLD, UNKNOWN, WORSE, compare
+from packformer.study.question import Question, read_question, write_question
+from packformer.study.report import Report, report_of, write_report
+from packformer.study.run_record import Run
+from packformer.study.variants import Variant
+
+
+def verdicts(report: Report) -> dict[str, str]:
+    return {one.variant.label: one.verdict for one in report.found[1:]}
+
+
+def told(report: Report) -> str:
+    return "\n".join(report.lines())
+
+
+def test_a_handicapped_variant_is_called_worse_and_a_better_one_better(made) -> None:
+    random = np.random.default_rng(0)
+    for name, offset in (("gqa", 0.0), ("bad", 0.05), ("good", -0.05)):
+        for seed in range(3):
+            study = made(name, seed, 5 + offset + 0.1 * seed + random.normal(0, 0.004))
+    report = report_of(study, Question())
+    assert verdicts(report) == {"bad": WORSE, "good": BETTER}
+    assert report.lines()[0] == "good is better than gqa; bad is worse than it."
+    assert "bad is worse than gqa: its loss is 0.0" in told(report)
+
+
+def of(label: str, losses: list[float]) -> Variant:
+    runs = [
+        Run(Path(f"{label}{seed}"), "finished", config={"seed": seed}, summary={"val/loss": loss})
+        for seed, loss in enumerate(losses)
+    ]
+    return Variant(label, "", tuple(runs))
+
+
+def test_two_copies_of_one_variant_are_not_told_apart_in_19_of_20_studies() -> None:
+    random = np.random.default_rng(0)
+    equal = 0
+    for _ in range(20):
+        one, two = (random.normal(5, 0.02, size=(2, 3))).tolist()
+        found = compare([of("one", one), of("two", two)], "one", [0, 1, 2])
+        equal += found[1].verdict == NOT_TOLD
+    assert equal >= 19
+
+
+def test_it_is_said_how_many_seeds_would_tell() -> None:
+    found = compare([of("a", [5.0, 5.02, 5.04]), of("b", [5.01, 5.01, 5.06])], "a", [0, 1, 2])
+    assert found[1].verdict == NOT_TOLD
+    assert found[1].needed == 44
+    assert 0.02 < found[1].detectable < 0.1
+
+
+def test_identical_runs_differ_by_nothing(made) -> None:
+    for name in ("one", "two"):
+        for seed in range(3):
+            study = made(name, seed, 5 + 0.1 * seed)
+    report = report_of(study, Question())
+    assert verdicts(report) == {"two": NOT_TOLD}
+    assert "the losses are exactly equal" in told(report)
+
+
+def test_seeds_that_change_nothing_are_no_seeds(made) -> None:
+    for name, loss in (("one", 5.0), ("two", 5.1)):
+        for seed in range(3):
+            study = made(name, seed, loss)
+    report = report_of(study, Question())
+    assert verdicts(report) == {"two": UNKNOWN}
+    assert "copies of one run tell nothing" in told(report)
+
+
+def test_one_seed_cannot_tell(made) -> None:
+    made("one", 0, 5.0)
+    report = report_of(made("two", 0, 4.0), Question())
+    assert verdicts(report) == {"two": UNKNOWN}
+    assert "run at least 3 seeds" in report.cannot[0]
+    assert "One seed cannot tell whether that is chance" in told(report)
+    assert report.cannot[0] in write_report(report, report.runs[0].folder).read_text()
+
+
+def test_one_variant_cannot_be_compared(made) -> None:
+    made("one", 0, 5.0)
+    report = report_of(made("one", 1, 5.1), Question())
+    assert report.lines()[0] == "There is one variant, one: nothing is compared."
+    assert "With one variant nothing can be compared" in report.cannot[0]
+    write_report(report, report.runs[0].folder)
+
+
+def test_failed_unfinished_and_diverged_runs_are_shown_and_not_averaged(made) -> None:
+    for seed in range(5):
+        study = made("good", seed, 5 + 0.1 * seed)
+    made("bad", 0, 5.01)
+    made("bad", 1, 5.12)
+    made("bad", 2, None)
+    made("bad", 3, 5.3, state="unfinished", reached=30)
+    made("bad", 4, 5.4, state="failed")
+    report = report_of(study, Question())
+    bad = {one.variant.name: one for one in report.found}
+    assert [one.loss.count for one in bad.values()] == [5, 2]
+    assert bad["bad"].loss.value == pytest.approx(5.065)
+    words = told(report)
+    assert "seed 2 diverged" in words
+    assert "seed 3 is unfinished (at step 30 of 60)" in words
+    assert "seed 4 failed (it broke)" in words
+    assert "if runs failed for what their variant is, they flatter it" in words
+
+
+def test_seeds_that_have_not_begun_are_missed(made) -> None:
+    made("one", 0, 5.0)
+    made("one", 1, 5.1)
+    report = report_of(made("two", 0, 5.0), Question(seeds=(0, 1, 2)))
+    assert "seed 1 has not begun; seed 2 has not begun" in told(report)
+
+
+@pytest.mark.parametrize(
+    ("summary", "settings", "words"),
+    [
+        ({"data_fingerprint": "x"}, {}, "other data: texts (x)"),
+        ({}, {"loader": {"validation_rows": 8}}, "other validation rows: loader.validation_rows"),
+        ({}, {"packing": {"row_length": 8}}, "other validation rows: packing.row_length"),
+    ],
+)
+def test_other_data_are_never_compared(made, summary, settings, words) -> None:
+    for seed in range(3):
+        made("one", seed, 5 + 0.1 * seed)
+        study = made("two", seed, 4 + 0.1 * seed, summary=summary, settings=settings)
+    report = report_of(study, Question())
+    assert verdicts(report) == {"two": NOT_COMPARED}
+    assert words in told(report)
+
+
+def test_another_tokenizer_is_never_compared(made) -> None:
+    for seed in range(3):
+        made("one", seed, 5 + 0.1 * seed)
+        study = made("two", seed, 4 + 0.1 * seed)
+    for file in study.glob("*_two_*/environment.json"):
+        file.write_text(json.dumps({"tokenizer_sha256": "another"}))
+    report = report_of(study, Question())
+    assert verdicts(report) == {"two": NOT_COMPARED}
+    assert "other tokenizers" in told(report)
+
+
+def test_other_token_counts_are_told(made) -> None:
+    for seed in range(3):
+        made("one", seed, 5 + 0.1 * seed)
+        study = made("two", seed, 4 + 0.1001 * seed, summary={"tokens_seen": 7000})
+    report = report_of(study, Question())
+    assert verdicts(report) == {"two": BETTER}
+    assert "trained on 7,000 tokens, the reference on 6,000" in told(report)
+
+
+def test_variants_are_named_by_what_differs(made) -> None:
+    for seed in (0, 1):
+        made("gqa", seed, 5.0 + seed, given=("model.width=64", "trainer.max_steps=60"))
+        study = made("gqa", seed, 4.5 + seed, given=("model.width=96", "trainer.max_steps=60"))
+    report = report_of(study, Question(reference="width=96"))
+    assert [one.variant.label for one in report.found] == ["width=96", "width=64"]
+    with pytest.raises(ValueError, match="name one of width=64, width=96"):
+        report_of(study, Question(reference="gqa"))
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no run"):
+        report_of(tmp_path, Question())
+    with pytest.raises(ValueError, match="is no folder"):
+        report_of(tmp_path / "absent", Question())
+
+
+class _Cells(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, str]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if tag == "td" and given.get("data-column") == "variant":
+            self.rows.append({})
+        elif tag == "td" and "data-value" in given:
+            self.rows[-1][str(given["data-column"])] = given["data-value"] or ""
+
+
+def test_the_csv_agrees_with_the_page(whole: Path) -> None:
+    parser = _Cells()
+    parser.feed(whole.read_text(encoding="utf-8"))
+    with (whole.parent / "report.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(parser.rows) == len(rows) == 3
+    for cells, row in zip(parser.rows, rows, strict=True):
+        assert len(cells) == 9
+        assert cells == {name: row[name] for name in cells}
+
+
+def test_the_page_needs_nothing_else(whole: Path) -> None:
+    text = whole.read_text(encoding="utf-8")
+    assert "http" not in text
+    assert not re.search(r"<(script|link|img|iframe|object|embed)\b|@import|url\((?!#)", text)
+    assert "mha &lt;&amp;&gt;" in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {name for name in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text) for name in name
+            if name} <= set(ids)  # fmt: skip
+    assert text.count('class="chart"') == 12  # 2 of differences, 8 curves, position and length
+
+
+def test_a_question_is_kept(tmp_path: Path) -> None:
+    assert read_question(tmp_path) == Question()
+    question = Question("gqa", "model", 2, (0, 1))
+    write_question(question, tmp_path)
+    assert read_question(tmp_path) == question
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not what a study wrote"):
+        read_question(tmp_path)
