@@ -18,6 +18,8 @@ MODULES = {
     "lm-eval": "lm_eval",
     "export": "export",
     "import": "import_folder",
+    "study": "study",
+    "report": "report",
     "bench": "bench",
 }
 

@@ -59,13 +59,13 @@ def chart(described: str, height: float = 2.5) -> Iterator[tuple[Any, list[str]]
     made: list[str] = []
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.5, height), layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         yield axes, made
         text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        canvas.print_svg(text, metadata={"Date": None})
     made.append(_inline(text.getvalue(), described, f"c{next(_numbers)}"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from packformer.tools.study import add_question
+from packformer.tools.question_arguments import add_question
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packformer.tools.device_arguments import add_device
+from packformer.tools.question_arguments import add_question
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -53,20 +54,6 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_question(parser, sizes=False)
     add_device(parser)
     parser.set_defaults(run=_run)
-
-
-def add_question(parser: argparse.ArgumentParser, *, sizes: bool) -> None:
-    """Adds what a report is asked."""
-    parser.add_argument(
-        "--reference", help="variant that others are compared with (default: the first)"
-    )
-    parser.add_argument(
-        "--hold-out",
-        type=int,
-        help="how many of the largest sizes are predicted instead of fitted (default: 1)",
-    )
-    if sizes:
-        parser.add_argument("--sizes", metavar="SETTING", help="setting that makes the ladder")
 
 
 def _run(options: argparse.Namespace) -> None:

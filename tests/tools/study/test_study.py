@@ -1,0 +1,108 @@
+"""``packformer study`` trains, measures and reports; ``packformer report`` makes the page again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from packformer.cli import main
+from packformer.tools.study import study as module
+from packformer.tools.study.study import Study
+
+
+def test_a_study_from_the_command_to_the_page(
+    train, small, tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept: list[str] = []
+
+    def sweep(command: list[str]) -> int:
+        done = train(*command[1:])
+        swept.append(done.out)
+        return done.code
+
+    monkeypatch.setattr(module, "_sweep", sweep)
+    given = ["study", "+experiment=mha,alibi", *small, "trainer.max_steps=4", "logger=csv"]
+    given += ["--seeds", "2", "--position-tokens", "500", "--output", "answer"]
+    main(given)
+    told = capsys.readouterr().out
+    assert "alibi is" in told
+    page = Path("answer", "report.html").read_text(encoding="utf-8")
+    assert "Position and length" in page
+    with Path("answer", "report.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["variant"], row["finished_seeds"]) for row in rows] == [
+        ("mha", "2"),
+        ("alibi", "2"),
+    ]
+    measured = json.loads(Path("answer", "0_mha_seed-0", "loss_by_position.json").read_text())
+    assert measured["max_length"] == 4 * measured["trained_length"]
+    assert sum(span["tokens"] for span in measured["by_position"]) == measured["tokens"] >= 400
+
+    Path("answer", "3_alibi_seed-1", "summary.json").unlink()
+    main(given)
+    again = capsys.readouterr().out
+    assert swept[1].count("finished before") == 3
+    assert "position" not in again  # the weights are those that were measured
+    with Path("answer", "report.csv").open() as stream:
+        kept = list(csv.DictReader(stream))
+    assert [row["loss"] for row in kept] == [row["loss"] for row in rows]
+
+    Path("answer", "report.html").unlink()
+    monkeypatch.setitem(sys.modules, "torch", None)  # which the report does not need
+    main(["report", "answer", "--reference", "alibi"])
+    assert "mha is" in capsys.readouterr().out
+    assert Path("answer", "report.html").is_file()
+
+
+def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(module, "_sweep", lambda command: train(*command[1:]).code)
+    heads = "attention.num_kv_heads=2,3"
+    given = ["study", heads, *small, "trainer.max_steps=2", "logger=csv", "--seeds", "1"]
+    with pytest.raises(SystemExit):
+        main([*given, "--position-tokens", "0", "--output", "answer"])
+    found = capsys.readouterr()
+    assert "num_kv_heads=3: no run is finished, so nothing can be said." in found.out
+    assert re.search(
+        r"seed 0 failed \(.*must be divisible by attention.num_kv_heads \(3\)", found.out
+    )
+    assert "1 run of the study did not finish: the same command repeats them" in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seeds", "0"], "--seeds (0) must be"),
+        (["seed=1,2"], "seed is not a setting of a study: use --seeds"),
+        (["hydra.sweep.dir=x"], "hydra.sweep.dir is not a setting of a study: use --output"),
+        (["--ladder", "model.width"], "--ladder (model.width) must list sizes"),
+        (["--jobs", "0"], "--jobs (0) must be"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(arguments, words, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["study", "+experiment=gqa", *arguments])
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_sweep_has_every_variant_size_and_seed(tmp_path: Path) -> None:
+    study = Study(("+experiment=mha,gqa",), num_seeds=2, ladder="model.width=64,128", jobs=2)
+    assert study.command(tmp_path) == [
+        *("train", "-m", "+experiment=mha,gqa", "model.width=64,128", "seed=0,1"),
+        f'hydra.sweep.dir="{tmp_path}"',
+        *("hydra/launcher=side_by_side", "hydra.launcher.jobs=2"),
+    ]
+    assert study.sizes == "model.width"
+
+
+def test_more_seeds_belong_to_the_same_folder() -> None:
+    one = Study(("+experiment=mha,gqa",), num_seeds=3)
+    assert one.folder == Study(("+experiment=mha,gqa",), num_seeds=5).folder
+    assert one.folder != Study(("+experiment=mha,gqa", "trainer.max_steps=9")).folder
+    assert one.folder.parent == Path("runs", "studies")
