@@ -105,6 +105,7 @@ BELOW = {
         "generation",
         "evaluation",
         "huggingface",
+        "interruption",
         "model",
         "nn",
         "requirements",
