@@ -11,6 +11,7 @@ from packformer.cli import main
 MODULES = {
     "doctor": "doctor",
     "plan": "plan",
+    "match": "match",
     "prepare": "prepare",
     "inspect": "inspect",
     "generate": "generate",

@@ -22,6 +22,7 @@ from packformer.threads import share_processor
 _COMMANDS = {
     "doctor": "packformer.tools.doctor",
     "plan": "packformer.tools.plan",
+    "match": "packformer.tools.match",
     "prepare": "packformer.tools.prepare",
     "inspect": "packformer.tools.inspect",
     "generate": "packformer.tools.generate",

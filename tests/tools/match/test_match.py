@@ -1,0 +1,108 @@
+"""Variants as large as a reference: counted by the functions that a run counts with."""
+
+import re
+
+import pytest
+import torch
+
+from packformer.cli import main
+from packformer.command_line.composition import compose
+from packformer.command_line.variants import variants_of
+from packformer.generation import KVCache
+from packformer.model.flops import score_products, training_flops
+from packformer.run.build import make_model
+from packformer.tools.match.match import match_variants
+
+MHA, GQA = variants_of(["+experiment=mha,gqa", "model.num_layers=2"])
+
+
+def built(overrides, length=512, vocab_size=256):
+    return make_model(compose(overrides), vocab_size, length)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return built(MHA.overrides)
+
+
+def test_lists_of_values_are_variants():
+    found = variants_of(["+experiment=mha,gqa", "seed=1", "attention.window=null,64"])
+    assert [variant.name for variant in found] == [
+        *("mha attention.window=null", "mha attention.window=64"),
+        *("gqa attention.window=null", "gqa attention.window=64"),
+    ]
+    assert found[1].overrides == ("+experiment=mha", "seed=1", "attention.window=64")
+    with pytest.raises(
+        ValueError, match=r"seed=interval\(1,3\) must list its values: write seed=1,2"
+    ):
+        variants_of(["seed=interval(1,3)"])
+    with pytest.raises(ValueError, match=r"seed=\[ cannot be read"):
+        variants_of(["seed=["])
+
+
+def test_parameters_match_in_all_and_outside_of_the_embedding(reference):
+    as_it_is, match = match_variants([MHA, GQA], "mha", "parameters")
+    assert as_it_is.setting is None
+    model = built([*GQA.overrides, *match.overrides])
+    ends = model.embedding.weight.numel()
+    for less in (0, ends):
+        share = (model.num_parameters() - less) / (reference.num_parameters() - less)
+        assert share == pytest.approx(1, abs=0.005)
+    assert match.size.parameters == model.num_parameters() - ends
+
+
+def test_flops_match_those_of_training(reference):
+    _, match = match_variants([MHA, GQA], "mha", "flops")
+    flops = [
+        training_flops(model, 512, score_products(model, [512]))
+        for model in (built([*GQA.overrides, *match.overrides]), reference)
+    ]
+    assert flops[0] == pytest.approx(flops[1], rel=0.005)
+    assert match.wanted.flops * 512 == pytest.approx(
+        flops[1] - 6 * reference.head.weight.numel() * 512, rel=1e-6
+    )
+
+
+def test_a_cache_matches_by_depth_where_shared_heads_are_the_question(reference):
+    _, match = match_variants([MHA, GQA], "mha", "kv_bytes")
+    assert match.overrides == ("model.num_layers=6",)
+    assert "parameters" in str(match), "which it changes"
+    caches = [
+        KVCache(model, [512], torch.bfloat16, torch.device("cpu")).num_bytes
+        for model in (built([*GQA.overrides, *match.overrides]), reference)
+    ]
+    assert caches[0] == caches[1]
+
+
+def test_a_cache_matches_by_heads_where_they_are_not(reference):
+    variants = variants_of(["attention.head_dim=32,16", "attention.num_kv_heads=1"])
+    whole, half = match_variants(variants, "attention.head_dim=32", "kv_bytes")
+    assert whole.setting is None
+    assert half.overrides == ("attention.num_kv_heads=2",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["kv_bytes", "--reference", "gqa"], "mha cannot be matched in KV-cache bytes per token"),
+        (["flops", "--reference", "alibi"], "reference (alibi) must be one of mha, gqa"),
+        (["parameters", "model.tie_embeddings=true,false"], "so embedding and head differ"),
+    ],
+)
+def test_what_cannot_be_matched_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["match", arguments[0], "+experiment=mha,gqa", "model.num_layers=2", *arguments[1:]])
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_the_command_prints_what_to_train(capsys):
+    main(["match", "parameters", "+experiment=mha,gqa", "model.num_layers=2"])
+    told = capsys.readouterr().out.splitlines()
+    assert re.match(r"gqa: model.hidden_width 512 -> \d+, parameters [\d,]+ against", told[1])
+    assert told[2] == "packformer train +experiment=mha model.num_layers=2"
+    assert re.fullmatch(
+        r"packformer train \+experiment=gqa model.num_layers=2 model.hidden_width=\d+", told[3]
+    )
