@@ -59,9 +59,11 @@ def next_token_loss(
     x_MD, head_VD = x_MD.to(dtype), head_VD.to(dtype)
     if torch.is_grad_enabled():
         if dtype != torch.float16:
-            return RowLoss(*_LossWithGradients.apply(x_MD, head_VD, targets_M, chunk, z_loss))
-        with torch.autocast(device_type, enabled=False):  # else float32 sums would be float16 ones
-            return RowLoss(*_LossWithGradients.apply(x_MD, head_VD, targets_M, chunk, z_loss))
+            sums = _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk, z_loss)
+        else:
+            with torch.autocast(device_type, enabled=False):  # or float32 sums would be float16
+                sums = _LossWithGradients.apply(x_MD, head_VD, targets_M, chunk, z_loss)
+        return RowLoss(sums[0], *sums.detach()[1:])
     pairs = zip(x_MD.split(chunk), targets_M.split(chunk), strict=True)
     parts = [_of_logits(F.linear(x, head_VD), targets, z_loss) for x, targets in pairs]
     return RowLoss(*(torch.stack(sums).sum() for sums in zip(*parts, strict=True)))
@@ -83,6 +85,11 @@ def _of_logits(logits_MV: Tensor, targets_M: Tensor, z_loss: float) -> RowLoss:
 
 
 class _LossWithGradients(torch.autograd.Function):
+    """Sums of ``RowLoss`` in one tensor ``[3]``, of which the first has the gradient.
+
+    Compiled by torch 2.11, a function whose second output has no gradient is an error.
+    """
+
     @staticmethod
     def forward(ctx, x_MD, head_VD, targets_M, chunk, z_loss):  # type: ignore[no-untyped-def]
         # Sums of float16 products overflow where the loss is not scaled down yet.
@@ -103,12 +110,12 @@ class _LossWithGradients(torch.autograd.Function):
         ctx.dtype = head_VD.dtype
         nats, squares = torch.stack(sums).sum(0)
         z = z_loss * squares
-        ctx.mark_non_differentiable(nats, z)
-        return nats + z, nats, z
+        return torch.stack([nats + z, nats, z])
 
     @staticmethod
-    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
-        return *((grad * saved).to(ctx.dtype) for saved in ctx.saved_tensors), None, None, None
+    def backward(ctx, grads):  # type: ignore[no-untyped-def]
+        loss = grads[0]
+        return *((loss * saved).to(ctx.dtype) for saved in ctx.saved_tensors), None, None, None
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
