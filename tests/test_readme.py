@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from packformer.cli import main
+from packformer.tools.study import study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -104,7 +105,22 @@ def test_a_tool_of_the_readme_uses_a_run(
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("command", [c for c in TOOLS if "RUN_FOLDER" not in c])
+STUDIES = [command for command in TOOLS if command.startswith("packformer study")]
+
+
+@pytest.mark.parametrize("command", STUDIES)
+def test_a_study_of_the_readme_runs(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(study, "_sweep", lambda sweep: train(*sweep[1:]).code)
+    few = [*small, "trainer.max_steps=2", "logger=csv", "--seeds", "1", "--position-tokens", "0"]
+    main([*shlex.split(command)[1:], *few, "--output", "answer"])
+    assert "alibi: its loss is" in Path("answer", "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in TOOLS if c not in STUDIES and "RUN_FOLDER" not in c]
+)
 def test_a_tool_of_the_readme_runs(
     tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
