@@ -135,7 +135,7 @@ def draw_positions(found: Sequence[Comparison], numbers: Mapping[str, int], part
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(_short)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_title("loss, nats per token")
         axes.set_xlabel(what)
     return made[0]
