@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,12 @@ def test_a_file_does_not_take_the_place_of_a_closed_output(tmp_path, closed):
     done = shell("{python} " + closed, OPENS, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "file").read_text() == "written"
+
+
+def test_a_crash_in_native_code_shows_where(tmp_path):
+    crash = "import ctypes, sys\nsys.argv[1:] = ['nonsense']\nfrom packformer import cli\n"
+    crash += "cli._meant = lambda _: ctypes.string_at(0)\ncli.main()\n"
+    done = shell("{python}", crash, tmp_path)
+    assert done.returncode == -signal.SIGSEGV or done.returncode == 128 + signal.SIGSEGV
+    assert "Segmentation fault" in done.stderr
+    assert "in _main" in done.stderr

@@ -14,7 +14,7 @@ from typing import NoReturn
 from packformer.cache import keep_compiled
 from packformer.completion import complete, script
 from packformer.masking import mask_messages, masked, refuse_credentials
-from packformer.output import outlive_output
+from packformer.output import outlive_output, show_crashes
 from packformer.ranks.ending import ends_when_interrupted
 from packformer.threads import share_processor
 
@@ -48,9 +48,11 @@ def _main(arguments: Sequence[str] | None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given[:1] == ["train"] or script(given):
         outlive_output(end=given[:1] != ["train"])
+        show_crashes()
         _train(given[given[:1] == ["train"] :])
         return
     outlive_output(end=not given or given[0] not in _MAKE_FILES)
+    show_crashes()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("packformer").setLevel(logging.INFO)
     mask_messages()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import io
 import os
 import signal
@@ -29,6 +30,14 @@ def outlive_output(*, end: bool = False) -> None:
         former: Any = getattr(sys, name)
         if former is getattr(sys, f"__{name}__"):  # else something has taken it
             setattr(sys, name, _stream(number, former, end=end and number == 1))
+
+
+def show_crashes() -> None:
+    """Has a crash in native code (a segmentation fault, an abort) show where it happened.
+
+    Call it after ``outlive_output``, which makes sure that there is a standard error.
+    """
+    faulthandler.enable(2)
 
 
 def _open_missing() -> None:
