@@ -52,9 +52,11 @@ def maker(study: Path) -> Made:
         state: str = "finished",
         steps: int = 60,
         reached: int = 60,
+        within: str = "",
     ) -> Path:
-        number = len(list(study.glob("*"))) if study.exists() else 0
-        folder = study / f"{number}_{name}_seed-{seed}"
+        place = study / within
+        number = len(list(place.glob("*"))) if place.exists() else 0
+        folder = place / f"{number}_{name}_seed-{seed}"
         folder.mkdir(parents=True)
         overrides = [f"+experiment={name}", f"seed={seed}", *given]
         if state == "failed":

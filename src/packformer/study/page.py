@@ -19,7 +19,7 @@ from packformer.study.charts import (
 from packformer.study.comparison import LOSS, Comparison
 from packformer.study.ladder import Ladder, sentence_of
 from packformer.study.run_record import Run
-from packformer.study.sentences import headline, sentence
+from packformer.study.sentences import headline, how_matched, sentence
 from packformer.study.statistics import LEVEL
 from packformer.study.svg import sample
 
@@ -61,6 +61,7 @@ def page(
         "<h2>Results</h2>",
         _results(rows),
         _note(rows),
+        *(f'<p class="note">{escape(words)}</p>' for words in how_matched(found)),
         _ladder(steps, numbers),
         _section("Validation loss", _key(labels), draw_curves(found, numbers, LOSS)),
         _section("Training loss", _key(labels), draw_curves(found, numbers, "train/loss")),

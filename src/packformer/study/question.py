@@ -8,6 +8,7 @@ from pathlib import Path
 
 from packformer.bounded import read_json
 from packformer.settings import check_whole
+from packformer.study.matched import Matched
 from packformer.whole_file import replace_text
 
 STUDY_FILE = "study.json"
@@ -22,12 +23,14 @@ class Question:
         sizes: setting that makes the ladder; None without one.
         hold_out: how many of the largest sizes are predicted instead of fitted.
         seeds: that each variant was to have, if that is known.
+        matched: variants that were made as large as the reference; empty if none was.
     """
 
     reference: str | None = None
     sizes: str | None = None
     hold_out: int = 1
     seeds: tuple[int, ...] = ()
+    matched: tuple[Matched, ...] = ()
 
 
 def write_question(question: Question, folder: Path) -> None:
@@ -51,6 +54,10 @@ def read_question(folder: Path) -> Question:
             sizes=None if found["sizes"] is None else str(found["sizes"]),
             hold_out=found["hold_out"],
             seeds=tuple(int(seed) for seed in found["seeds"]),
+            matched=tuple(
+                Matched(str(one["folder"]), tuple(map(str, one["overrides"])), str(one["told"]))
+                for one in found.get("matched", ())
+            ),
         )
         check_whole("hold_out", question.hold_out, at_least=0)
     except (KeyError, TypeError, ValueError) as error:

@@ -9,10 +9,11 @@ from pathlib import Path
 from packformer.counted import counted
 from packformer.study.comparison import Comparison, compare, finished
 from packformer.study.ladder import Ladder, ladders, sentence_of
+from packformer.study.matched import as_asked
 from packformer.study.page import page
 from packformer.study.question import Question
 from packformer.study.run_record import Run, read_runs
-from packformer.study.sentences import headline, listed, sentence
+from packformer.study.sentences import headline, how_matched, listed, sentence
 from packformer.study.table import row_of, row_of_run, write_rows
 from packformer.study.variants import Variant, variants_in
 from packformer.whole_file import replace_text
@@ -44,6 +45,7 @@ class Report:
             headline(self.found, self.reference),
             *self.cannot,
             *(sentence(one, self.reference) for one in self.found),
+            *how_matched(self.found),
             *(sentence_of(ladder) for ladder in self.ladders),
         ]
 
@@ -54,7 +56,7 @@ def report_of(folder: Path, question: Question) -> Report:
     Raises:
         ValueError: if there is no run, or no variant has the name of the reference.
     """
-    runs = read_runs(folder)
+    runs = as_asked(read_runs(folder), folder, question.matched)
     variants = variants_in(runs, question.sizes)
     labels = list(dict.fromkeys(variant.label for variant in variants))
     reference = labels[0] if question.reference is None else question.reference

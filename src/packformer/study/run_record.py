@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -40,6 +40,7 @@ class Run:
         environment: versions, command, revision.
         metrics: rows of ``metrics.csv``, values that are absent left out.
         positions: content of ``loss_by_position.json``; None if that was not measured.
+        matched: how its variant was made as large as the reference; empty if it was not.
     """
 
     folder: Path
@@ -51,11 +52,12 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Mapping[str, float], ...] = ()
     positions: Mapping[str, Any] | None = None
+    matched: str = ""
 
     @property
     def seed(self) -> int | None:
         """Of weights and data order; None if it is not known."""
-        given: Any = self.config.get("seed", _given(self.overrides).get("seed"))
+        given: Any = self.config.get("seed", given_by(self.overrides).get("seed"))
         try:
             return int(given)
         except (TypeError, ValueError):
@@ -64,7 +66,7 @@ class Run:
     @property
     def given(self) -> dict[str, str]:
         """What the command line gave, by name: ``experiment``, ``trainer.max_steps``."""
-        return _given(self.overrides)
+        return given_by(self.overrides)
 
     def figure(self, name: str) -> float:
         """A number of the summary; NaN if it has none."""
@@ -142,7 +144,8 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _given(overrides: tuple[str, ...]) -> dict[str, str]:
+def given_by(overrides: Sequence[str]) -> dict[str, str]:
+    """Values of the overrides of a command line, by name."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
     return {name: value for name, _, value in pairs}
 

@@ -52,6 +52,13 @@ def sentence(one: Comparison, reference: str) -> str:
     return words
 
 
+def how_matched(found: Sequence[Comparison]) -> list[str]:
+    """How variants were made as large as the reference; empty if they were not."""
+    told = [one.variant.matched for one in found if one.variant.matched]
+    what = "Variants were made as large as the reference, embedding and head left out:"
+    return [what, *told] if told else []
+
+
 def _verdict(one: Comparison, reference: str) -> str:
     name, seeds = one.variant.name, counted(one.seeds, "seed")
     mean, p = one.difference.mean, _p(one.p_value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packformer.study.run_record import Run, flat
+from packformer.study.run_record import Run, flat, given_by
 
 # Where a run is and what it shows say nothing about what it learns.
 _OF_THE_PLACE = ("overrides", "choices", "resolved_from_data", "output_dir", "resume", "logger")
@@ -32,6 +32,11 @@ class Variant:
     def name(self) -> str:
         """Label and size."""
         return f"{self.label}, {self.size}" if self.size else self.label
+
+    @property
+    def matched(self) -> str:
+        """How it was made as large as the reference; empty if it was not."""
+        return self.runs[0].matched
 
 
 def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Variant]:
@@ -72,6 +77,11 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
     ]
 
 
+def labels_of(commands: Sequence[Sequence[str]]) -> list[str]:
+    """What ``variants_in`` will call the variants that these overrides make, without sizes."""
+    return _labels([_telling(given_by(overrides)) for overrides in commands])
+
+
 def _seed(run: Run) -> tuple[int, str]:
     return (-1 if run.seed is None else run.seed), str(run.folder)
 
@@ -98,14 +108,18 @@ def _is_seed(name: str) -> bool:
 
 def _told(run: Run) -> dict[str, str]:
     """What the command line gave that may tell variants apart, and the name."""
-    given = {
-        name: value
-        for name, value in run.given.items()
-        if not _is_seed(name) and name.partition(".")[0] not in (*_OF_THE_PLACE, "hydra")
-    }
+    given = _telling(run.given)
     if not given and "name" in run.config:
         given["name"] = str(run.config["name"])
     return given
+
+
+def _telling(given: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in given.items()
+        if not _is_seed(name) and name.partition(".")[0] not in (*_OF_THE_PLACE, "hydra")
+    }
 
 
 def _of_size(run: Run, told: Mapping[str, str], setting: str) -> str:

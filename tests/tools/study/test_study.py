@@ -93,7 +93,8 @@ def test_what_cannot_be_run_is_refused(arguments, words, tmp_path, monkeypatch, 
 
 def test_the_sweep_has_every_variant_size_and_seed(tmp_path: Path) -> None:
     study = Study(("+experiment=mha,gqa",), num_seeds=2, ladder="model.width=64,128", jobs=2)
-    assert study.command(tmp_path) == [
+    (command,) = study.sweeps(tmp_path, [])
+    assert command == [
         *("train", "-m", "+experiment=mha,gqa", "model.width=64,128", "seed=0,1"),
         f'hydra.sweep.dir="{tmp_path}"',
         *("hydra/launcher=side_by_side", "hydra.launcher.jobs=2"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from packformer.study.match import QUANTITIES
 from packformer.tools.device_arguments import add_device
 from packformer.tools.question_arguments import add_question
 
@@ -31,6 +32,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--ladder",
         metavar="SETTING=A,B,...",
         help="sizes: trains every variant in each, and fits a power law",
+    )
+    parser.add_argument(
+        "--match",
+        choices=list(QUANTITIES),
+        help="makes every variant as large as the reference in this, as `packformer match` does",
     )
     parser.add_argument("--jobs", type=int, help="runs at a time (hydra/launcher=side_by_side)")
     parser.add_argument(
@@ -64,6 +70,7 @@ def _run(options: argparse.Namespace) -> None:
             overrides=tuple(options.overrides),
             num_seeds=options.seeds,
             ladder=options.ladder,
+            match=options.match,
             jobs=options.jobs,
             reference=options.reference,
             hold_out=1 if options.hold_out is None else options.hold_out,

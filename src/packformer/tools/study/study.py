@@ -19,6 +19,7 @@ from packformer.study.question import Question, write_question
 from packformer.study.run_record import FINISHED, read_runs
 from packformer.tools.output_folder import output_folder
 from packformer.tools.report.report import print_report
+from packformer.tools.study.matching import SizedVariant, refuse_other_runs, sized_variants
 
 _ROOT = Path("runs", "studies")
 
@@ -31,6 +32,8 @@ class Study:
         overrides: settings as of ``packformer train``.
         num_seeds: of each variant.
         ladder: ``SETTING=A,B,...`` of the sizes; None without.
+        match: quantity in which variants are made as large as the reference, of ``QUANTITIES`` in
+            ``packformer.study.match``; None if they are trained as they are.
         jobs: runs at a time; None for one after the other, as Hydra's default launcher.
         reference: label of the variant that others are compared with; None for the first.
         hold_out: sizes that are predicted instead of fitted.
@@ -41,6 +44,7 @@ class Study:
     overrides: tuple[str, ...]
     num_seeds: int = 3
     ladder: str | None = None
+    match: str | None = None
     jobs: int | None = None
     reference: str | None = None
     hold_out: int = 1
@@ -83,23 +87,45 @@ class Study:
         """Of each variant."""
         return tuple(range(self.num_seeds))
 
+    def sized_variants(self) -> list[SizedVariant]:
+        """Its variants at each size, matched; empty if they are not to be.
+
+        Raises:
+            ValueError: if one cannot be matched.
+        """
+        if self.match is None:
+            return []
+        return sized_variants(self.overrides, self.ladder, self.reference, self.match)
+
     @property
     def folder(self) -> Path:
         """Of the study, if none was given: the same for the same variants, whatever the seeds."""
         named = [*self.overrides, *([self.ladder] if self.ladder else [])]
         swept = [one.lstrip("+") for one in named if "," in one] or list(named)
         text = re.sub(r"[^\w.]+", "-", "_".join(swept)).strip("-")[:48]
+        if self.match is not None:  # the sizes depend on the reference too
+            named += [f"--match {self.match}", f"--reference {self.reference}"]
         digest = hashlib.sha256("\n".join(sorted(named)).encode()).hexdigest()[:6]
         return _ROOT / "_".join(filter(None, [text, digest]))
 
-    def command(self, folder: Path) -> list[str]:
-        """The sweep's arguments, for ``packformer``."""
+    def sweeps(self, folder: Path, variants: Sequence[SizedVariant]) -> list[list[str]]:
+        """Arguments for ``packformer`` of each sweep that trains the study.
+
+        Args:
+            folder: of the study.
+            variants: that were matched, each of which has a sweep of its own; empty if none was.
+        """
+        if not variants:
+            ladder = [self.ladder] if self.ladder else []
+            return [self._sweep([*self.overrides, *ladder], folder)]
+        return [self._sweep(one.overrides, folder / one.matched.folder) for one in variants]
+
+    def _sweep(self, overrides: Sequence[str], folder: Path) -> list[str]:
         seeds = ",".join(map(str, self.seeds))
         place = str(folder).replace("\\", "\\\\").replace('"', '\\"')
         launcher = ["hydra/launcher=side_by_side", f"hydra.launcher.jobs={self.jobs}"]
         return [
-            *("train", "-m", *self.overrides),
-            *([self.ladder] if self.ladder else []),
+            *("train", "-m", *overrides),
             f"seed={seeds}",
             f'hydra.sweep.dir="{place}"',
             *(launcher if self.jobs is not None else []),
@@ -120,15 +146,21 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
     """
     study.check()
     with output_folder(study.folder if folder is None else folder) as folder:
-        command = study.command(folder)
-        print(f"study    {folder}", f"sweep    packformer {shlex.join(command)}", sep="\n")
-        sys.stdout.flush()
-        code = _sweep(command)
+        variants = study.sized_variants()
+        matched = tuple(one.matched for one in variants)
+        question = Question(study.reference, study.sizes, study.hold_out, study.seeds, matched)
+        refuse_other_runs(folder, question)
+        print(f"study    {folder}", *(f"matched  {one.told}" for one in matched), sep="\n")
+        if matched:  # a report of what an interrupted study has so far needs it
+            write_question(question, folder)
+        code = 0
+        for command in study.sweeps(folder, variants):
+            print(f"sweep    packformer {shlex.join(command)}", flush=True)
+            code = _sweep(command) or code
         try:
             runs = read_runs(folder)
         except ValueError as error:
             raise ValueError("no run was started: the lines above say why") from error
-        question = Question(study.reference, study.sizes, study.hold_out, study.seeds)
         write_question(question, folder)
         if study.position_tokens:
             _measure([run.folder for run in runs if run.state == FINISHED], study, options)
