@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packformer.command_line.variants import Variant, variants_of
+from packformer.run.secrets import refuse_secrets
 from packformer.study.match import Match
 from packformer.study.matched import Matched, first_folder
 from packformer.study.question import Question, read_question
@@ -44,10 +45,12 @@ def sized_variants(
         In the order of a sweep: the sizes of the first variant, then those of the next.
 
     Raises:
-        ValueError: if a variant cannot be matched, or there is nothing to match.
+        ValueError: if a variant cannot be matched, there is nothing to match, or a setting holds a
+            secret.
     """
     from packformer.tools.match.match import match_variants  # imports torch
 
+    refuse_secrets({}, filter(None, [*overrides, ladder]))  # before study.json records them
     asked = [variant.overrides for variant in variants_of(overrides)]
     labels = labels_of(asked)
     _check_labels(labels, reference)
