@@ -97,3 +97,22 @@ def test_a_file_without_rows_that_count_begins_anew(tmp_path: Path, checkpoint: 
     (tmp_path / "metrics.csv").write_text("step,train/loss\n9,1.0\n")
     csv_logger(tmp_path, checkpoint).log_metrics({"train/loss": 2.0}, 4)
     assert read_metrics(tmp_path) == [{"step": 4.0, "train/loss": 2.0}]
+
+
+@pytest.mark.parametrize("value", [b"\xff.25", b'"1.25', b"1.2x"])
+def test_a_damaged_line_takes_no_other(
+    tmp_path: Path, checkpoint: Path, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_rows(tmp_path)
+    file = tmp_path / "metrics.csv"
+    damaged = file.read_bytes().replace(b"1.25", value, 1)
+    file.write_bytes(damaged + b"4," + b"9" * 200_000 + b"\n")
+    csv_logger(tmp_path, checkpoint)
+    assert rows_of(tmp_path) == [
+        (1, "val/loss"),
+        (2, "train/loss"),
+        (2, "val/loss"),
+        (3, "train/loss"),
+    ]
+    assert "metrics.csv is damaged: 2 lines left out" in caplog.text
+    assert (tmp_path / "metrics-damaged.csv").read_bytes().startswith(damaged)

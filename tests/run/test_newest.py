@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_the_newest_is_taken_and_others_are_told(
         _damage(file)
     with pytest.raises(ValueError, match=r"last\.ckpt is not whole .*previous\.ckpt is not whole"):
         newest_whole(checkpoints.parent)
+
+
+def test_what_is_no_file_is_passed_over(
+    checkpoints: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(checkpoints / "pipe.ckpt")  # reading would wait for ever
+    (checkpoints / "folder.ckpt").mkdir()
+    (checkpoints / "link.ckpt").symlink_to("nowhere")
+    assert newest_whole(checkpoints.parent) == checkpoints / "last.ckpt"
+    assert caplog.text.count("is not whole (it is no file): continuing from last.ckpt") == 3
 
 
 @pytest.mark.parametrize("resume", ["auto", "folder"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from packformer.counted import counted
 from packformer.training.checkpoint import recorded_steps
-from packformer.whole_file import cannot_write, replace_text
+from packformer.whole_file import cannot_write, replace_text, replacing
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +75,31 @@ def csv_logger(folder: Path, checkpoint: Path | None) -> CSVLogger:
     """Logger of ``metrics.csv``; on a resume it keeps the rows that the checkpoint knows of.
 
     Later rows are dropped, because those steps are run again; so is a validation that the
-    checkpoint was saved before.
+    checkpoint was saved before. Lines that are no rows are told, and kept in a file beside it.
     """
     file = folder / METRICS_FILE
     kept: list[dict[str, str]] = []
     if checkpoint is not None and file.is_file():
         recorded = recorded_steps(checkpoint)
-        kept = [r for r in _rows(file) if int(r["step"]) <= recorded[bool(r.get("val/loss"))]]
+        rows, num_damaged = _whole_and_damaged(file)
+        if num_damaged:
+            _keep_damaged(file, num_damaged)
+        kept = [r for r in rows if int(r["step"]) <= recorded[bool(r.get("val/loss"))]]
     columns = list(kept[0]) if kept else []
     if kept:
         _write(file, columns, kept)
     else:
         file.unlink(missing_ok=True)
     return _Logger(folder, columns)
+
+
+def _keep_damaged(file: Path, num_lines: int) -> None:
+    with replacing(file.with_stem(f"{file.stem}-damaged")) as copy:
+        shutil.copyfile(file, copy)
+        log.warning(
+            "%s is damaged: %s left out, and kept in %s-damaged%s",
+            *(file, counted(num_lines, "line"), file.stem, file.suffix),
+        )
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -97,14 +111,42 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    """Those that were written to their end; a killed run may leave half of one."""
-    text = file.read_bytes().decode()
-    whole = StringIO(text[: text.rfind("\n") + 1], newline="")
-    return [row for row in csv.DictReader(whole) if _is_whole(row)]
+    """Those that are whole; a killed run may leave half of one."""
+    return _whole_and_damaged(file)[0]
 
 
-def _is_whole(row: dict[str, Any]) -> bool:
-    return None not in row and None not in row.values() and row.get("step", "").isdecimal()
+def _whole_and_damaged(file: Path) -> tuple[list[dict[str, str]], int]:
+    """Rows, and the number of lines that are none, without one that was not written to its end."""
+    text = file.read_bytes().decode(errors="replace")
+    lines = StringIO(text[: text.rfind("\n") + 1], newline="")
+    columns = _values(lines)
+    # Each line by itself: a damaged one may open a quotation, which would swallow those after it.
+    found = [_row(columns, line) for line in lines]
+    rows = [row for row in found if row is not None]
+    return rows, len(found) - len(rows)
+
+
+def _row(columns: Sequence[str], line: str) -> dict[str, str] | None:
+    values = _values([line])
+    row = dict(zip(columns, values, strict=False))
+    is_row = len(values) == len(columns) and row.get("step", "").isdecimal()
+    return row if is_row and all(map(_is_number, values)) else None
+
+
+def _values(lines: Iterable[str]) -> list[str]:
+    """Of the first line; none if it cannot be read."""
+    try:
+        return next(csv.reader(lines), [])
+    except csv.Error:  # a value of more than 131,072 characters
+        return []
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value or "0")
+    except ValueError:
+        return False
+    return True
 
 
 def _write(file: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

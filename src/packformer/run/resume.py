@@ -193,7 +193,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def _last_saved(folder: Path) -> float:
-    return max(file.stat().st_mtime for file in checkpoints_in(folder))
+    return max((f.stat().st_mtime for f in checkpoints_in(folder) if f.is_file()), default=0.0)
 
 
 def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:

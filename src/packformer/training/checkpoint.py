@@ -26,6 +26,7 @@ from packformer.whole_file import cannot_write, replacing
 
 _Entry = TypeVar("_Entry")
 _OTHER = "with other settings"
+_NO_FILE = "it is no file"  # reading a pipe or a device may never end
 _FORMER = {"policy": "best_fit"}  # what former checkpoints do not tell of their rows
 
 
@@ -198,6 +199,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def why_damaged(path: Path) -> str | None:
     """What is wrong with a checkpoint, all of which is read; None if it is as it was written."""
+    if not path.is_file():
+        return _NO_FILE
     if (reason := _why_no_archive(path, _state(path))) is not None:
         return reason
     checkpoint, reason = _loaded(path)
@@ -240,6 +243,8 @@ def _why_no_archive(path: Path, state: tuple[int, int, int]) -> str | None:
 
 def _loaded(path: Path) -> tuple[Any, str | None]:
     """A checkpoint, its tensors mapped into memory, and why it cannot be read."""
+    if not path.is_file():
+        return None, _NO_FILE
     try:
         checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         if isinstance(checkpoint, dict) and "packformer" in checkpoint:

@@ -15,10 +15,12 @@ import torch.distributed as dist
 from packformer.counted import counted
 from packformer.training.incomplete import goes_on_without
 from packformer.training.step_guard import SkippedRow, SkippedStep
+from packformer.whole_file import replacing
 
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("step", "cause", "grad_norm", "rank", "row", "loss", "documents")
+_LONGEST = 2**31 - 1  # characters of all documents of a row; Python's own limit is 131,072
 _SHOWN = 3  # documents or steps on one line
 
 NameDocument = Callable[[int, int], str]
@@ -83,15 +85,17 @@ def forget_after(file: Path, step: int) -> None:
     """Removes what ``file`` says of steps after ``step``: a resumed run takes them again."""
     if not file.is_file():
         return
-    with file.open(newline="", encoding="utf-8") as stream:
+    csv.field_size_limit(_LONGEST)
+    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
         kept = [line for line in csv.reader(stream) if _is_whole(line) and int(line[0]) <= step]
     if not kept:
         file.unlink()
         return
-    unfinished = file.with_name(f".{file.name}")
-    with unfinished.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replacing(file) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as stream,
+    ):
         csv.writer(stream).writerows([_COLUMNS, *kept])
-    unfinished.replace(file)
 
 
 def _is_whole(line: Sequence[str]) -> bool:
