@@ -1,5 +1,6 @@
 """Files behind URLs: fetched once, checked, bounded, and never waited for without end."""
 
+import errno
 import hashlib
 import os
 
@@ -96,3 +97,16 @@ def test_the_longest_unused_make_room(server, tmp_path):
     assert 4 in kept
     assert len(kept) == 2
     assert 1 in kept
+
+
+def test_a_full_disk_is_told_with_the_room_that_is_needed(tmp_path, monkeypatch):
+    data = bytes(3 * 2**20)
+    (tmp_path / "a").write_bytes(data)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fetch, "_bounded", full)  # where the stream is written to
+    with pytest.raises(OSError, match=r"cannot write .*\.tokens \(No space.*3\.0 MiB are needed"):
+        ShardCache(2**30).get(f"file://{tmp_path}/a", sha(data), len(data))
+    assert not list((tmp_path / "cache").rglob("*.unfinished"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from packformer.run.wandb import has_key, resolve_mode, tell_if_full
+from packformer.run.wandb import finish, has_key, resolve_mode, tell_if_full
 
 
 def test_without_a_key_a_run_is_recorded_offline_under_an_id_of_its_own(
@@ -136,3 +136,15 @@ def test_a_full_disk_under_its_folder_is_told(
     (told,) = caplog.messages
     assert f"incomplete: cannot write {tmp_path} (No space left on device)" in told
     assert "MiB left" in told
+
+
+def test_a_run_that_is_switched_off_is_not_incomplete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.chdir(tmp_path)
+    with_none = wandb.init(mode="disabled")
+    assert wandb.run is with_none
+    finish(failed=False)
+    assert wandb.run is None
+    assert not caplog.messages

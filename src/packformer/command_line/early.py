@@ -86,6 +86,9 @@ CLASSES: dict[str, _Class] = {
     "lightning.pytorch.callbacks.ModelCheckpoint": _Class(_CHECKPOINT, complete=False),
     "lightning.pytorch.loggers.TensorBoardLogger": _Class(_TENSORBOARD, complete=False),
 }
+_WITH_ANSWERS = tuple(
+    f"packformer.data.{task}" for task in ("AssociativeRecall", "Copying", "Sorting")
+)
 _ALONE = ("packing", "loader", "data", "optimizer", "scheduler")
 _OF_MODEL = ("model", "attention", "position")
 _HELD = ("callbacks", "logger")  # nodes by name
@@ -104,6 +107,7 @@ def check_parts(config: Mapping[str, Any]) -> None:
     """
     for place, node in _nodes(config):
         _check_node(place, node)
+    _check_answers(config)
     _check_layers(config)
 
 
@@ -144,6 +148,16 @@ def _check_node(place: str, node: Mapping[str, Any]) -> None:
     check_settings(place, rules, values)
     if known.related is not None:
         known.related(**values)
+
+
+def _check_answers(config: Mapping[str, Any]) -> None:
+    """Documents of a question and its answer must not be cut."""
+    task, policy = config["data"].get("_target_"), config["packing"].get("policy")
+    if task in _WITH_ANSWERS and policy == "concatenate":
+        raise ValueError(
+            f"packing.policy ({policy}) would cut answers from their questions: {task} needs "
+            "best_fit"
+        )
 
 
 def _check_layers(config: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from packformer.cache import cache_folder
 from packformer.corpus.shards import hash_file
+from packformer.whole_file import cannot_write
 
 _BLOCK = 4 * 2**20
 _ATTEMPTS = 3
@@ -67,6 +68,7 @@ class ShardCache:
 
         Raises:
             ValueError: if it cannot be fetched, or is not what its hash says.
+            OSError: naming the file, if the cache cannot be written.
         """
         file = self._folder / f"{sha256}{_FINISHED}"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,8 @@ class ShardCache:
                     f"{sha256[:12]}...: it changed, or was damaged on its way"
                 )
             os.replace(unfinished, file)
+        except OSError as error:
+            raise cannot_write(file, error, size) from error
         finally:
             unfinished.unlink(missing_ok=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,6 +34,7 @@ from packformer.data.sharded_documents import ShardAt, ShardedDocuments
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
 from packformer.requirements import TOKEN_SHARDS
 from packformer.settings import as_text, check_settings
+from packformer.whole_file import replacing
 
 log = logging.getLogger(__name__)
 
@@ -219,13 +219,9 @@ class _Corpus:
             if not self.tokenizer.exists() or hash_file(self.tokenizer) != wanted:
                 content = read_url(f"{self.path}/{TOKENIZER}", MOST_BYTES)
                 folder.mkdir(parents=True, exist_ok=True)
-                unfinished = folder / f".{os.getpid()}-{TOKENIZER}"
-                unfinished.write_bytes(content)
-                try:
+                with replacing(self.tokenizer) as unfinished:
+                    unfinished.write_bytes(content)
                     check_tokenizer(self.manifest, unfinished, shown=f"{self.path}/{TOKENIZER}")
-                    os.replace(unfinished, self.tokenizer)
-                finally:
-                    unfinished.unlink(missing_ok=True)
         else:
             folder = Path(path).expanduser()
             file = folder / MANIFEST

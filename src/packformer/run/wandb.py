@@ -167,12 +167,13 @@ def finish(*, failed: bool) -> None:
     """
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        folder = Path(wandb.run.dir)
+        folder, is_written = Path(wandb.run.dir), not wandb.run.disabled
         try:
             wandb.finish(exit_code=int(failed))
         except OSError as error:
             raise cannot_write(folder, error) from error
-        tell_if_full(folder)
+        if is_written:
+            tell_if_full(folder)
 
 
 def tell_if_full(folder: Path) -> None:
