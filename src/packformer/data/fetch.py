@@ -77,7 +77,10 @@ class ShardCache:
                 os.utime(file)
                 if hash_file(file) == sha256:  # what lies long may decay
                     return file
-            self._fetch(url, sha256, file, size)
+            try:
+                self._fetch(url, sha256, file, size)
+            except OSError as error:
+                raise cannot_write(file, error, size) from error
         return file
 
     def _fetch(self, url: str, sha256: str, file: Path, size: int) -> None:
@@ -94,8 +97,6 @@ class ShardCache:
                     f"{sha256[:12]}...: it changed, or was damaged on its way"
                 )
             os.replace(unfinished, file)
-        except OSError as error:
-            raise cannot_write(file, error, size) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
