@@ -49,6 +49,7 @@ BELOW = {
         "lazy",
         "requirements",
         "settings",
+        "whole_file",
     },
     "completion": set(),
     "__main__": {"cli"},
