@@ -76,7 +76,7 @@ def test_a_class_is_named(settings: dict[str, Any], group: str, node: dict[str, 
     [
         ("callbacks=[1,2]", r"^callbacks=\[1,2\] must name choices: 1 is none, there are default"),
         ("logger=[csv,1.5]", "must name choices: 1.5 is none, there are csv, tensorboard, wandb"),
-        ("+experiment=[null]", "^experiment=.* null is none, there are alibi, "),
+        ("+experiment=[null]", "^experiment=.* null is none, there are across_documents, alibi, "),
         ("trainer=[{a:1}]", "{'a': 1} is none, there are ddp, default, fsdp, gpu"),
         ("layers=[[alike]]", "is none, there are alike, local_global"),
     ],
