@@ -47,7 +47,7 @@ def test_it_trains(packformer, tmp_path: Path) -> None:
 
 
 def test_it_takes_all_of_hydras_options(packformer, tmp_path: Path) -> None:
-    assert "experiment: alibi, " in packformer("train", "--help")[1]
+    assert "experiment: across_documents, alibi, " in packformer("train", "--help")[1]
     assert "--hydra-help" in packformer("train", "--hydra-help")[1]
     shown = packformer("train", "--cfg", "job", "+experiment=mqa", "seed=5")[1]
     assert (yaml.safe_load(shown)["name"], yaml.safe_load(shown)["seed"]) == ("mqa", 5)
