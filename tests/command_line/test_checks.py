@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,6 +118,22 @@ WRONG = {
     "layers.pattern=SL": "has letters S, L, there are none: write layers=local_global layers.pa",
     "+layers.S.attention.window=3": "layers.S changes no layer, as layers.pattern is null: choose",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
+    "data=text data.path=pipe": "data.path pipe is a named pipe: give a file or folder, or pipe in",
+    "data=text data.path=https://x.org/a": "data.path https://x.org/a is a URL, and text is read f",
+    "data=text data.path=lost": "data.path lost is a link to nowhere, which leads nowhere: give a",
+    "data=text data.path=nowhere": "data.path nowhere does not exist: give a file or folder",
+    "data=text data.path=. data.tokenizer=pipe": "data.tokenizer pipe is a named pipe: give the pa",
+    "data.tokenizer=folder": "data.tokenizer folder is a folder: give the path of a tokenizer.json",
+    "data=shards data.path=pipe": "data.path pipe is a named pipe, no corpus of token shards: give",
+    "data=shards data.path=folder": "data.path folder is no corpus of token shards, it has no mani",
+    "data=shards data.path=[http://x/y,a.txt]": "data.path a.txt is a file, no corpus of token sha",
+    "init_from=pipe": "init_from (pipe) is a named pipe: give a run folder, a checkpoint of one, o",
+    "init_from=texts": "init_from (texts) holds no checkpoint: give a run folder",
+    "init_from=a.txt": "init_from (a.txt) lies in no run folder, there is no config.yaml above .:",
+    "resume=pipe": "resume=pipe is a named pipe: give auto, never, a run folder or a .ckpt file",
+    "resume=pipe.ckpt": "resume=pipe.ckpt is a named pipe: give auto, never",
+    "resume=pipes.ckpt": "there is no checkpoint pipes.ckpt; give auto",  # no pipe is suggested
+    "resume=a.txt": "resume=a.txt is a file, truncated or no checkpoint: give auto, never, a run",
 }
 
 
@@ -143,6 +160,11 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
         )
     (tmp_path / "folder" / "checkpoints").mkdir(parents=True)
     (tmp_path / "folder" / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "a.txt").write_text("a text")
+    (tmp_path / "lost").symlink_to("nowhere")
+    for name in ("pipe", "pipe.ckpt"):
+        os.mkfifo(tmp_path / name)
     (tmp_path / "folder" / "config.yaml").write_text(OmegaConf.to_yaml(other, resolve=True))
     command = [sys.executable, "-c", script, *WRONG]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -153,21 +175,23 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
         assert message in line
 
 
-@pytest.mark.parametrize("choice", ["data=text", "data=shards"])
+@pytest.mark.parametrize(
+    ("choice", "needed"), [("data=text", "a file or folder"), ("data=shards", "a folder that")]
+)
 def test_a_path_that_is_not_there_is_told_with_one_that_is(
-    train: Callable, tmp_path: Path, choice: str
+    train: Callable, tmp_path: Path, choice: str, needed: str
 ) -> None:
     (tmp_path / "my_corpus").mkdir()
     done = train(choice, "data.path=my_corpsu")
     assert done.code == 1
     assert "data.path my_corpsu does not exist: did you mean my_corpus?" in done.err
     done = train(choice, f"data.path={tmp_path}/nowhere/x")
-    assert f"data.path {tmp_path}/nowhere/x does not exist: give a file or folder" in done.err
+    assert f"data.path {tmp_path}/nowhere/x does not exist: give {needed}" in done.err
 
 
 def test_a_tokenizer_that_is_not_there_is_told(train: Callable, small: list[str]) -> None:
     done = train(*small, "data.tokenizer=tokenizer.json")
-    assert "data.tokenizer tokenizer.json does not exist: give a file or folder" in done.err
+    assert "data.tokenizer tokenizer.json does not exist: give the path of" in done.err
 
 
 def test_a_metric_that_a_callback_of_the_users_may_measure_can_be_watched(

@@ -55,14 +55,31 @@ def test_what_the_cache_has_is_not_made_again(data, nothing_started):
     [
         {"_target_": "packformer.data.RandomDocuments"},
         {"_target_": "my_parts.Texts"},
-        {"vocab_size": 7},
-        {"path": "nowhere"},
         {"vocabulary": 300},
     ],
 )
-def test_other_data_and_wrong_settings_are_left_to_the_run(data, changes, nothing_started):
+def test_other_data_and_unknown_settings_are_left_to_the_run(data, changes, nothing_started):
     with prepared_ahead({**data, **changes}) as ahead:
         ahead.wait()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 7}, "vocab_size"),
+        ({"path": "nowhere"}, "nowhere does not exist"),
+        ({"path": "empty"}, "empty holds no file, left out: .* 1 hidden: give files"),
+        ({"tokenizer": "empty/.x"}, "empty/.x is no tokenizer.json"),
+    ],
+)
+def test_what_is_wrong_is_told_before_torch_is_imported(
+    data, changes, message, nothing_started, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".x").write_text("no JSON")
+    with pytest.raises(ValueError, match=message), prepared_ahead({**data, **changes}):
+        pytest.fail("the body ran")
 
 
 def test_a_failure_is_told_without_trying_again(data, capfd):

@@ -290,7 +290,7 @@ def test_learned_positions_need_documents_of_their_length(
             "nowhere",
             "nowhere) does not exist: give a run folder, a checkpoint of one, or a folder",
         ),
-        ("empty", "empty holds no checkpoint: give a run folder, a checkpoint"),
+        ("empty", "empty) holds no checkpoint: give a run folder, a checkpoint"),
         ("half", "half holds no model.safetensors and no model.safetensors.index.json"),
         ("foreign", "model_type (gpt2) must be one of llama, mistral, qwen3"),
         ("damaged", "last.ckpt is truncated, damaged or no checkpoint of packformer"),

@@ -12,6 +12,7 @@ from packformer.command_line.early import check_parts
 from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
+from packformer.path_kind import path_kind
 from packformer.requirements import GUARD, VOCABULARY, Z_LOSS
 from packformer.run.binding import refuse_other_settings
 from packformer.run.given import refuse_given
@@ -66,7 +67,9 @@ _OF_THE_USER = ("attention.kernel",)  # my_parts.mine
 _OF_A_CORPUS = ("val/loss/", "val/bits_per_byte/")
 _OWN = "packformer."
 _MEASURE_NOTHING = (_OWN, "lightning.")
-_READ_FILES = ("packformer.data.TextFiles", "packformer.data.TokenShards")
+_TEXT, _SHARDS = "packformer.data.TextFiles", "packformer.data.TokenShards"
+_MANIFEST = "manifest.json"
+_WITH_TOKENIZER = (_TEXT, "packformer.data.StandardLibrary")
 
 
 def check_configuration(settings: Mapping[str, Any]) -> None:
@@ -154,21 +157,50 @@ def _check_monitors(callbacks: Mapping[str, Any]) -> None:
 
 
 def _check_files(data: Mapping[str, Any]) -> None:
-    """Refuses paths of local files that do not exist."""
-    if data.get("_target_") not in _READ_FILES:
+    """Refuses paths of local files at which there is not what is read."""
+    target = data.get("_target_")
+    if target == _TEXT:
+        path = as_text("data.path", data.get("path"), "path")
+        needed = "give a file or folder"
+        if "://" in path:
+            raise ValueError(f"data.path {path} is a URL, and text is read from disk: {needed}")
+        kind = _kind_of("data.path", path, needed)
+        if kind not in ("is a file", "is a folder"):
+            piped = ", or pipe into `packformer prepare -`" if kind == "is a named pipe" else ""
+            raise ValueError(f"data.path {path} {kind}: {needed}{piped}")
+    elif target == _SHARDS:
+        paths = data.get("path")
+        for path in paths if isinstance(paths, list) else [paths]:
+            _check_corpus(as_text("data.path", path, "path"))
+    if target in _WITH_TOKENIZER and data.get("tokenizer") is not None:
+        path = as_text("data.tokenizer", data["tokenizer"], "path")
+        needed = "give the path of a tokenizer.json"
+        if (kind := _kind_of("data.tokenizer", path, needed)) != "is a file":
+            raise ValueError(f"data.tokenizer {path} {kind}: {needed}")
+
+
+def _check_corpus(path: str) -> None:
+    if "://" in path:
         return
-    paths = data.get("path")
-    for path in paths if isinstance(paths, list) else [paths]:
-        _check_exists("data.path", as_text("data.path", path, "path"))
-    if data.get("tokenizer") is not None:
-        _check_exists("data.tokenizer", as_text("data.tokenizer", data["tokenizer"], "path"))
+    needed = "give a folder that `packformer prepare` made, or its URL"
+    kind = _kind_of("data.path", path, needed)
+    if kind == "is a file" and Path(path).name == _MANIFEST:
+        return
+    if kind != "is a folder":
+        raise ValueError(f"data.path {path} {kind}, no corpus of token shards: {needed}")
+    if not (Path(path).expanduser() / _MANIFEST).is_file():
+        raise ValueError(
+            f"data.path {path} is no corpus of token shards, it has no {_MANIFEST}: make one with "
+            "`packformer prepare`, or continue it if it was interrupted"
+        )
 
 
-def _check_exists(name: str, path: str) -> None:
+def _kind_of(name: str, path: str, needed: str) -> str:
+    """What lies at ``path``; refuses it if that is nothing."""
     place = Path(path).expanduser()
-    if "://" in path or place.exists():
-        return
+    if (kind := path_kind(place)) != "does not exist":
+        return kind
     beside = os.listdir(place.parent) if place.parent.is_dir() else []
     near = difflib.get_close_matches(place.name, beside, n=1)
-    meant = f"did you mean {place.parent / near[0]}?" if near else "give a file or folder"
+    meant = f"did you mean {place.parent / near[0]}?" if near else needed
     raise ValueError(f"{name} {path} does not exist: {meant}")

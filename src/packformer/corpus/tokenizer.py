@@ -19,6 +19,8 @@ from tokenizers import (
     trainers,
 )
 
+from packformer.path_kind import path_kind
+
 Tokens = NDArray[np.int64]
 
 BOS = "<|bos|>"
@@ -75,8 +77,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
         ValueError: if there is no such file, or it is no tokenizer.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ValueError(f"tokenizer {path} {what}: give the path of a tokenizer.json")
+        raise ValueError(f"tokenizer {path} {path_kind(path)}: give the path of a tokenizer.json")
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} is larger than the {_MOST_BYTES:,} bytes that it may be")
     try:

@@ -64,6 +64,10 @@ def prepared_ahead(data: Mapping[str, Any]) -> Iterator[Ahead]:
     Args:
         data: group of the configuration, plain types only. Other data than text, and text that the
             cache has already, are left alone.
+
+    Raises:
+        ValueError: if there is no text, or the tokenizer is none.
+        OSError: if one of them cannot be read.
     """
     with TemporaryFile() as told:
         ahead = Ahead(_started(data, told), told)
@@ -74,12 +78,14 @@ def prepared_ahead(data: Mapping[str, Any]) -> Iterator[Ahead]:
 
 
 def _started(data: Mapping[str, Any], told: IO[bytes]) -> subprocess.Popen[bytes] | None:
-    with suppress(TypeError, ValueError, OSError):  # the run tells what is wrong
+    text = None
+    with suppress(TypeError):  # the run tells which setting is missing or unknown
         text = _text(data)
-        if text is not None and not text.request().is_made():
-            code = _CODE.format(path=sys.path, data=dict(data))
-            command = [sys.executable, "-c", code]
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told)
+    if text is None or text.request().is_made():
+        return None
+    with suppress(OSError):  # no process can be started: the run prepares it by itself
+        command = [sys.executable, "-c", _CODE.format(path=sys.path, data=dict(data))]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=told)
     return None
 
 

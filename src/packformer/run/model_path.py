@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT
+from packformer.path_kind import path_kind
+from packformer.run.resume import CONFIG_FILE, LAST_CHECKPOINT, run_folder
 
 _BEST_CHECKPOINT = LAST_CHECKPOINT.with_name("best.ckpt")
 _CONFIG_OF_TRANSFORMERS = "config.json"
+_NEEDED = "give a run folder, a checkpoint of one, or a folder of transformers"
 
 
 def is_exported(path: Path) -> bool:
@@ -15,8 +17,12 @@ def is_exported(path: Path) -> bool:
     return (path / _CONFIG_OF_TRANSFORMERS).is_file() and not (path / CONFIG_FILE).is_file()
 
 
-def checkpoint_of(path: Path) -> Path:
+def checkpoint_of(path: Path, shown: str | None = None) -> Path:
     """``path``, or the best checkpoint of the run folder it is, else the last.
+
+    Args:
+        path: given.
+        shown: how a message calls it; the path itself if None.
 
     Raises:
         ValueError: if there is none.
@@ -25,15 +31,26 @@ def checkpoint_of(path: Path) -> Path:
         return path
     found = [path / file for file in (_BEST_CHECKPOINT, LAST_CHECKPOINT) if (path / file).is_file()]
     if not found:
-        what = "holds no checkpoint" if path.is_dir() else "does not exist"
-        raise ValueError(
-            f"{path} {what}: give a run folder, a checkpoint of one, or a folder of transformers"
-        )
+        what = "holds no checkpoint" if path.is_dir() else path_kind(path)
+        raise ValueError(f"{shown or path} {what}: {_NEEDED}")
     return found[0]
 
 
-def check_model(name: str) -> None:
-    """Refuses a path at which no model lies; raises as ``checkpoint_of``."""
+def check_model(name: str, shown: str | None = None) -> None:
+    """Refuses a path at which no model lies.
+
+    Args:
+        name: the path.
+        shown: how a message calls it; the path itself if None.
+
+    Raises:
+        ValueError: as of ``checkpoint_of``, or if a checkpoint lies in no run folder.
+    """
     path = Path(name).expanduser()
-    if not is_exported(path):
-        checkpoint_of(path)
+    if is_exported(path):
+        return
+    if run_folder(checkpoint := checkpoint_of(path, shown)) is None:
+        raise ValueError(
+            f"{shown or path} lies in no run folder, there is no {CONFIG_FILE} above "
+            f"{checkpoint.parent}: {_NEEDED}"
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from packformer.bounded import read_json
+from packformer.path_kind import path_kind
 from packformer.run.resume import CONFIG_FILE, ENVIRONMENT_FILE
 
 WORKING_FOLDER = "working_folder"
@@ -74,7 +75,8 @@ def _refuse_lost(key: str, path: str, folder: Path) -> None:
         if started is not None:
             where = f", neither here nor in {started}, where the run was started"
     raise ValueError(
-        f"{key} {path}, which {folder / CONFIG_FILE} names, does not exist{where}: give {key}=PLACE"
+        f"{key} {path}, which {folder / CONFIG_FILE} names, {path_kind(place)}{where}: give "
+        f"{key}=PLACE"
     )
 
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from packformer.bounded import read_yaml
 from packformer.cache import fingerprint
 from packformer.counted import counted
 from packformer.layer_pattern import pattern_of
+from packformer.path_kind import path_kind
 from packformer.run.added_settings import with_added_settings
 from packformer.run.lock import is_running
 from packformer.run.recorded import chosen
@@ -32,6 +34,7 @@ _NOT_COMPARED = ("resume", "output_dir", *_RECORDING)
 ABSENT = object()
 """Instead of the value of a setting that is not there."""
 _SHARE_ROWS = ("devices", "num_nodes", "accumulate_grad_batches")  # of trainer
+_NEEDED = "auto, never, a run folder or a .ckpt file"
 _TOLD = 6  # differences of a configuration, at most
 
 
@@ -68,10 +71,14 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         )
     if folder is not None and not is_there and (folder / CONFIG_FILE).is_file():
         raise ValueError(f"resume={resume}: {_why_nothing_was_kept(folder)}")
+    kind = path_kind(path)
+    if folder is None and kind not in ("is a file", "does not exist"):
+        raise ValueError(f"resume={resume} {kind}: give {_NEEDED}")
+    if folder is None and kind == "is a file" and not is_zipfile(path):
+        raise ValueError(f"resume={resume} is a file, truncated or no checkpoint: give {_NEEDED}")
     if not is_there:
         raise ValueError(
-            f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give auto, never, a "
-            "run folder or a .ckpt file"
+            f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give {_NEEDED}"
         )
     return path
 
@@ -97,7 +104,7 @@ def _meant(resume: str) -> str:
     beside = [
         str(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix == ".ckpt" or checkpoints_in(path)
+        if (path.suffix == ".ckpt" and path.is_file()) or checkpoints_in(path)
     ]
     near = get_close_matches(resume, ["auto", "never", *beside], n=1)
     return f"did you mean resume={near[0]}? Else " if near else ""

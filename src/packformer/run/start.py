@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from packformer.layer_pattern import letters_of_layers
 from packformer.run.added_settings import with_added_settings
 from packformer.run.continued import resumed_folder
+from packformer.run.model_path import check_model
 from packformer.run.resume import (
     ABSENT,
     CONFIG_FILE,
@@ -57,11 +58,7 @@ def with_settings_of_start(config: DictConfig, overrides: Sequence[str]) -> Dict
     path = Path(as_text("init_from", config.init_from, "path")).expanduser()
     if (taken := _of_resumed_run(config, path, overrides)) is not None:
         return taken
-    if not path.exists():
-        raise ValueError(
-            f"init_from ({path}) does not exist: give a run folder, a checkpoint of one, or a "
-            "folder of transformers"
-        )
+    check_model(str(path), f"init_from ({path})")
     from packformer.run.read_source import read_source  # imports torch
 
     _refuse_vocabulary(config, overrides)
