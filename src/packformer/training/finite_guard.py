@@ -20,8 +20,6 @@ from packformer.training.module import TrainingModule
 from packformer.training.records import is_record_due
 from packformer.training.skipped_steps import forget_after, number_of_document, tell_skipped
 
-_SAVED = "what was saved, if anything, is from before"
-
 
 class FiniteGuard(L.Callback):
     """Tells which steps were skipped, and ends a run that no longer learns.
@@ -40,7 +38,7 @@ class FiniteGuard(L.Callback):
 
     Attributes:
         name_document: see ``tell_skipped``; set by the run.
-        how_to_go_on: what to do after too many skipped steps; set by the run.
+        how_to_go_on: what to do once the numbers are not finite; set by the run.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -80,19 +78,26 @@ class FiniteGuard(L.Callback):
         guard.settle()
         tell_skipped(trainer, guard.take_skipped(), self._file, self.name_document)
         if guard.in_a_row >= min(at_most, guard.settings.skips_in_a_row):
-            lower = "lower optimizer.learning_rate"
-            go_on = lower if self.how_to_go_on is None else self.how_to_go_on()
             raise ValueError(
                 f"{guard.in_a_row} optimizer steps in a row were skipped, up to step {guard.step} "
-                f"(guard.skips_in_a_row is {guard.settings.skips_in_a_row}): {go_on}"
-                f"{_or_mend(module)}"
+                f"(guard.skips_in_a_row is {guard.settings.skips_in_a_row}): {self._advice(module)}"
             )
+
+    def _advice(self, module: TrainingModule) -> str:
+        lower = "lower optimizer.learning_rate"
+        go_on = lower if self.how_to_go_on is None else self.how_to_go_on()
+        return f"{go_on}{_or_mend(module)}"
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
-        if not trainer.sanity_checking:
-            loss = float(trainer.callback_metrics["val/loss"])
-            _check("validation loss", loss, trainer.global_step, pl_module)
+        if trainer.sanity_checking:
+            return
+        loss = float(trainer.callback_metrics["val/loss"])
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the validation loss is {loss} at step {trainer.global_step}: "
+                f"{self._advice(pl_module)}"
+            )
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -109,8 +114,8 @@ class FiniteGuard(L.Callback):
                 finite = trainer.strategy.reduce_boolean_decision(finite)
             if not finite:
                 raise ValueError(
-                    f"the {what} at step {trainer.global_step} are not finite: "
-                    f"{_advice(pl_module)}; they are not saved"
+                    f"the {what} at step {trainer.global_step} are not finite, so they are not "
+                    f"saved: {self._advice(pl_module)}"
                 )
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,15 +138,6 @@ def _are_finite(tensors: Iterable[Tensor]) -> bool:
     parts = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
     finite = [torch.isfinite(part).all() for part in parts]
     return not finite or bool(torch.stack([f.to(finite[0].device) for f in finite]).all())
-
-
-def _check(what: str, value: float, step: int, module: TrainingModule) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"the {what} is {value} at step {step}: {_advice(module)}; {_SAVED}")
-
-
-def _advice(module: TrainingModule) -> str:
-    return f"lower optimizer.learning_rate{_or_mend(module)}"
 
 
 def _or_mend(module: TrainingModule) -> str:
