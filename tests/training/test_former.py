@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_one_that_does_not_read_back_takes_no_place(
     save(FormerCheckpoints(last, 2, why_damaged), tmp_path, 3)  # as after a start
     assert kept(tmp_path) == {"last.ckpt": 3, "previous.ckpt": 1}
     assert f"{last} is not whole (" in caplog.text
+
+
+def test_the_last_of_all_is_read_back_and_another_named(tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    former = FormerCheckpoints(last, 2, lambda file: "torn" if file == last else why_damaged(file))
+    former.check()  # nothing was saved
+    save(former, tmp_path, 1)
+    with pytest.raises(OSError, match=r"last\.ckpt was saved and does .* \(torn\); no other is"):
+        former.check()
+    shutil.copyfile(last, tmp_path / "previous.ckpt")
+    (tmp_path / "newer.ckpt").write_text("no archive")
+    (tmp_path / "lost.ckpt").symlink_to("nowhere")
+    with pytest.raises(OSError, match=r"\(torn\); .*/previous\.ckpt is whole: continue from it$"):
+        former.check()
 
 
 def test_a_save_that_fails_leaves_the_two_before(

@@ -32,6 +32,7 @@ from packformer.run.start_times import StartTimes
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.run.trusted import trust
 from packformer.training.incomplete import forget_lost, goes_on_without, tell_lost
+from packformer.training.last_checkpoint import reading_back
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,8 @@ def _fit(run: Run) -> dict[str, float]:
     with warnings.catch_warnings():
         for hint in _LIGHTNING_HINTS:
             warnings.filterwarnings("ignore", hint)
-        trainer.fit(run.module, run.data, ckpt_path=run.checkpoint, weights_only=True)
+        with reading_back(trainer):
+            trainer.fit(run.module, run.data, ckpt_path=run.checkpoint, weights_only=True)
         if not run.module.has_validated:
             trainer.validate(run.module, run.data, verbose=False)
     return {

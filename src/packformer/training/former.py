@@ -66,6 +66,22 @@ class FormerCheckpoints:
         if self._thread is not None:
             self._thread.join()
 
+    def check(self) -> None:
+        """Waits until the last checkpoint has been read.
+
+        Raises:
+            OSError: if it is not as it was written; names another one beside it that is.
+        """
+        self.join()
+        if self._reason is None:
+            return
+        found = self._last.parent.glob("*.ckpt")
+        beside = [file for file in found if file != self._last and file.is_file()]
+        newest_first = sorted(beside, key=lambda file: file.stat().st_mtime, reverse=True)
+        whole = next((file for file in newest_first if self._why_damaged(file) is None), None)
+        left = "no other is whole" if whole is None else f"{whole} is whole: continue from it"
+        raise OSError(f"{self._last} was saved and does not read back ({self._reason}); {left}")
+
     def _read(self) -> None:
         self._reason = self._why_damaged(self._last)
 

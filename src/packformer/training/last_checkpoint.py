@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -116,6 +117,11 @@ class LastCheckpoint(Checkpoint):
         self._saved = time.monotonic()
         self._saved_step = trainer.global_step
 
+    def check(self) -> None:
+        """Reads the last save back; raises as ``FormerCheckpoints.check``."""
+        if self._former is not None:
+            self._former.check()
+
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
@@ -131,6 +137,32 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._heard.close()
+
+
+@contextmanager
+def reading_back(trainer: L.Trainer) -> Iterator[None]:
+    """Reads back what the body saved last, however it ends.
+
+    Args:
+        trainer: that trains in the body; it may save in a thread until that ends.
+
+    Raises:
+        OSError: if it is not as it was written. If the body raises an error, that one is raised,
+            and this one is logged.
+    """
+    callbacks = trainer.checkpoint_callbacks
+    saving = [callback for callback in callbacks if isinstance(callback, LastCheckpoint)]
+    try:
+        yield
+    except BaseException:
+        for callback in saving:
+            try:
+                callback.check()
+            except OSError as error:
+                log.warning(error)
+        raise
+    for callback in saving:
+        callback.check()
 
 
 def _of_any_rank(trainer: L.Trainer, *numbers: int) -> list[int]:
