@@ -65,6 +65,7 @@ BELOW = {
         "run",
         "settings",
         "sweeps",
+        "whole_file",
     },
     "training": {
         "attention",

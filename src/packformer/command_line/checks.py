@@ -170,13 +170,13 @@ def _check_files(data: Mapping[str, Any]) -> None:
             raise ValueError(f"data.path {path} {kind}: {needed}{piped}")
     elif target == _SHARDS:
         paths = data.get("path")
-        for path in paths if isinstance(paths, list) else [paths]:
-            _check_corpus(as_text("data.path", path, "path"))
+        for corpus in paths if isinstance(paths, list) else [paths]:
+            _check_corpus(as_text("data.path", corpus, "path"))
     if target in _WITH_TOKENIZER and data.get("tokenizer") is not None:
-        path = as_text("data.tokenizer", data["tokenizer"], "path")
+        file = as_text("data.tokenizer", data["tokenizer"], "path")
         needed = "give the path of a tokenizer.json"
-        if (kind := _kind_of("data.tokenizer", path, needed)) != "is a file":
-            raise ValueError(f"data.tokenizer {path} {kind}: {needed}")
+        if (kind := _kind_of("data.tokenizer", file, needed)) != "is a file":
+            raise ValueError(f"data.tokenizer {file} {kind}: {needed}")
 
 
 def _check_corpus(path: str) -> None:

@@ -18,6 +18,7 @@ from packformer.command_line.references import explain_reference
 from packformer.masking import masked
 from packformer.run.resume import CONFIG_FILE
 from packformer.run.user_errors import USER_ERRORS
+from packformer.whole_file import replace_text
 
 # By name: torch and Lightning are slow to import.
 _OUT_OF_MEMORY = "OutOfMemoryError"
@@ -122,5 +123,8 @@ def keep_traceback(
                 folder.parent.rmdir()
         return None
     place = folder / "error.txt"
-    place.write_text(masked("".join(traceback.format_exception(error))), encoding="utf-8")
+    try:
+        replace_text(place, masked("".join(traceback.format_exception(error))))
+    except OSError:  # the disk may be full: that is what the error is about
+        return None
     return place
