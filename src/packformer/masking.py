@@ -16,34 +16,47 @@ _CURE = (
     "(FSSPEC_HTTP and the like, ~/.config/fsspec/*.json)"
 )
 _PARAMETERS = (
-    r"(?:[\w.-]*[-_.])?(?:sig|signature|secret|password|passwd|pwd|credential|auth"
-    r"|(?:access_?|auth_?|security_?)?token|api_?key|(?:aws)?access_?key(?:_?id)?)"
+    r"(?:(?:[\w.-]*[-_.])?(?:sig|signature|hmac|secret|passw(?:or)?d|pass(?:phrase|code)?|pwd|pw"
+    r"|credentials?|auth|authorization|bearer|jwt|otp|session(?:_?id)?|sid|ticket"
+    r"|(?:[a-z]+_?)?token|(?:api_?|private_?)?key|(?:aws)?access_?key(?:_?id)?)"
+    r"|(?:auth_?|access_?)?code)"
 )
+# What names a version of a file is long and random too, and no secret.
+_VERSION = (
+    r"(?:[\w.-]*[-_.])?(?:version(?:_?id)?|generation|rev|revision|ref|commit|sha\d*|md5"
+    r"|checksum|hash|etag|oid|digest)"
+)
+# 20 letters and digits on end, neither a word nor a number nor a time.
+_RANDOM = r"(?=(?:\d*[a-z]){3})(?=(?:[a-z]*\d){2})[a-z0-9]{20}"
+_VALUE = r"[^\s&;#'\",)}\]]"  # a character of a parameter's value
 _AFTER_NAMES = (  # the name stays, in the first group
     # user:password@host, also as a path, with one slash. What follows the colon is no port.
     r"(:/{1,3}[^\s/:@'\"]*:)(?!:|\d{1,5}(?:[/?#]|$))(?:(?!://)[^\s'\"])+(?=@)",
-    rf"([?&;#]{_PARAMETERS}=)[^\s&;#'\",)}}\]]+",
+    rf"([?&;#]{_PARAMETERS}=){_VALUE}+",
+    rf"([?&](?!{_VERSION}=)[\w.%-]+=)(?={_VALUE}*?(?<![a-z0-9]){_RANDOM}){_VALUE}+",
     r"(\b(?:AccountKey|SharedAccessKey|SharedAccessSignature)=)[^\s;'\"]+",
     r"(\bAuthorization['\"]?\s*[:=]\s*['\"]?(?:(?:Bearer|Basic|Token)\s+)?)[^\s'\",}]{6,}",
     r"(\bBearer\s+)[\w.~+/=-]{16,}",
     r"(\b(?:aws_secret_access_key|aws_session_token|api_?key|password|passwd|client_secret)"
     r"(?:=|['\"]\s*:\s*)['\"]?)[^\s'\",;}]{6,}",
 )
+_START = r"(?<![A-Za-z0-9])"  # also after an underscore, as in tag_hf_...
 _ALONE = (
     # A token before the host. Names that stand there, as of containers, are in lower case.
     r"(?<=://)(?=[^\s/:@]*\d)(?=[^\s/:@]*[A-Z])[\w.~-]{20,}(?=@)",
-    r"\bhf_[A-Za-z0-9]{16,}",
-    r"\bsk-(?:[A-Za-z]+\d*-)*[A-Za-z0-9]{16,}[\w-]*",
-    r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}",
-    r"\bgh[opsur]_[A-Za-z0-9]{16,}",
-    r"\bgithub_pat_\w{20,}",
-    r"\bglpat-[\w-]{16,}",
-    r"\bwandb_v\d+_\w{16,}",
-    r"\bpypi-[\w-]{32,}",
-    r"\bxox[abeprs]-[\w-]{10,}",
-    r"\bAIza[\w-]{30,}",
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
+    rf"{_START}hf_[A-Za-z0-9]{{16,}}",
+    r"hf_(?=[A-Za-z]*\d)(?=[a-z0-9]*[A-Z])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{30,}",
+    rf"{_START}sk-(?:[A-Za-z]+\d*-)*[A-Za-z0-9]{{16,}}[\w-]*",
+    rf"{_START}sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{{20,}}",
+    rf"{_START}gh[opsur]_[A-Za-z0-9]{{16,}}",
+    rf"{_START}github_pat_\w{{20,}}",
+    rf"{_START}glpat-[\w-]{{16,}}",
+    rf"{_START}wandb_v\d+_\w{{16,}}",
+    rf"{_START}pypi-[\w-]{{32,}}",
+    rf"{_START}xox[abeprs]-[\w-]{{10,}}",
+    rf"{_START}AIza[\w-]{{30,}}",
+    rf"{_START}(?:AKIA|ASIA)[A-Z0-9]{{16}}(?![A-Z0-9])",
+    rf"{_START}eyJ[\w-]{{8,}}\.[\w-]{{8,}}\.[\w-]*",
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
 )
 _NAMED = [re.compile(pattern, re.IGNORECASE) for pattern in _AFTER_NAMES]

@@ -57,7 +57,9 @@ def test_a_secret_on_the_command_line_leaves_no_trace(
 _PLANTED = (
     "http://me:swordfish-3@localhost:1/corpus",
     "http://localhost:1/corpus?sig=swordfish-3",
+    "http://localhost:1/corpus?pass=swordfish-3",
     "hf_swordfish3swordfish3",
+    "tag_hf_swordfish3swordfish3",
 )
 
 

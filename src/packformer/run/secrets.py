@@ -10,7 +10,7 @@ from typing import Any
 from packformer.masking import masked, refuse_credential, refuse_credentials
 
 _SECRET = re.compile(
-    r"api_?key|secret|password|passwd|credential"
+    r"api_?key|secret|password|passwd|passphrase|credential|(^|[._])(pwd|jwt)$"
     r"|(access|auth|hf|api|gh|github|gitlab|job)_?token|(^|\.)token$",
     re.IGNORECASE,
 )
