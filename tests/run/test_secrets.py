@@ -142,3 +142,11 @@ def test_tools_refuse_credentials_before_anything_is_written(
     assert err.count("error: ") == 1
     _assert_no_trace(tmp_path, out + err)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_working_folder_is_no_secret(monkeypatch):
+    folder = "/home/someone/experiments"
+    monkeypatch.setenv("PWD", folder)
+    monkeypatch.setenv("OLDPWD", folder)
+
+    refuse_secrets({"output_dir": f"{folder}/runs"}, [])

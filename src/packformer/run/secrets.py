@@ -14,6 +14,7 @@ _SECRET = re.compile(
     r"|(access|auth|hf|api|gh|github|gitlab|job)_?token|(^|\.)token$",
     re.IGNORECASE,
 )
+_FOLDERS = {"PWD", "OLDPWD"}  # of the environment, which the shell sets
 _SHORTEST = 8  # characters; shorter values of the environment are words, not secrets
 _SURE = 16  # characters; values as long are secrets within longer text too
 
@@ -30,7 +31,11 @@ def refuse_secrets(config: Any, overrides: Iterable[str]) -> None:
         ValueError: naming the key; of the value it shows what is no secret.
     """
     overrides = list(overrides)
-    known = {v: k for k, v in os.environ.items() if _SECRET.search(k) and len(v) >= _SHORTEST}
+    known = {
+        value: name
+        for name, value in os.environ.items()
+        if _SECRET.search(name) and name not in _FOLDERS and len(value) >= _SHORTEST
+    }
     given = [
         (name.lstrip("+~"), value)
         for name, separator, value in (override.partition("=") for override in overrides)
