@@ -16,6 +16,7 @@ from hypothesis import settings
 from spared import (
     compose_once,
     leave_loss_curves_blank,
+    merge_groups_once,
     read_configuration_once,
     sample_few_tokens,
 )
@@ -127,6 +128,7 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def _configuration_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         read_configuration_once(patch)
+        merge_groups_once(patch)
         yield
 
 

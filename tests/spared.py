@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 def spare(patch: pytest.MonkeyPatch) -> None:
     """Spares runs all that takes longer than a few steps."""
     read_configuration_once(patch)
+    merge_groups_once(patch)
     compose_once(patch)
     leave_loss_curves_blank(patch)
     sample_few_tokens(patch)
@@ -35,6 +37,56 @@ def read_configuration_once(patch: pytest.MonkeyPatch) -> None:
         return deepcopy(read[key])
 
     patch.setattr(source, "load_config", load_once)
+
+
+def merge_groups_once(patch: pytest.MonkeyPatch) -> None:
+    """Spares Hydra choosing and merging the same files of packages again.
+
+    Single settings choose no file: Hydra sets them in what is merged, here in a copy.
+    """
+    from hydra._internal import config_loader_impl
+    from hydra._internal.defaults_list import DefaultsList, Overrides
+    from hydra.core.config_store import ConfigStore
+
+    choose = config_loader_impl.create_defaults_list
+    merge = config_loader_impl.ConfigLoaderImpl._compose_config_from_defaults_list
+    chosen: dict[tuple[Any, ...], DefaultsList] = {}
+    merged: dict[int, Any] = {}  # by the identity of a list in ``chosen``
+
+    @wraps(choose)
+    def choose_once(repo: Any, config_name: Any, overrides_list: Any, **options: Any) -> Any:
+        sources = repo.get_sources()
+        if any(source.scheme() == "file" for source in sources):  # a test may change its files
+            return choose(repo, config_name, overrides_list, **options)
+        single = Overrides(repo, overrides_list).config_overrides
+        groups = [o for o in overrides_list if not any(o is other for other in single)]
+        key = (
+            config_name,
+            *((source.provider, source.path) for source in sources),
+            *(override.input_line for override in groups),
+            *sorted(options.items()),
+            _names(ConfigStore.instance().repo),  # of what is installed
+        )
+        if key not in chosen:
+            chosen[key] = choose(repo, config_name, overrides_list, **options)
+        return replace(chosen[key], config_overrides=single)
+
+    @wraps(merge)
+    def merge_once(self: Any, defaults: Any, repo: Any) -> Any:
+        if not any(defaults is known.defaults for known in chosen.values()):
+            return merge(self, defaults, repo)
+        if id(defaults) not in merged:
+            merged[id(defaults)] = merge(self, defaults, repo)
+        return deepcopy(merged[id(defaults)])
+
+    patch.setattr(config_loader_impl, "create_defaults_list", choose_once)
+    patch.setattr(
+        config_loader_impl.ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once
+    )
+
+
+def _names(store: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple((k, _names(v)) if isinstance(v, dict) else k for k, v in sorted(store.items()))
 
 
 def compose_once(patch: pytest.MonkeyPatch) -> None:
