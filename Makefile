@@ -50,7 +50,7 @@ gpu-test: $(READY)
 
 # make faults SEED=1; docs/reliability.md says what each of them does
 SEED ?= 0
-FAULTS := run_folder saves kills starts damage ends outside wrong_settings
+FAULTS := run_folder preparing saves kills starts damage ends outside wrong_settings
 faults: $(READY)
 	@for name in $(FAULTS); do $(BYTECODE) $(BIN)/python tests/faults/$$name.py --seed $(SEED) || failed=1; \
 	done; $(BYTECODE) $(BIN)/python tests/faults/try_hostile.py || failed=1; exit $${failed:-0}

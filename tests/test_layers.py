@@ -40,7 +40,7 @@ BELOW = {
     "attention": {"cache", "nn", "settings", "whole_file"},
     "batch": {"attention"},
     "model": {"attention", "nn", "settings", "requirements"},
-    "corpus": {"interruption", "path_kind", "settings"},
+    "corpus": {"interruption", "path_kind", "settings", "whole_file"},
     "data": {
         "attention",
         "batch",

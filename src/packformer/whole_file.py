@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors that a full disk, or a limit of the user's, makes."""
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNFINISHED = re.compile(r"\..+\.\d+")
 
@@ -52,7 +53,7 @@ def cannot_write(file: Path, error: Exception, needed: int | None = None) -> OSE
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
     code = getattr(error, "errno", None)
     remedy = ""
-    if code is None or code in _NO_ROOM:
+    if code is None or code in NO_ROOM:
         remedy = _room(file.parent, needed)
     elif code in _NO_RIGHT:
         remedy = ": name a place that you may write to"

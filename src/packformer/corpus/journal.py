@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from packformer.corpus.shards import TOKENIZER
+from packformer.corpus.shards import TOKENIZER, write_whole
 
 JOURNAL = ".progress.jsonl"
 
@@ -53,12 +54,23 @@ class Journal:
         self._save([self._begun, *self.parts])
 
     def note(self, part: dict[str, Any]) -> None:
-        """A part that is finished."""
+        """A part that is finished.
+
+        Raises:
+            OSError: if it cannot be written; then it is not finished.
+        """
+        line = (json.dumps(part) + "\n").encode()
+        size = self._file.stat().st_size
+        try:
+            with self._file.open("ab", buffering=0) as stream:
+                if stream.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(stream.fileno())
+        except OSError as error:
+            os.truncate(self._file, size)
+            error.filename = str(self._file)
+            raise
         self.parts.append(part)
-        with self._file.open("a") as stream:
-            stream.write(json.dumps(part) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
 
     def close(self) -> None:
         """Ends the journal of a finished corpus: keeps only what the corpus was made of."""
@@ -76,6 +88,5 @@ class Journal:
 
     def _save(self, lines: Sequence[dict[str, Any]]) -> None:
         """The whole file, or none of it."""
-        unfinished = self._file.with_name(f"{JOURNAL}.new")
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(unfinished, self._file)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_whole(self._file, text, self._file.with_name(f"{JOURNAL}.new"))

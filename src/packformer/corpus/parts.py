@@ -124,6 +124,11 @@ class Part:
         self._begin()
         return found
 
+    @property
+    def tokens_in_work(self) -> int:
+        """Of the shards that are not finished."""
+        return sum(writer.tokens for writer in self._writers.values())
+
     def discard(self) -> None:
         """Removes what was not finished."""
         for writer in self._writers.values():

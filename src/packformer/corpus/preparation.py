@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
@@ -31,6 +32,7 @@ from packformer.corpus.request import Preparation, fingerprint_of
 from packformer.corpus.sample import sample
 from packformer.corpus.shards import (
     MANIFEST,
+    SPLITS,
     TOKENIZER,
     Manifest,
     hash_file,
@@ -44,6 +46,7 @@ from packformer.corpus.tokenizer import (
     train_bpe,
 )
 from packformer.counted import counted
+from packformer.whole_file import NO_ROOM, cannot_write
 
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
@@ -132,10 +135,34 @@ class _Run:
         self._input = preparation.input
         self._sources = preparation.input.sources()
         files = [self._input.file_of(source) for source in self._sources]
-        size = sum(file.stat().st_size for file in files if file) if all(files) else _FEW
-        self._processes = Processes(0 if size < _FEW else preparation.workers)
+        self._size = sum(f.stat().st_size for f in files if f) if all(files) else None
+        few = self._size is not None and self._size < _FEW
+        self._processes = Processes(0 if few else preparation.workers)
+        self._is_own = False  # the folder: what is there is of this preparation
+        self._is_tokenized = False
+        self._read = self._unfinished_tokens = 0
+        self._itemsize = 1
 
     def run(self) -> Manifest:
+        try:
+            return self._run()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a process that tokenizes was ended from outside, maybe for its memory: the same "
+                "command continues after the last finished part, with --workers 1 if need be"
+            ) from error
+        except (OSError, ValueError) as error:
+            kept = len(self._journal.parts) if self._is_own else 0
+            reason = self._told(error) if isinstance(error, OSError) else str(error)
+            if isinstance(error, InvalidDocumentError):
+                reason += f" (to leave such documents out: {self._preparation.skip_setting})"
+            if self._is_own:
+                self._remove_unfinished()
+            hint = f" (kept: {counted(kept, 'finished part')}; the same command continues there)"
+            goes_on = kept > 0 and (isinstance(error, OSError) or not self._is_tokenized)
+            raise ValueError(reason + hint * goes_on) from error
+
+    def _run(self) -> Manifest:
         if STANDARD_INPUT in self._input.paths:
             self._keep_standard_input()
         fingerprint = fingerprint_of(replace(self._preparation, input=self._input))
@@ -143,33 +170,56 @@ class _Run:
         if (self._folder / MANIFEST).exists():
             return self._finished()
         self._journal.load()
+        self._is_own = True
         self._remarks = self._input.announce()
-        try:
-            tokenizer = self._tokenizer()
-            self._write_shards(tokenizer)
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "a process that tokenizes was ended from outside, maybe for its memory: the same "
-                "command continues after the last finished part, with --workers 1 if need be"
-            ) from error
-        except (OSError, ValueError) as error:
-            kept = len(self._journal.parts)
-            if not kept:
-                (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
-            reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            if isinstance(error, OSError):
-                reason = f"{error.filename or self._folder}: {reason}"
-            if isinstance(error, InvalidDocumentError):
-                reason += f" (to leave such documents out: {self._preparation.skip_setting})"
-            hint = f" (kept: {counted(kept, 'finished part')}; the same command continues there)"
-            raise ValueError(reason + hint * (kept > 0)) from error
+        tokenizer = self._tokenizer()
+        self._write_shards(tokenizer)
+        self._is_tokenized = True
         return self._finish(tokenizer)
+
+    def _told(self, error: OSError) -> str:
+        """What cannot be read or written, and of a full disk how much room is left and needed."""
+        if error.errno not in NO_ROOM:
+            return f"{error.filename or self._folder}: {error.strerror or error}"
+        file = Path(error.filename) if error.filename else self._folder / MANIFEST
+        return str(cannot_write(file, error, self._needed()))
+
+    def _needed(self) -> int | None:
+        """About how many bytes more the corpus takes; None where nobody knows the input's size."""
+        if self._size is None:
+            return None
+        shards = [part[side] for part in self._journal.parts for side in SPLITS if part[side]]
+        finished = sum(shard["tokens"] for shard in shards) * self._itemsize
+        # Of text of which nothing was read yet, at most as many as it has itself.
+        whole = self._size
+        if self._read:
+            whole = (finished + self._unfinished_tokens * self._itemsize) * whole // self._read
+        return max(0, whole - finished)
+
+    def _remove_unfinished(self) -> None:
+        """Leaves finished parts, and what continues after them, or nothing at all."""
+        if (self._folder / MANIFEST).exists():  # the corpus is complete
+            return
+        parts = self._journal.parts
+        kept = {part[side]["file"] for part in parts for side in SPLITS if part[side]}
+        for pattern in ("*.tokens", ".*.tokens"):
+            for file in self._folder.glob(pattern):
+                if file.name not in kept:
+                    file.unlink()
+        if not parts:
+            for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
+                (self._folder / name).unlink(missing_ok=True)
 
     def _keep_standard_input(self) -> None:
         """Keeps it in a file, because it is read twice, and again after an interruption."""
         file = self._folder / _STANDARD_INPUT
-        with file.open("wb") as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream)
+        try:
+            with file.open("wb") as stream:
+                shutil.copyfileobj(sys.stdin.buffer, stream)
+        except OSError as error:
+            file.unlink()
+            error.filename = str(file)
+            raise
         self._input = replace(self._input, standard_input=file)
 
     def _finished(self) -> Manifest:
@@ -198,7 +248,9 @@ class _Run:
         try:
             tokenizer.save(str(unfinished))
         except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"{unfinished} cannot be written: {error}") from error
+            unfinished.unlink(missing_ok=True)
+            told = str(cannot_write(file, error, self._needed()))
+            raise ValueError(told) from error
         os.replace(unfinished, file)
         return tokenizer
 
@@ -217,6 +269,7 @@ class _Run:
                 part.add(future.result(), batch)
                 if batch.ends_part:
                     self._journal.note({"place": batch.place, **part.finish()})
+                    self._unfinished_tokens = 0
 
             for batch in self._batches(place, Cutter(text_tokenizer(arguments[0]))):
                 waiting.append((pool.submit(encode, batch.pieces), batch))
@@ -228,10 +281,12 @@ class _Run:
     @contextmanager
     def _part(self, tokenizer: Tokenizer) -> Iterator[Part]:
         def report(read: int, text: int) -> None:
+            self._read, self._unfinished_tokens = read, part.tokens_in_work
             self._report(Progress("tokenizing", read, size, text))
 
         files = [self._input.file_of(source) for source in self._sources]
-        size = sum(f.stat().st_size for f in files if f) if all(files) else None
+        size = self._size = sum(f.stat().st_size for f in files if f) if all(files) else None
+        self._itemsize = np.dtype(_dtype(tokenizer)).itemsize
         number, fraction = len(self._journal.parts), self._preparation.validation_fraction
         part = Part(self._folder, number, _dtype(tokenizer), fraction or 0.0, report)
         try:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,9 +87,23 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Writes it, complete or not at all."""
-        unfinished = folder / f".{MANIFEST}"
-        unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(unfinished, folder / MANIFEST)
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        write_whole(folder / MANIFEST, text, folder / f".{MANIFEST}")
+
+
+def write_whole(file: Path, text: str, unfinished: Path) -> None:
+    """Writes ``file`` through ``unfinished``, which a failure does not leave behind.
+
+    Raises:
+        OSError: naming ``file``.
+    """
+    try:
+        unfinished.write_text(text)
+        os.replace(unfinished, file)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        error.filename = str(file)
+        raise
 
 
 def _padded(size: int) -> int:
@@ -137,8 +151,18 @@ class ShardWriter:
     def _write(self, data: bytes) -> None:
         if self._stream is None:
             self._stream = open(self._unfinished, "wb")  # noqa: SIM115  closed by finish or discard
-        self._stream.write(data)
+        with self._naming_the_file():
+            self._stream.write(data)
         self._digest.update(data)
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        """Errors of an open file do not tell which it is."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._file)
+            raise
 
     @property
     def _unfinished(self) -> Path:
@@ -152,9 +176,10 @@ class ShardWriter:
         self._write(bytes(_padded(size) - size))
         ends = np.concatenate(self._ends)
         self._write(ends.astype("<i8").tobytes())
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        with self._naming_the_file():
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
         os.replace(self._unfinished, self._file)
         return Shard(
             self._file.name,
@@ -168,7 +193,8 @@ class ShardWriter:
     def discard(self) -> None:
         """Removes what was written and not finished."""
         if self._stream is not None:
-            self._stream.close()
+            with suppress(OSError):  # on a full disk the rest of it cannot be written
+                self._stream.close()
             self._unfinished.unlink(missing_ok=True)
 
 
