@@ -64,6 +64,7 @@ from packformer.run.with_lower_rate import with_lower_rate
 from packformer.training import FiniteGuard, TrainingModule
 from packformer.training.checkpoint import OtherData, OtherTraining, check_checkpoint
 from packformer.training.compilation import loading_compiler
+from packformer.training.memory import forget_process_peak
 from packformer.training.module import DTYPES
 
 log = logging.getLogger(__name__)
@@ -259,6 +260,7 @@ def _check_checkpoint(
 def _forget_former_job() -> None:
     """In a sweep: each job compiles afresh (torch stops after a few times) and has its own peak."""
     torch.compiler.reset()
+    forget_process_peak()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
