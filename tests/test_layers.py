@@ -56,15 +56,18 @@ BELOW = {
     "__main__": {"cli"},
     "cli": {"cache", "command_line", "completion", "output", "ranks", "run", "threads", "tools"},
     "command_line": {
+        "cache",
         "completion",
         "data",
         "layer_pattern",
+        "output",
         "path_kind",
         "ranks",
         "requirements",
         "run",
         "settings",
         "sweeps",
+        "threads",
         "whole_file",
     },
     "training": {

@@ -115,5 +115,7 @@ def test_more_jobs_than_cards_are_refused(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ValueError, match="where there is no GPU: write hydra.launcher.jobs=2"):
         SideBySide()._places(config)
-    assert SideBySide(3)._places(config) == [{}] * 3
+    assert (
+        SideBySide(3)._places(config) == [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}] * 3
+    )
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""

@@ -44,11 +44,13 @@ from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.of_sweep import in_sweep
 from packformer.run.own_ranks import start_own_ranks
+from packformer.run.process_state import remember_torch, restore_torch
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
 from packformer.run.start_times import StartTimes
 from packformer.sweeps.former import finished_before, goes_on
-from packformer.sweeps.jobs import Job, failures, run_jobs
+from packformer.sweeps.jobs import Job, end_workers, failures, run_jobs
+from packformer.sweeps.kinds import is_over_several
 from packformer.sweeps.launchers import register_launchers
 from packformer.sweeps.table import write_failure
 from packformer.sweeps.traces import remove_traces
@@ -141,7 +143,7 @@ def _needs_processes(config: DictConfig) -> bool:
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return False
     check_processes(1, 1, in_sweep=True)
-    return config.trainer.devices not in (1, "1", [0]) or config.trainer.get("num_nodes", 1) > 1
+    return is_over_several(config)
 
 
 def _in_own_process(config: DictConfig) -> float:
@@ -167,6 +169,8 @@ def _import(config: DictConfig) -> None:
     if config.deterministic:
         os.environ.update(_DETERMINISTIC)
     if "torch" in sys.modules:
+        if in_sweep():
+            restore_torch()
         return
     gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
     try:
@@ -177,6 +181,7 @@ def _import(config: DictConfig) -> None:
         import_module("packformer.run.train")
     finally:
         gc.enable()
+    remember_torch()
     gc.freeze()  # later searches need not look at modules
 
 
@@ -248,5 +253,6 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         sys.argv = started
         remove_traces()
         forget_others()
+        end_workers()
     if failures:
         sys.exit(_EXIT_FAILURE)

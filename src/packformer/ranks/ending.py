@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from packformer.interruption import exit_code, interrupt, signals_heard_by
@@ -92,6 +93,12 @@ def end_with_parent() -> None:
         parent = os.getppid()
     else:
         return
+    _watch(parent, of_rank_zero)
+
+
+@cache
+def _watch(parent: int, of_rank_zero: bool) -> None:
+    """Starts the thread, once: jobs of a sweep may follow one another in this process."""
     threading.Thread(target=_watch_parent, args=(parent, of_rank_zero), daemon=True).start()
 
 

@@ -26,17 +26,26 @@ def import_lean(settings: Mapping[str, Any]) -> None:
     Args:
         settings: of the run, resolved, as plain types.
     """
-    if _names_code_of_the_user("", settings):
+    if names_own_code(settings):
         return
     with hidden(_OF_METRICS):
         import torchmetrics  # noqa: F401
 
 
-def _names_code_of_the_user(key: str, value: Any) -> bool:
+def names_own_code(settings: Mapping[str, Any]) -> bool:
+    """Whether a run uses a class, function or kernel of the user's.
+
+    Args:
+        settings: of the run, resolved, as plain types.
+    """
+    return _names_own_code("", settings)
+
+
+def _names_own_code(key: str, value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(_names_code_of_the_user(str(name), child) for name, child in value.items())
+        return any(_names_own_code(str(name), child) for name, child in value.items())
     if isinstance(value, list):
-        return any(_names_code_of_the_user(key, child) for child in value)
+        return any(_names_own_code(key, child) for child in value)
     if key == "_target_":
         return not str(value).startswith(_OWN)
     return key in ("kernel", "score_mod") and "." in str(value)

@@ -1,5 +1,6 @@
 """``hydra/launcher=side_by_side``: jobs of a sweep at the same time, each on GPUs of its own.
 
+Jobs on the same GPUs follow one another in one process, as far as they can.
 Hydra's launcher for Joblib, last released in May 2022, gives no worker a GPU of its own.
 """
 
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -22,8 +24,10 @@ from packformer.run.of_sweep import to_go_on, with_fixed_settings
 from packformer.run.start import with_settings_of_start
 from packformer.run.user_errors import USER_ERRORS
 from packformer.settings import check_whole
+from packformer.sweeps.cards import cards
 from packformer.sweeps.former import finished_before
 from packformer.sweeps.jobs import Job, failures, run_jobs
+from packformer.sweeps.kinds import kind_of
 from packformer.sweeps.plan import Plan
 from packformer.sweeps.traces import begin
 
@@ -63,7 +67,11 @@ class SideBySide(Launcher):
     def _launch(self, jobs: Sequence[Job]) -> Sequence[JobReturn]:
         places = self._places(jobs[0].config)
         begin()
-        returns = [self._returned(job, finished_before(_run_of(job), job.folder)) for job in jobs]
+        runs = [_run_of(job) for job in jobs]
+        returns = [
+            self._returned(job, finished_before(run, job.folder))
+            for job, run in zip(jobs, runs, strict=True)
+        ]
         left = [number for number, returned in enumerate(returns) if returned.return_value is None]
         if len(left) < len(jobs):
             print(f"{counted(len(jobs) - len(left), 'job')} finished before", flush=True)
@@ -77,8 +85,11 @@ class SideBySide(Launcher):
                 config=ended.config, config_name="config", job_return=returns[left[number]]
             )
 
+        to_run = [
+            replace(jobs[n], kind=kind_of(runs[n], jobs[n].config.hydra.job.env_set)) for n in left
+        ]
         try:
-            run_jobs([jobs[number] for number in left], places, told)
+            run_jobs(to_run, places, told)
         except KeyboardInterrupt:
             print(to_go_on(jobs[0].folder), file=sys.stderr)  # jobs told it to their files
             raise
@@ -91,24 +102,25 @@ class SideBySide(Launcher):
         return done
 
     def _places(self, config: DictConfig) -> list[dict[str, str]]:
-        cards = _cards() if config.trainer.accelerator != "cpu" else []
-        if not cards:
+        found = cards() if config.trainer.accelerator != "cpu" else []
+        if not found:
             if self._jobs is None:
                 raise ValueError(
                     "hydra.launcher.jobs is needed where there is no GPU: write "
                     "hydra.launcher.jobs=2"
                 )
-            return [{}] * self._jobs
+            threads = os.environ.get("OMP_NUM_THREADS") or _threads(self._jobs)
+            return [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads}] * self._jobs
         each = config.trainer.devices
         if not isinstance(each, int) or each < 1:
             raise ValueError(f"trainer.devices ({each}) must be a number for jobs side by side")
-        most = len(cards) // each
+        most = len(found) // each
         if (self._jobs or 1) > most:
             raise ValueError(
                 f"hydra.launcher.jobs ({self._jobs or 1}) x trainer.devices ({each}) is more than "
-                f"the {counted(len(cards), 'GPU')} of this machine"
+                f"the {counted(len(found), 'GPU')} of this machine"
             )
-        groups = [cards[n * each : (n + 1) * each] for n in range(self._jobs or most)]
+        groups = [found[n * each : (n + 1) * each] for n in range(self._jobs or most)]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
 
 
@@ -122,10 +134,8 @@ def _run_of(job: Job) -> DictConfig:
     return run
 
 
-def _cards() -> list[str]:
-    """Names of the GPUs that this process may use."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in visible.split(",") if name.strip()]
-    import torch  # slow
-
-    return [str(number) for number in range(torch.cuda.device_count())]
+def _threads(jobs: int) -> str:
+    """Of each job, where so many share the cores of this process."""
+    able = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(able(0)) if able else os.cpu_count() or 1
+    return str(max(1, cores // jobs))
