@@ -112,7 +112,7 @@ STUDIES = [command for command in TOOLS if command.startswith("packformer study"
 def test_a_study_of_the_readme_runs(
     train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr(study, "_sweep", lambda sweep: train(*sweep[1:]).code)
+    monkeypatch.setattr(study, "run_sweep", lambda sweep: train(*sweep[1:]).code)
     few = [*small, "trainer.max_steps=2", "logger=csv", "--seeds", "1", "--position-tokens", "0"]
     main([*shlex.split(command)[1:], *few, "--output", "answer"])
     assert "alibi: its loss is" in Path("answer", "report.html").read_text(encoding="utf-8")

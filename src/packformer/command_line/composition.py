@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -34,3 +35,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     except USER_ERRORS as error:
         raise ValueError(one_line(error)) from error
     return config
+
+
+def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
+    """``compose``, as plain types; errors are the same."""
+    settings: Any = OmegaConf.to_container(compose(overrides), resolve=True)
+    return settings

@@ -38,7 +38,7 @@ def swept(tmp_path, monkeypatch) -> list[list[str]]:
             (folder / "summary.json").write_text(json.dumps({"val/loss": 5 + 0.1 * len(asked)}))
         return 0
 
-    monkeypatch.setattr(module, "_sweep", sweep)
+    monkeypatch.setattr(module, "run_sweep", sweep)
     monkeypatch.setattr(module, "sized_variants", cache(sized_variants))
     return asked
 

@@ -25,7 +25,7 @@ def test_a_study_from_the_command_to_the_page(
         swept.append(done.out)
         return done.code
 
-    monkeypatch.setattr(module, "_sweep", sweep)
+    monkeypatch.setattr(module, "run_sweep", sweep)
     given = ["study", "+experiment=mha,alibi", *small, "trainer.max_steps=4", "logger=csv"]
     given += ["--seeds", "2", "--position-tokens", "500", "--output", "answer"]
     main(given)
@@ -60,7 +60,7 @@ def test_a_study_from_the_command_to_the_page(
 
 
 def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(module, "_sweep", lambda command: train(*command[1:]).code)
+    monkeypatch.setattr(module, "run_sweep", lambda command: train(*command[1:]).code)
     heads = "attention.num_kv_heads=2,3"
     given = ["study", heads, *small, "trainer.max_steps=2", "logger=csv", "--seeds", "1"]
     with pytest.raises(SystemExit):

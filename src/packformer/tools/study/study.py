@@ -6,20 +6,18 @@ import argparse
 import hashlib
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packformer.counted import counted
-from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
 from packformer.settings import check_whole
 from packformer.study.question import Question, write_question
 from packformer.study.run_record import FINISHED, read_runs
 from packformer.tools.output_folder import output_folder
 from packformer.tools.report.report import print_report
 from packformer.tools.study.matching import SizedVariant, refuse_other_runs, sized_variants
+from packformer.tools.sweep_process import in_quotes, run_sweep
 
 _ROOT = Path("runs", "studies")
 
@@ -122,12 +120,11 @@ class Study:
 
     def _sweep(self, overrides: Sequence[str], folder: Path) -> list[str]:
         seeds = ",".join(map(str, self.seeds))
-        place = str(folder).replace("\\", "\\\\").replace('"', '\\"')
         launcher = ["hydra/launcher=side_by_side", f"hydra.launcher.jobs={self.jobs}"]
         return [
             *("train", "-m", *overrides),
             f"seed={seeds}",
-            f'hydra.sweep.dir="{place}"',
+            f"hydra.sweep.dir={in_quotes(folder)}",
             *(launcher if self.jobs is not None else []),
         ]
 
@@ -156,7 +153,7 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
         code = 0
         for command in study.sweeps(folder, variants):
             print(f"sweep    packformer {shlex.join(command)}", flush=True)
-            code = _sweep(command) or code
+            code = run_sweep(command) or code
         try:
             runs = read_runs(folder)
         except ValueError as error:
@@ -172,18 +169,6 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
             if failed
             else "the sweep ended with an error: the lines above say why"
         )
-
-
-def _sweep(command: Sequence[str]) -> int:
-    """Runs the sweep in a process of its own; signals reach it once, and it saves and ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "packformer", *command], start_new_session=True
-    )
-    with signals_heard_by(lambda number, _: process.send_signal(number)):
-        code = process.wait()
-    if code in EXIT_CODES:
-        raise Interrupted.by_code(code)
-    return code
 
 
 def _measure(folders: Sequence[Path], study: Study, options: argparse.Namespace) -> None:

@@ -1,0 +1,36 @@
+"""A sweep in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
+
+
+def run_sweep(command: Sequence[str]) -> int:
+    """Runs it; signals reach it once, and it saves and ends.
+
+    Args:
+        command: arguments of ``packformer``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        Interrupted: if a signal ended it.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "packformer", *command], start_new_session=True
+    )
+    with signals_heard_by(lambda number, _: process.send_signal(number)):
+        code = process.wait()
+    if code in EXIT_CODES:
+        raise Interrupted.by_code(code)
+    return code
+
+
+def in_quotes(path: object) -> str:
+    """A path as Hydra reads it whole."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
