@@ -25,7 +25,8 @@ class PackedBatch:
         layout: where each document lies; padding is treated as further documents.
         num_tokens: tokens of documents, padding left out.
         num_targets: tokens that count in the loss.
-        lengths: tokens of each document, or piece of a split one, padding left out.
+        lengths: tokens of each document, or piece of a split one, padding left out; of each block
+            where blocks take the place of documents.
         packer_state: of the packer after the last whole optimizer step, this row included, for the
             checkpoint; plain types only. None before the first step is whole.
         corpus: number of the corpus that a validation row comes from.

@@ -68,7 +68,7 @@ PACKING: Rules = {
     "max_document_length": whole(2, _INT32).or_null(),
     "long_documents": ANYTHING,
     "lookahead": whole(1, _INT32),
-    "policy": one_of("best_fit", "concatenate"),
+    "policy": one_of("best_fit", "concatenate", "blocks"),
 }
 LOADER: Rules = {
     "max_documents_per_row": whole(1, _INT32).or_null(),

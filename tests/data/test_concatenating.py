@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from packformer import pack
 from packformer.batch import IGNORE_INDEX
+from packformer.data import PackedDataModule, RandomDocuments
 from packformer.data.concatenating import ConcatenatingPacker
 from packformer.data.order import read
 from packformer.data.packing import PackerState
@@ -201,6 +202,40 @@ def test_data_without_a_usable_document_are_refused(limit, said):
 
 def test_a_policy_that_does_not_exist_is_named():
     with pytest.raises(
-        ValueError, match=r"packing.policy \(cut\) must be one of best_fit, concatenate"
+        ValueError, match=r"packing.policy \(cut\) must be one of best_fit, concatenate, blocks"
     ):
         PackingSettings(8, policy="cut")
+
+
+@given(lengths, st.integers(2, 33), st.integers(2, 40))
+def test_blocks_are_the_same_rows_with_another_layout(documents, row_length, block):
+    cut = list(batches(documents, settings_of(row_length)))
+    found = list(batches(documents, PackingSettings(row_length, block, policy="blocks")))
+    assert [batch.pieces for batch in found] == [batch.pieces for batch in cut]
+    for mine, its in zip(found, cut, strict=True):
+        assert torch.equal(mine.tokens, its.tokens)
+        assert torch.equal(mine.targets, its.targets)
+        *whole, last = mine.lengths
+        assert set(whole) <= {min(block, row_length)}
+        assert last <= min(block, row_length)
+        assert sum(mine.lengths) == mine.num_tokens == its.num_tokens
+        bounds = np.cumsum([0, *mine.lengths])
+        assert mine.layout.cu_seqlens[: len(bounds)].tolist() == bounds.tolist()
+        assert mine.layout.num_slots == found[0].layout.num_slots
+
+
+def test_validation_reads_documents_alone_where_training_reads_blocks():
+    def module(policy):
+        packing = PackingSettings(64, 32, policy=policy)
+        return PackedDataModule(RandomDocuments(vocab_size=50, mean_length=20), packing)
+
+    blocks, whole = module("blocks"), module("best_fit")
+    assert blocks.stream["policy"] == "blocks"
+    assert set(next(iter(blocks.train_dataloader())).lengths) == {32}
+    counted = [sum(batch.num_targets for batch in m.val_dataloader()) for m in (blocks, whole)]
+    assert counted[0] == counted[1]
+    documents = [
+        sorted(piece for batch in m.val_dataloader() for piece in batch.pieces)
+        for m in (blocks, whole)
+    ]
+    assert documents[0] == documents[1]

@@ -95,7 +95,10 @@ def test_positions_go_as_far_as_they_count(settings: list[str], wanted: int) -> 
             r"attention.restart_positions \(false\) must be true unless",
         ),
         (["attention.across_documents=yes"], r"attention.across_documents \(yes\) must be true or"),
-        (["packing.policy=cut"], r"packing.policy \(cut\) must be one of best_fit, concatenate"),
+        (
+            ["packing.policy=cut"],
+            r"packing.policy \(cut\) must be one of best_fit, concatenate, blocks",
+        ),
     ],
 )
 def test_wrong_settings_are_told(settings: list[str], told: str) -> None:

@@ -153,7 +153,7 @@ def _check_node(place: str, node: Mapping[str, Any]) -> None:
 def _check_answers(config: Mapping[str, Any]) -> None:
     """Documents of a question and its answer must not be cut."""
     task, policy = config["data"].get("_target_"), config["packing"].get("policy")
-    if task in _WITH_ANSWERS and policy == "concatenate":
+    if task in _WITH_ANSWERS and policy in ("concatenate", "blocks"):
         raise ValueError(
             f"packing.policy ({policy}) would cut answers from their questions: {task} needs "
             "best_fit"

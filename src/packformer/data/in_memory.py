@@ -72,8 +72,8 @@ def pack(
             ``max_position``.
         long_documents: ``split``, ``truncate``, ``drop`` or ``error``.
         lookahead: documents that best fit chooses from.
-        policy: ``best_fit``, or ``concatenate``: documents are cut where rows end, see
-            ``PackingSettings``.
+        policy: ``best_fit``, or ``concatenate``: documents are cut where rows end, or ``blocks``,
+            see ``PackingSettings``.
 
     Yields:
         ``PackedBatch`` with tokens and targets int64 ``[1, M]``.

@@ -96,7 +96,7 @@ class PackedDataModule(L.LightningDataModule):
         self.max_documents = max_documents_per_row or packing.row_length
         sample = list(islice(self._train_rows(), _SAMPLED_ROWS))
         if max_documents_per_row is None:
-            fullest = max(len(batch.lengths) for batch in sample)
+            fullest = max(len(batch.pieces) for batch in sample)
             self.max_documents = min(packing.most_pieces, 8 * math.ceil(fullest * 1.25 / 8))
         self.token_budget = max(1, round(sum(b.num_targets for b in sample) / len(sample)))
 
@@ -187,7 +187,7 @@ class PackedDataModule(L.LightningDataModule):
             "data": self.splits.fingerprint,
             **vars(self._packing),
             "max_document_length": self._packing.max_document_length
-            if self._packing.cuts
+            if self._packing.policy == "concatenate"
             else self.max_seqlen,
             "max_documents_per_row": self.max_documents,
             "seed": self._seed,

@@ -257,8 +257,7 @@ def _no_document(count: int, settings: PackingSettings) -> ValueError:
         f" and fits max_document_length ({settings.longest_read}) under "
         f"long_documents={settings.long_documents}"
     )
-    unlimited = settings.cuts and settings.max_document_length is None
     return ValueError(
         f"the data yields no document: of {count} none has 2 tokens or more"
-        + ("" if unlimited else fits)
+        + ("" if settings.reads_whole else fits)
     )

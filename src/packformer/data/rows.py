@@ -31,11 +31,13 @@ def collate_row(
     max_documents: int,
     packer_state: dict[str, Any] | None,
     corpus: int = 0,
+    block_length: int | None = None,
 ) -> PackedBatch:
     """Lays the tokens and targets of ``pieces`` one after another and pads to ``row_length``.
 
     Padding is laid out as further documents of at most ``max_seqlen`` tokens, in slots of their own
-    after the ``max_documents``.
+    after the ``max_documents``. With ``block_length`` the tokens are laid out in blocks of so many
+    instead, wherever documents begin; targets are the same.
     """
     tokens = np.zeros(row_length, dtype=np.int64)
     targets = np.full(row_length, IGNORE_INDEX, dtype=np.int64)
@@ -48,13 +50,15 @@ def collate_row(
         if not is_cut:
             targets[end - 1] = IGNORE_INDEX  # its successor lies in no or another document
     lengths = [piece.length for piece in pieces]
+    if block_length is not None:
+        lengths = [min(block_length, end - at) for at in range(0, end, block_length)]
     padding = [min(max_seqlen, row_length - at) for at in range(end, row_length, max_seqlen)]
     return PackedBatch(
         tokens=torch.from_numpy(tokens)[None],
         targets=torch.from_numpy(targets)[None],
         layout=PackedLayout.from_lengths(
             lengths + padding,
-            num_slots=max_documents + math.ceil(row_length / max_seqlen),
+            num_slots=max_documents + math.ceil(row_length / max_seqlen),  # room for blocks, too
             max_seqlen=max_seqlen,
         ),
         num_tokens=end,
@@ -188,5 +192,6 @@ class PackedRows(IterableDataset[PackedBatch]):
                     max_seqlen=self._settings.max_seqlen,
                     max_documents=self._max_documents,
                     packer_state=after if place == len(own) else before,
+                    block_length=self._settings.block_length,
                 )
             before = after

@@ -19,13 +19,15 @@ class PackingSettings:
     Attributes:
         row_length: M, tokens of a row, and of a micro-batch.
         max_document_length: documents are at most that long in a row, in tokens, and never longer
-            than the row; None for ``row_length``, or where rows cut documents for no limit.
+            than the row; None for ``row_length``, or under ``concatenate`` for no limit. Under
+            ``blocks``, of which it is the length, documents have no limit.
         long_documents: what to do with longer documents: ``split`` them into pieces, ``truncate``,
             ``drop`` or ``error``.
         lookahead: documents that best fit chooses from.
         policy: ``best_fit``: rows hold whole pieces, and have padding at the end, see
             ``BestFitPacker``; ``concatenate``: pieces are cut where rows end, see
-            ``ConcatenatingPacker``.
+            ``ConcatenatingPacker``; ``blocks``: the same rows, laid out as blocks of equal length
+            instead of documents, so that attention sees all of a block, as in nanoGPT.
 
     Raises:
         ValueError: if a value is out of range.
@@ -48,14 +50,25 @@ class PackingSettings:
     @property
     def cuts(self) -> bool:
         """Whether documents are cut where rows end."""
-        return self.policy == "concatenate"
+        return self.policy in ("concatenate", "blocks")
+
+    @property
+    def block_length(self) -> int | None:
+        """Tokens that take the place of a document in a row's layout; None for documents."""
+        return self.max_seqlen if self.policy == "blocks" else None
 
     @property
     def longest_read(self) -> int:
         """Longest piece that is read at once, in tokens; longer documents are cut or left out."""
         if not self.cuts:
             return self.max_seqlen
-        return _NO_LIMIT if self.max_document_length is None else self.max_document_length
+        limit = None if self.policy == "blocks" else self.max_document_length
+        return _NO_LIMIT if limit is None else limit
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether documents are read whole, over as many rows as they need."""
+        return self.longest_read == _NO_LIMIT
 
     @property
     def most_pieces(self) -> int:

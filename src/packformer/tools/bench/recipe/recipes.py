@@ -27,6 +27,32 @@ class Recipe:
     library: str = ""
 
 
+# Every head has its own keys and values, and sees the whole of a block.
+_PLAIN_ATTENTION = (
+    "attention=mha",
+    "attention.num_kv_heads=null",
+    "attention.window=null",
+    "attention.qk_norm=false",
+    "attention.soft_cap=null",
+    "attention.score_mod=null",
+    "attention.across_documents=false",  # blocks do that
+    "attention.restart_positions=true",
+    "layers=alike",
+)
+_ADAMW_OF_GPT = (
+    "optimizer=adamw",
+    "optimizer.beta1=0.9",
+    "optimizer.beta2=0.95",
+    "optimizer.eps=1e-8",
+    "optimizer.weight_decay=0.1",
+    "optimizer.embedding_rate_factor=1.0",
+    "optimizer.head_rate_factor=1.0",
+    "weight_decay_schedule=constant",
+    "scheduler=cosine",
+    "scheduler.final_factor=0.1",
+    "max_grad_norm=1.0",
+    "z_loss=null",
+)
 # Peak learning rate, warm-up steps, steps and tokens of a step are the preset's in every recipe.
 RECIPES = {
     recipe.name: recipe
@@ -42,6 +68,17 @@ RECIPES = {
             "the preset, with Muon for the matrices of the blocks",
             "conf/optimizer/muon.yaml",
             ("optimizer=muon",),
+        ),
+        Recipe(
+            "nanogpt",
+            "nanoGPT's rows, positions, AdamW and schedule; SwiGLU and RMSNorm as in the preset",
+            "train.py and model.py of github.com/karpathy/nanoGPT, 3adf61e",
+            (
+                *_PLAIN_ATTENTION,
+                "position=learned",  # model.py: wpe
+                "packing.policy=blocks",  # train.py: get_batch
+                *_ADAMW_OF_GPT,  # train.py: weight_decay, beta1, beta2, grad_clip, min_lr
+            ),
         ),
     )
 }
