@@ -15,9 +15,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from packformer.interruption import Interrupted
-from packformer.sweeps import cards, worker
-from packformer.sweeps.jobs import Job, end_workers, failures, run_jobs
+from packformer.sweeps import cards, jobs, worker
+from packformer.sweeps.jobs import Job, end_workers, failures, run_jobs, start_workers
 from packformer.sweeps.kinds import Kind, kind_of
+from packformer.sweeps.worker import Outlook
 
 PLAIN = Kind(deterministic=False, own_code=False)
 DETERMINISTIC = Kind(deterministic=True, own_code=False)
@@ -25,7 +26,7 @@ DETERMINISTIC = Kind(deterministic=True, own_code=False)
 STUB = """
 import json, os, signal, sys, time
 from pathlib import Path
-from packformer.sweeps.worker import BEGAN, FINISHED, orders
+from packformer.sweeps.worker import BEGAN, FINISHED, Outlook, orders
 
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 connection, unwilling = orders(), False
@@ -34,6 +35,10 @@ while True:
         order = connection.recv()
     except EOFError:
         break
+    if isinstance(order, Outlook):
+        if order.kind.own_code:
+            sys.exit(1)
+        continue
     if unwilling:
         os._exit(7)
     connection.send(BEGAN)
@@ -75,8 +80,8 @@ def job(folder: Path, does: str, kind: Kind = PLAIN) -> Job:
 
 
 def run(folder: Path, *does: str | tuple[str, Kind], cards: Sequence[str] = ("0",)) -> list[float]:
-    jobs = [job(folder, *((one,) if isinstance(one, str) else one)) for one in does]
-    return run_jobs(jobs, [{"CUDA_VISIBLE_DEVICES": card} for card in cards])
+    made = [job(folder, *((one,) if isinstance(one, str) else one)) for one in does]
+    return run_jobs(made, [{"CUDA_VISIBLE_DEVICES": card} for card in cards])
 
 
 def ran(folder: Path) -> list[tuple[str, int, str]]:
@@ -136,6 +141,38 @@ def test_a_worker_that_cannot_start_fails_its_job(tmp_path: Path) -> None:
     assert failures == ["rank 0 ended with code 3"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [(PLAIN, True), (DETERMINISTIC, False), (Kind(deterministic=False, own_code=True), False)],
+)
+def test_processes_may_start_before_the_jobs_are_known(
+    kind: Kind, shared: bool, tmp_path: Path
+) -> None:
+    """They are used if they are of the kind of the jobs."""
+    start_workers(Outlook(kind, {}), tmp_path, [{"CUDA_VISIBLE_DEVICES": "0"}], 1)
+    (process,) = (slot.worker.process.pid for slot in jobs._slots.values() if slot.worker)
+    assert run(tmp_path, "one", "two") == [3.0, 3.0]
+    (_, first, _), (_, second, _) = ran(tmp_path)
+    assert first == second
+    assert (first == process) is shared
+
+
+def test_a_process_that_died_before_the_jobs_were_known_is_replaced(tmp_path: Path) -> None:
+    kind = Kind(deterministic=False, own_code=True)  # with which the stub dies
+    start_workers(Outlook(kind, {}), tmp_path, [{"CUDA_VISIBLE_DEVICES": "0"}], 1)
+    assert run(tmp_path, ("one", kind)) == [3.0]
+    assert failures == []
+
+
+def test_a_process_that_was_not_needed_is_ended(tmp_path: Path) -> None:
+    places = [{"CUDA_VISIBLE_DEVICES": card} for card in "0123"]
+    start_workers(Outlook(PLAIN, {}), tmp_path, places, 2)
+    started = [slot.worker.process for slot in jobs._slots.values() if slot.worker]
+    assert len(started) == 2
+    end_workers()
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
+
+
 def test_jobs_of_one_kind_follow_one_another(tmp_path: Path) -> None:
     kinds = [PLAIN, DETERMINISTIC, PLAIN, DETERMINISTIC]
     run(tmp_path, *[(f"job{number}", kind) for number, kind in enumerate(kinds)])
@@ -146,7 +183,7 @@ def test_jobs_of_one_kind_follow_one_another(tmp_path: Path) -> None:
 
 
 def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
-    jobs = [job(tmp_path, does) for does in ("one", "sleep", "never")]
+    three = [job(tmp_path, does) for does in ("one", "sleep", "never")]
     told: list[tuple[int, float]] = []
 
     def on_end(number: int, value: float) -> None:
@@ -159,7 +196,7 @@ def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> No
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted) as caught:
-        run_jobs(jobs, [{"CUDA_VISIBLE_DEVICES": ""}], on_end)
+        run_jobs(three, [{"CUDA_VISIBLE_DEVICES": ""}], on_end)
     assert caught.value.code == 130
     assert told == [(0, 3.0)]
     assert [name for name, _, _ in ran(tmp_path)] == ["one", "sleep"]

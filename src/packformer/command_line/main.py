@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import os
@@ -11,7 +10,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from packformer.command_line.checks import check_configuration
 from packformer.command_line.errors import is_user_error, keep_traceback, one_line, records_of
 from packformer.command_line.groups import refuse_removed
 from packformer.command_line.ignored_layers import refuse_ignored
+from packformer.command_line.imports import import_training
 from packformer.command_line.overrides import refuse_altered_text, settings_last
 from packformer.command_line.resumed import with_settings_added
 from packformer.data.ahead import Ahead, prepared_ahead
@@ -40,11 +39,10 @@ from packformer.ranks.ending import (
 from packformer.ranks.launched import check_processes, launched
 from packformer.ranks.others import devices_before_torch, forget_others
 from packformer.run.continued import with_settings_of_run
-from packformer.run.lean import import_lean
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.of_sweep import in_sweep
 from packformer.run.own_ranks import start_own_ranks
-from packformer.run.process_state import remember_torch, restore_torch
+from packformer.run.process_state import restore_torch
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
 from packformer.run.start_times import StartTimes
@@ -63,10 +61,6 @@ _EXAMPLES = {  # of data.path, by what reads it
     "packformer.data.TokenShards": "my_corpus (a folder that packformer prepare made)",
 }
 _DEVICES = ("devices", "accelerator")
-_DETERMINISTIC = {  # read by cuBLAS when it begins, and by torch's compiler when it is imported
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "TORCHINDUCTOR_DETERMINISTIC": "1",
-}
 _FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
 _command: list[str] = []
 _began: list[float] = []  # of the command, until its first job takes it
@@ -166,23 +160,12 @@ def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
 
 def _import(config: DictConfig) -> None:
     """Imports what trains, which is slow: not before the configuration fits."""
-    if config.deterministic:
-        os.environ.update(_DETERMINISTIC)
-    if "torch" in sys.modules:
-        if in_sweep():
-            restore_torch()
-        return
-    gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
-    try:
-        # A sweep's next job may need what this one does not.
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            settings: Any = OmegaConf.to_container(config, resolve=True)
-            import_lean(settings)
-        import_module("packformer.run.train")
-    finally:
-        gc.enable()
-    remember_torch()
-    gc.freeze()  # later searches need not look at modules
+    if in_sweep():
+        restore_torch()
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    # A sweep's next job may need what this one does not.
+    own = None if HydraConfig.get().mode == RunMode.MULTIRUN else settings
+    import_training(bool(config.deterministic), own)
 
 
 def _check_given(config: DictConfig) -> None:

@@ -7,17 +7,23 @@ import os
 import sys
 import time
 import warnings
+from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 
+from packformer.command_line.checks import check_configuration
+from packformer.command_line.imports import import_training
 from packformer.command_line.main import main
 from packformer.ranks.ending import end_with_parent
 from packformer.run.process_state import kept_environment
-from packformer.sweeps.worker import BEGAN, FINISHED, Order
+from packformer.run.user_errors import USER_ERRORS
+from packformer.sweeps.worker import BEGAN, FINISHED, Order, Outlook
 
 
 def serve(orders: Connection, began: float | None) -> None:
     """Runs each job that it is told to, until there are no more.
+
+    If it is told before what to expect, it imports what trains meanwhile.
 
     A job that fails or is interrupted ends the process, with its exit code: an error may leave a
     GPU that no longer computes, or memory that is not freed.
@@ -31,9 +37,13 @@ def serve(orders: Connection, began: float | None) -> None:
         SystemExit: if a job failed.
     """
     end_with_parent()
+    first = _next(orders)
+    if isinstance(first, Outlook):
+        _import_ahead(first)
     found = find_spec("train")
     assert found is not None
-    while (order := _next(orders)) is not None:
+    order = _next(orders) if isinstance(first, Outlook) else first
+    while isinstance(order, Order):
         orders.send(BEGAN)
         start, began = began or time.perf_counter(), None
         if order.output is not None:
@@ -44,12 +54,21 @@ def serve(orders: Connection, began: float | None) -> None:
         _flush()
         gc.collect()  # a trainer and its module refer to each other
         orders.send(FINISHED)
+        order = _next(orders)
 
 
-def _next(orders: Connection) -> Order | None:
-    """The next job; None if there are no more."""
+def _import_ahead(outlook: Outlook) -> None:
+    """Imports what trains, unless the jobs will rather be refused, for which nothing is needed."""
+    with suppress(*USER_ERRORS):
+        check_configuration(outlook.settings)
+        kind = outlook.kind
+        import_training(kind.deterministic, None if kind.own_code else outlook.settings)
+
+
+def _next(orders: Connection) -> Order | Outlook | None:
+    """The next job; first perhaps what to expect; None if there are no more."""
     try:
-        order: Order = orders.recv()
+        order: Order | Outlook = orders.recv()
     except (EOFError, ConnectionResetError):
         return None
     return order

@@ -23,7 +23,7 @@ from packformer.run.naming import name_of
 from packformer.sweeps.former import objective_of
 from packformer.sweeps.kinds import Kind
 from packformer.sweeps.table import FAILURE_FILE, write_failure
-from packformer.sweeps.worker import Order, Worker, opened
+from packformer.sweeps.worker import Order, Outlook, Worker, opened
 
 _EVERY = 0.1  # seconds between looks at the processes
 _OUTPUT = "output.txt"
@@ -62,7 +62,7 @@ class Job:
         with opened(self._prepare(alone=alone)) as log:
             return subprocess.Popen(
                 command,
-                env=self._environment(place),
+                env=_environment(self.sweep, place),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -72,7 +72,7 @@ class Job:
         """Starts the run in ``worker``, or in a new one if that is None; returns it."""
         assert self.kind is not None
         output = self._prepare(alone=alone)
-        worker = worker or Worker(self.kind, self._environment(place), output)
+        worker = worker or Worker(self.kind, _environment(self.sweep, place), output)
         worker.give(Order(self._arguments(), output))
         return worker
 
@@ -89,12 +89,6 @@ class Job:
             folders += ["--config-dir", source.path] if source.provider == "command-line" else []
         where = QuotedString(str(self.folder.resolve()), Quote.double).with_quotes()
         return [*folders, *hydra.overrides.task, f"hydra.run.dir={where}"]
-
-    def _environment(self, place: Mapping[str, str]) -> dict[str, str]:
-        # Modules are found as they are here, those of the user's folder too.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        own = {**os.environ, **place, "PYTHONPATH": path}
-        return own | {SWEEP: str(self.sweep.resolve()), PARENT: str(os.getpid())}
 
     def ended(self, code: int) -> float:
         """What the run returned.
@@ -114,6 +108,13 @@ class Job:
             write_failure(self.folder, name, death(0, code), overrides)
         failures.append(json.loads(file.read_text(encoding="utf-8"))["error"])
         return math.nan
+
+
+def _environment(sweep: Path, place: Mapping[str, str]) -> dict[str, str]:
+    # Modules are found as they are here, those of the user's folder too.
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    own = {**os.environ, **place, "PYTHONPATH": path}
+    return own | {SWEEP: str(sweep.resolve()), PARENT: str(os.getpid())}
 
 
 @dataclass
@@ -185,6 +186,32 @@ def end_workers() -> None:
         _leaving.pop().wait()
 
 
+def start_workers(
+    outlook: Outlook, sweep: Path, places: Sequence[Mapping[str, str]], jobs: int
+) -> None:
+    """Has the processes of the first jobs import torch while the jobs are still planned.
+
+    Args:
+        outlook: what is known; jobs that turn out to be of another kind get other processes.
+        sweep: folder of the sweep.
+        places: as of ``run_jobs``.
+        jobs: how many there are.
+    """
+    output = None if len(places) == 1 else os.devnull
+    for slot in _slots_at(places)[:jobs]:
+        if slot.worker is None:
+            slot.worker = Worker(
+                outlook.kind, _environment(sweep, slot.place), output, outlook=outlook
+            )
+
+
+def _slots_at(places: Sequence[Mapping[str, str]]) -> list[_Slot]:
+    return [
+        _slots.setdefault((number, frozenset(place.items())), _Slot(place))
+        for number, place in enumerate(places)
+    ]
+
+
 def run_jobs(
     jobs: Sequence[Job],
     places: Sequence[Mapping[str, str]],
@@ -209,10 +236,7 @@ def run_jobs(
     """
     values = [math.nan] * len(jobs)
     waiting, heard = list(range(len(jobs))), list[int]()
-    slots = [
-        _slots.setdefault((number, frozenset(place.items())), _Slot(place))
-        for number, place in enumerate(places)
-    ]
+    slots = _slots_at(places)
     interrupted: Interrupted | None = None
     with signals_heard_by(lambda number, _: heard.append(number)):
         while waiting or any(slot.job is not None for slot in slots):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -26,10 +27,11 @@ from packformer.run.user_errors import USER_ERRORS
 from packformer.settings import check_whole
 from packformer.sweeps.cards import cards
 from packformer.sweeps.former import finished_before
-from packformer.sweeps.jobs import Job, failures, run_jobs
+from packformer.sweeps.jobs import Job, failures, run_jobs, start_workers
 from packformer.sweeps.kinds import kind_of
 from packformer.sweeps.plan import Plan
 from packformer.sweeps.traces import begin
+from packformer.sweeps.worker import Outlook
 
 
 class SideBySide(Launcher):
@@ -48,7 +50,7 @@ class SideBySide(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra before the jobs."""
-        self._context = hydra_context
+        self._context, self._config = hydra_context, config
         self._plan = Plan(hydra_context, config)
 
     def launch(
@@ -62,7 +64,19 @@ class SideBySide(Launcher):
         """
         setup_globals()
         with with_fixed_settings(self._plan.fixed_settings()):
+            self._start_workers(len(job_overrides))
             return self._launch(self._plan.jobs(job_overrides, initial_job_idx))
+
+    def _start_workers(self, jobs: int) -> None:
+        """By the settings that are the same in all jobs; what is wrong in them is told later."""
+        with suppress(*USER_ERRORS):
+            places = self._places(self._config)
+            run = _without_hydra(self._config)
+            kind = kind_of(run, self._config.hydra.job.env_set)
+            if kind is not None:
+                settings: Any = OmegaConf.to_container(run, resolve=True)
+                sweep = Path(str(self._config.hydra.sweep.dir))
+                start_workers(Outlook(kind, settings), sweep, places, jobs)
 
     def _launch(self, jobs: Sequence[Job]) -> Sequence[JobReturn]:
         places = self._places(jobs[0].config)
@@ -126,12 +140,15 @@ class SideBySide(Launcher):
 
 def _run_of(job: Job) -> DictConfig:
     """Its configuration without Hydra's."""
-    names = [str(name) for name in job.config if name != "hydra"]
-    run = OmegaConf.masked_copy(job.config, names)
+    run = _without_hydra(job.config)
     with suppress(*USER_ERRORS):  # which the job tells itself
         overrides = [str(override) for override in job.config.hydra.overrides.task]
         return with_settings_of_start(with_settings_of_run(run, overrides), overrides)
     return run
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
 
 
 def _threads(jobs: int) -> str:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import IO
+from typing import IO, Any
 
 from packformer.sweeps.kinds import Kind
 
@@ -33,6 +33,19 @@ class Order:
     output: str | None
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What a worker may expect, told before its first job is known.
+
+    Attributes:
+        kind: of the jobs.
+        settings: that all jobs have, and defaults for those in which they differ; plain types.
+    """
+
+    kind: Kind
+    settings: dict[str, Any]
+
+
 class Worker:
     """A process that takes jobs of one kind.
 
@@ -40,6 +53,7 @@ class Worker:
         kind: of its jobs.
         environment: of the process.
         output: file of what it prints until its first job; None for where this process prints.
+        outlook: with which it imports torch before it is given a job; None if it waits for that.
 
     Attributes:
         kind: of its jobs.
@@ -47,8 +61,16 @@ class Worker:
         began: how many of them did.
     """
 
-    def __init__(self, kind: Kind, environment: Mapping[str, str], output: str | None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        environment: Mapping[str, str],
+        output: str | None,
+        *,
+        outlook: Outlook | None = None,
+    ) -> None:
         self.kind = kind
+        self._ahead = outlook is not None
         self.began = 0
         self._given = 0
         self._connection, theirs = Pipe()
@@ -63,11 +85,17 @@ class Worker:
                 start_new_session=True,
             )
 
+        if outlook is not None:
+            self._send(outlook)
+
     def give(self, order: Order) -> None:
         """Has it run a job. If it is dead, nothing happens: see ``refused``."""
         self._given += 1
+        self._send(order)
+
+    def _send(self, told: Order | Outlook) -> None:
         with suppress(OSError):
-            self._connection.send(order)
+            self._connection.send(told)
 
     def has_finished(self) -> bool:
         """Whether it finished the job that it was given last."""
@@ -81,12 +109,17 @@ class Worker:
 
     @property
     def refused(self) -> bool:
-        """Whether it had died, after earlier jobs, before it took the last one."""
-        return 0 < self.began < self._given
+        """Whether it died before it took the last job, and not because of that one.
+
+        A process that cannot even start dies with its first job, which is then told as failed.
+        """
+        return self.began < self._given and (self._ahead or self.began > 0)
 
     def dismiss(self) -> None:
         """Has it end, if it runs no job; it is not waited for."""
         self._connection.close()
+        if self._given == 0:
+            self.process.kill()  # it may still import
 
     def wait(self) -> None:
         """Waits until it has ended, and kills it where it does not."""
