@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import shlex
@@ -13,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from packformer.command_line.composition import compose, compose_plain
+from packformer.command_line.errors import one_line
 from packformer.command_line.variants import variants_of
 from packformer.counted import counted
 from packformer.run.resume import read_configuration, same_run
 from packformer.settings import check_whole
-from packformer.study.run_record import CONFIG_FILE, FINISHED, Run, read_runs
+from packformer.study.run_record import CONFIG_FILE, FAILURE_FILE, FINISHED, Run, read_runs
 from packformer.tools.bench.recipe.race import course_of, results_of
 from packformer.tools.bench.recipe.recipes import Recipe, recipes_of, setting_of, with_recipe
 from packformer.tools.bench.recipe.shown import draw_courses, print_results, write_results
 from packformer.tools.output_folder import output_folder
 from packformer.tools.sweep_process import in_quotes, run_sweep
+from packformer.whole_file import replace_text
 
 _ROOT = Path("runs", "recipes")
 # Unless the command line says otherwise. All held-out documents: a limit in rows may hold others
@@ -129,6 +132,8 @@ def _check(recipe: Recipe, settings: Sequence[str]) -> None:
         config = compose(settings)
     except ValueError as error:
         raise ValueError(f"recipe {recipe.name}: {error}") from error
+    if recipe.library and find_spec(recipe.library) is not None:
+        _check_fits_library(recipe, config)
     kind = str(config.data.get("_target_")).rpartition(".")[2]
     if kind in _NO_TEXT:
         raise ValueError(
@@ -144,6 +149,21 @@ def _check(recipe: Recipe, settings: Sequence[str]) -> None:
         raise ValueError("callbacks.records (null) records no time: leave it on")
     if "trainer" in config and config.trainer.get("limit_val_batches") == 0:
         raise ValueError("trainer.limit_val_batches (0) validates nothing: leave it out")
+
+
+def _check_fits_library(recipe: Recipe, config: Any) -> None:
+    """Refuses what the plain loop cannot do."""
+    if config.trainer.devices != 1:
+        raise ValueError(
+            f"recipe {recipe.name} trains on one device: set trainer.devices "
+            f"({config.trainer.devices}) to 1, or leave it out of --recipes"
+        )
+    row, longest = config.packing.row_length, config.packing.max_document_length
+    if longest is not None and row % longest:
+        raise ValueError(
+            f"recipe {recipe.name} cuts rows into equal blocks: packing.row_length ({row}) must be "
+            f"divisible by packing.max_document_length ({longest})"
+        )
 
 
 def run_recipe_bench(bench: RecipeBench, folder: Path | None) -> None:
@@ -205,9 +225,31 @@ def _train(bench: RecipeBench, recipe: Recipe, folder: Path) -> None:
     if all(seed in former and _is_finished(bench, recipe, former[seed]) for seed in bench.seeds):
         print(f"finished {recipe.name}", flush=True)
         return
+    if recipe.library:
+        for seed in bench.seeds:
+            if seed not in former or not _is_finished(bench, recipe, former[seed]):
+                _train_here(recipe, [*bench.settings(recipe), f"seed={seed}"], folder, seed)
+        return
     command = bench.sweep(recipe, folder)
     print(f"sweep    packformer {shlex.join(command)}", flush=True)
     run_sweep(command)
+
+
+def _train_here(recipe: Recipe, settings: Sequence[str], folder: Path, seed: int) -> None:
+    """A run of another library's model, in this process; its failure is kept for the table."""
+    from packformer.tools.bench.recipe.litgpt import train_litgpt  # imports torch
+
+    own = folder / recipe.name / f"seed-{seed}"
+    (own / FAILURE_FILE).unlink(missing_ok=True)
+    print(f"run      {own}", flush=True)
+    try:
+        train_litgpt(settings, own)
+    except Exception as error:  # another library may fail in any way: the rest is still shown
+        told = one_line(error)
+        print(f"failed   {told}", flush=True)
+        own.mkdir(parents=True, exist_ok=True)
+        failure = {"name": recipe.name, "error": told, "overrides": list(settings)}
+        replace_text(own / FAILURE_FILE, json.dumps(failure, indent=2) + "\n")
 
 
 def _is_finished(bench: RecipeBench, recipe: Recipe, run: Run) -> bool:

@@ -80,6 +80,13 @@ RECIPES = {
                 *_ADAMW_OF_GPT,  # train.py: weight_decay, beta1, beta2, grad_clip, min_lr
             ),
         ),
+        Recipe(
+            "litgpt",
+            "litgpt's model, initial weights, AdamW over all weights and schedule, in a plain loop",
+            "litgpt/pretrain.py and config_hub/pretrain/debug.yaml of litgpt",
+            ("position=rotary", "packing.policy=blocks", *_ADAMW_OF_GPT),
+            library="litgpt",
+        ),
     )
 }
 

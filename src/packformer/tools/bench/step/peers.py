@@ -138,6 +138,37 @@ def litgpt_step(
     Raises:
         ValueError: if litgpt is not installed.
     """
+    model = litgpt_model(shape, tied=shape.tied).to(device, weights)
+
+    def loss_of(tokens: Tensor) -> Tensor:
+        logits = model(tokens)[:, :-1]
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+    run = torch.compile(loss_of, dynamic=False)
+    update = _updater(model, optimizer)
+    sequences = concatenated(batches, shape.longest)
+
+    def step() -> Work:
+        tokens = next(sequences).to(device, non_blocking=True)
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            loss = run(tokens)
+        loss.backward()
+        update()
+        return Work(tokens[:, 1:].numel())
+
+    return step
+
+
+def litgpt_model(shape: Shape, *, tied: bool) -> Any:
+    """litgpt's GPT, of the form of Llama.
+
+    Args:
+        shape: sizes.
+        tied: the head shares the embedding's weights.
+
+    Raises:
+        ValueError: if litgpt is not installed.
+    """
     try:
         from litgpt.model import GPT, Config
     except ImportError as error:
@@ -158,27 +189,10 @@ def litgpt_step(
         norm_class_name="RMSNorm",
         mlp_class_name="LLaMAMLP",
     )
-    model = GPT(config).to(device, weights)
-    if shape.tied:
+    model = GPT(config)
+    if tied:
         model.lm_head.weight = model.transformer.wte.weight
-
-    def loss_of(tokens: Tensor) -> Tensor:
-        logits = model(tokens)[:, :-1]
-        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-
-    run = torch.compile(loss_of, dynamic=False)
-    update = _updater(model, optimizer)
-    sequences = concatenated(batches, shape.longest)
-
-    def step() -> Work:
-        tokens = next(sequences).to(device, non_blocking=True)
-        with torch.autocast(device, dtype, enabled=dtype is not None):
-            loss = run(tokens)
-        loss.backward()
-        update()
-        return Work(tokens[:, 1:].numel())
-
-    return step
+    return model
 
 
 def _updater(model: nn.Module, optimizer: Optimizer) -> Callable[[], None]:
