@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forks import start_server
 from hypothesis import settings
 from spared import (
     compose_once,
@@ -55,10 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = "gpu"
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
     gc.collect()
     gc.freeze()  # what was imported stays: the collections that tests ask for need not look there
+    if session.items and not session.config.getoption("--collect-only"):
+        start_server()
 
 
 def _failed_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

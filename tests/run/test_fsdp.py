@@ -1,7 +1,4 @@
-"""A model in shards trains as one that is whole, and either continues from the other's checkpoint.
-
-As a script this file is what each of two processes runs.
-"""
+"""A model in shards trains as a whole one; each continues from the other's checkpoint."""
 
 from __future__ import annotations
 
@@ -9,14 +6,12 @@ import csv
 import os
 import shutil
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from spared import spare
+from forks import run_ranks
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.tensor import DTensor
@@ -113,7 +108,7 @@ def kill_in_second_save(*settings: str) -> None:
 
 
 def run_as_a_rank(settings: list[str]) -> None:
-    """All runs. At the first of two processes Lightning starts the other one with this file."""
+    """All runs. The first run of two processes starts the other rank."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         run("one", *settings, ACCUMULATED)
         run("one-plain", *settings, PLAIN, UNTIED)
@@ -140,10 +135,10 @@ def run_as_a_rank(settings: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: Callable) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
     """The folder in which one process and two have left their runs."""
     folder = tmp_path_factory.mktemp("shards")
-    code, out = as_ranks(__file__, folder, [*small, *COMMON], 240)
+    code, out = run_ranks(run_as_a_rank, [*small, *COMMON], folder, 240)
     assert (folder / "reached-the-kill").is_file(), out
     assert code != 0, out
     return folder
@@ -274,9 +269,3 @@ def test_a_part_that_is_missing_or_damaged_is_one_line(
     shutil.copy(other / "best.ckpt", last.with_name("best.ckpt"))
     with pytest.raises(ValueError, match=missing + r"; .*best.ckpt may be whole: resume="):
         packformer.load(last)
-
-
-if __name__ == "__main__":
-    with pytest.MonkeyPatch.context() as patch:
-        spare(patch)
-        run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])

@@ -1,7 +1,4 @@
-"""Two processes train as one does, and continue as if they had never stopped.
-
-As a script this file is what each of the two processes runs.
-"""
+"""Two processes train as one does, and continue as if they had never stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import csv
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from unittest import mock
 import pytest
 import torch
 import yaml
+from forks import run_ranks
 from spared import spare
 
 from packformer.command_line.main import main
@@ -97,7 +94,7 @@ def interrupt_one_rank(patch: pytest.MonkeyPatch) -> None:
 def run_as_a_rank(settings: list[str]) -> None:
     """A whole run, one that is interrupted, its rest, and the rest of one that had one rank.
 
-    At the first run Lightning starts the other process, with this file and these settings.
+    The first run of rank 0 starts the other rank.
     """
     common = [*settings, "trainer.devices=2"]
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +117,7 @@ def run_as_a_rank(settings: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: Callable) -> Path:
+def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
     """Where two processes have left ``{whole,resumed}-{0,1}.pt`` and their run folders."""
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
@@ -129,7 +126,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: 
         interrupt_one_rank(patch)
         with pytest.raises(SystemExit, match=_INTERRUPTED):
             main([*small, *SETTINGS, "hydra.run.dir=of_one"])
-    code, out = as_ranks(__file__, folder, [*small, *SETTINGS], 120)
+    code, out = run_ranks(run_as_a_rank, [*small, *SETTINGS], folder, 120)
     assert code == 0, out
     return folder
 
@@ -269,9 +266,3 @@ def test_a_strategy_of_several_devices_runs_on_one(
                 torch.distributed.destroy_process_group()
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "checkpoints" / "last.ckpt").is_file()
-
-
-if __name__ == "__main__":
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        spare(monkeypatch)
-        run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])

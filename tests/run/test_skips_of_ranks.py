@@ -1,19 +1,14 @@
-"""What one of two processes cannot use, both skip.
-
-As a script this file is what each of the two processes runs.
-"""
+"""What one of two processes cannot use, both skip."""
 
 from __future__ import annotations
 
 import csv
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from spared import spare
+from forks import run_ranks
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -99,7 +94,7 @@ def _own(tensor: Tensor) -> Tensor:
 
 
 def run_as_a_rank(settings: list[str]) -> None:
-    """A run of each strategy. At the first Lightning starts the other process with this file."""
+    """A run of each strategy. The first starts the other rank."""
     for name, strategy in STRATEGIES.items():
         with pytest.MonkeyPatch.context() as patch:
             plant(patch, name)
@@ -108,10 +103,10 @@ def run_as_a_rank(settings: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str], as_ranks: Callable) -> Path:
+def ranks(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
     """Where two processes have left ``{ddp,fsdp}-{0,1}.pt`` and their run folders."""
     folder = tmp_path_factory.mktemp("ranks")
-    code, out = as_ranks(__file__, folder, [*small, *SETTINGS], 120)
+    code, out = run_ranks(run_as_a_rank, [*small, *SETTINGS], folder, 120)
     assert code == 0, out
     return folder
 
@@ -145,9 +140,3 @@ def test_the_rows_of_the_rank_are_named(ranks: Path, strategy: str) -> None:
     of_gradient = [(r["rank"], r["row"]) for r in rows if r["cause"] == "gradient"]
     assert of_gradient == [("0", "1"), ("0", "2"), ("1", "1"), ("1", "2")]
     assert all(" document " in row["documents"] for row in rows)
-
-
-if __name__ == "__main__":
-    with pytest.MonkeyPatch.context() as patch:
-        spare(patch)
-        run_as_a_rank([argument for argument in sys.argv[1:] if not argument.startswith("hydra.")])

@@ -1,0 +1,223 @@
+"""Processes that import nothing: forks of one that has imported what the tests have.
+
+That one is forked when all tests are collected and none has run: it has no thread and no state of a
+test, so that its forks are as new as a process that imports all of it for seconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing.util
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing import connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TextIO
+
+import pytest
+from spared import spare
+
+_MESSAGE = 1 << 20  # bytes of a request, at most
+_PARENT = "PACKFORMER_PARENT"  # who started a rank, which ends with it
+_requests: socket.socket | None = None
+
+
+def start_server() -> None:
+    """Forks the process that others are forked from; it ends with this one."""
+    global _requests
+    if _requests is not None:
+        return
+    _requests, heard = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        _requests.close()
+        _serve(heard)
+    heard.close()
+
+
+class Forked:
+    """A function of a module that runs as a script would, in a process of its own.
+
+    Args:
+        work: what it runs.
+        arguments: of ``work``.
+        cwd: where it runs.
+        env: its environment; None for that of this process.
+        group: the process group that it joins; 0 for one of its own.
+        output: a file descriptor that it writes to; None for a pipe, which ``stdout`` reads.
+
+    Attributes:
+        pid: of the process.
+        returncode: as that of ``subprocess.Popen``.
+        stdout: what it prints.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., Any],
+        *arguments: Any,
+        cwd: Path | str,
+        env: Mapping[str, str] | None = None,
+        group: int = 0,
+        output: int | None = None,
+    ) -> None:
+        assert _requests is not None, "no server was started"
+        self.returncode: int | None = None
+        self.stdout: TextIO | None = None
+        told, tell = os.pipe()
+        written = output
+        if written is None:
+            read, written = os.pipe()
+            self.stdout = os.fdopen(read, encoding="utf-8")
+        request = (work, arguments, str(cwd), dict(os.environ if env is None else env), group)
+        fds = [written, tell, _requests.fileno()]
+        socket.send_fds(_requests, [pickle.dumps(request)], fds)
+        os.close(tell)
+        if output is None:
+            os.close(written)
+        self._told = os.fdopen(told, encoding="utf-8")
+        self.pid = int(self._told.readline())
+
+    def poll(self) -> int | None:
+        """The return code; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The return code, once it has ended."""
+        if self.returncode is None:
+            if not connection.wait([self._told], timeout):
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run(
+    work: Callable[..., Any], *arguments: Any, cwd: Path | str, timeout: float, **options: Any
+) -> tuple[int, str]:
+    """Runs ``work`` in a process of its own, and ends all of its group.
+
+    Returns:
+        Its return code, and what was printed.
+    """
+    with tempfile.TemporaryFile() as out:
+        process = Forked(work, *arguments, cwd=cwd, output=out.fileno(), **options)
+        try:
+            code = process.wait(timeout)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        out.seek(0)
+        return code, out.read().decode()
+
+
+def run_ranks(
+    work: Callable[[list[str]], None], settings: list[str], cwd: Path, seconds: float
+) -> tuple[int, str]:
+    """Runs ``work(settings)`` as rank 0, whose runs start the other ranks, with the same work.
+
+    Returns:
+        Rank 0's return code, and what was printed.
+    """
+    return run(_be_a_rank, work, settings, cwd=cwd, timeout=seconds)
+
+
+def _be_a_rank(work: Callable[[list[str]], None], settings: list[str]) -> None:
+    from packformer.ranks import others
+
+    def forked(command: Any, env: Mapping[str, str], cwd: str | None) -> Forked:
+        where = os.getcwd() if cwd is None else cwd
+        return Forked(_be_a_rank, work, settings, cwd=where, env=env, group=os.getpgrp(), output=1)
+
+    instead = SimpleNamespace(Popen=forked, TimeoutExpired=subprocess.TimeoutExpired)
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        patch.setattr(others, "subprocess", instead)
+        work(settings)
+
+
+def _serve(requests: socket.socket) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for forks
+    while True:
+        message, fds, *_ = socket.recv_fds(requests, _MESSAGE, 3)
+        if not message:
+            os._exit(0)  # the tests have ended
+        if os.fork() == 0:
+            _wait_for_fork(pickle.loads(message), *fds)
+        for fd in fds:
+            os.close(fd)
+
+
+def _wait_for_fork(request: tuple[Any, ...], output: int, tell: int, requests: int) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if child == 0:
+        os.close(tell)
+        _run(*request, output, requests)
+    os.close(output)
+    os.close(requests)
+    os.write(tell, f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    os.write(tell, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _run(
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    cwd: str,
+    env: dict[str, str],
+    group: int,
+    output: int,
+    requests: int,
+) -> None:
+    global _requests
+    code = 1
+    try:
+        os.setpgid(0, group)
+        _requests = socket.socket(fileno=requests)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        atexit._clear()  # what the tests' process does at its end
+        atexit.register(multiprocessing.util._exit_function)
+        os.environ.clear()
+        os.environ.update(env)
+        if _PARENT in env:
+            os.environ[_PARENT] = str(os.getppid())
+        os.chdir(cwd)
+        for number in (1, 2):
+            os.dup2(output, number)
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2)
+        )
+        sys.argv = [work.__module__]
+        work(*arguments)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
