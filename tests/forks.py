@@ -7,6 +7,7 @@ test, so that its forks are as new as a process that imports all of it for secon
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing.util
 import os
 import pickle
@@ -21,7 +22,7 @@ from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import pytest
 from spared import spare
@@ -85,6 +86,14 @@ class Forked:
             os.close(written)
         self._told = os.fdopen(told, encoding="utf-8")
         self.pid = int(self._told.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.stdout is not None:
+            self.stdout.close()
+        self.wait()
 
     def poll(self) -> int | None:
         """The return code; None while it runs."""
@@ -197,6 +206,7 @@ def _run(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         atexit._clear()  # what the tests' process does at its end
         atexit.register(multiprocessing.util._exit_function)
+        logging.getLogger().handlers.clear()  # those of pytest
         os.environ.clear()
         os.environ.update(env)
         if _PARENT in env:

@@ -45,12 +45,11 @@ def test_it_ends_as_a_script(tmp_path: Path, how: str, code: int, told: str) -> 
 
 
 def test_it_can_be_watched_and_signalled(tmp_path: Path) -> None:
-    process = Forked(end, "waits", cwd=tmp_path, env={"HOW": "waits"})
-    assert process.stdout is not None
-    with process.stdout:
+    with Forked(end, "waits", cwd=tmp_path, env={"HOW": "waits"}) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == f"{tmp_path} waits\n"
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)
         process.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in process.stdout.read()
-    assert process.wait(30) == process.poll() == 1
+    assert process.returncode == process.poll() == 1

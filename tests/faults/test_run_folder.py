@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from shutil import rmtree
 
 from faults import faults
+from forks import run
 
 from packformer.command_line.errors import keep_traceback
 
-SCRIPT = Path(__file__).with_name("run_folder.py")
+from . import run_folder
 
 
-def test_start_save_resume_and_end_leave_a_whole_run_wherever_they_are_cut_off() -> None:
-    command = [sys.executable, str(SCRIPT), "--every", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    told = re.findall(
-        r"^(\w+): (\d+) faults, (\d+) killed, \d+ told, all whole$", done.stdout, re.M
-    )
+def test_start_save_resume_and_end_leave_a_whole_run_wherever_they_are_cut_off(
+    tmp_path: Path,
+) -> None:
+    code, out = run(run_folder.main, 5, 0, cwd=tmp_path, timeout=240)
+    assert code == 0, out
+    told = re.findall(r"^(\w+): (\d+) faults, (\d+) killed, \d+ told, all whole$", out, re.M)
     assert [name for name, _, _ in told] == ["start", "save", "resume", "end"]
     assert all(int(faults) >= int(killed) >= 2 for _, faults, killed in told)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Forked
+
+from packformer.command_line.main import main
 
 from .conftest import rows_in, rows_of, weights_in
 
@@ -22,14 +23,8 @@ _LENGTH = ("trainer.max_steps=8", "trainer.validate_every_n_steps=3", "packing.r
 def test_a_killed_run_goes_on_exactly(train: Callable, small: list[str], tmp_path: Path) -> None:
     whole = train("+experiment=gqa", *small, *_LENGTH, "output_dir=whole")
     assert whole.code == 0, whole.err
-    command = [sys.executable, "-u", "-m", "train", "+experiment=gqa", *small, *_LENGTH]
-    with subprocess.Popen(
-        [*command, "output_dir=killed"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    command = ["+experiment=gqa", *small, *_LENGTH, "output_dir=killed"]
+    with Forked(main, command, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert any("step 5/8" in line for line in process.stdout)
         process.kill()
@@ -148,10 +143,7 @@ def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
         "trainer.log_every_n_steps=7",
         "trainer.validate_every_n_steps=21",
     ]
-    command = [sys.executable, "-u", "-m", "train", *settings, "trainer.max_steps=100000"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with Forked(main, [*settings, "trainer.max_steps=100000"], cwd=tmp_path) as process:
         assert process.stdout is not None
         assert any("step     14/" in line for line in process.stdout)
         process.send_signal(number)

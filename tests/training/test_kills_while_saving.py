@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from forks import run
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -116,17 +116,20 @@ def step_of(file: Path) -> int:
     return step
 
 
-def test_a_checkpoint_opens_after_a_kill_in_an_asynchronous_save() -> None:
-    command = [sys.executable, str(Path(__file__).resolve()), "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" opens") == 4, done.stdout
-
-
-if __name__ == "__main__":
+def trials(many: int) -> None:
     write_slowly()
-    for number in range(int(sys.argv[1])):
+    for number in range(many):
         with tempfile.TemporaryDirectory() as made:
             victim, after, step = trial(number, Path(made))
         assert step in (KILLED_SAVE - 1, KILLED_SAVE)
         print(f"rank {victim}, {after:.2f} s into save {KILLED_SAVE}: that of step {step} opens")
+
+
+def test_a_checkpoint_opens_after_a_kill_in_an_asynchronous_save(tmp_path: Path) -> None:
+    code, out = run(trials, 4, cwd=tmp_path, timeout=240)
+    assert code == 0, out
+    assert out.count(" opens") == 4, out
+
+
+if __name__ == "__main__":
+    trials(int(sys.argv[1]))
