@@ -142,9 +142,11 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
     script = """if True:
         import contextlib, io, sys
         sys.modules["torch"] = sys.modules["lightning"] = None
-        from hydra._internal.hydra import Hydra
+        sys.path.append(sys.argv.pop(1))
+        import pytest, spared
         from packformer.command_line.main import main
-        Hydra.get_mode = lambda *_, **__: None  # what it finds, after composing all once more
+        for spare in spared.read_configuration_once, spared.merge_groups_once, spared.compose_once:
+            spare(pytest.MonkeyPatch())
         for override in sys.argv[1:]:
             sys.argv = ["train", *override.split()]
             with contextlib.redirect_stderr(io.StringIO()) as told:
@@ -166,7 +168,7 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
     for name in ("pipe", "pipe.ckpt"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "folder" / "config.yaml").write_text(OmegaConf.to_yaml(other, resolve=True))
-    command = [sys.executable, "-c", script, *WRONG]
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[1]), *WRONG]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
     assert len(lines) == len(WRONG), done.stderr

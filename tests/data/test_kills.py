@@ -19,22 +19,26 @@ ROWS, CHECKPOINT_EVERY, VALIDATE_EVERY = 900, 3, 7
 KILLS = {0: 40, 1: 30, 4: 30}
 
 
-@pytest.fixture
-def corpus(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
     rng = random.Random(3)
     texts = [
         " ".join(rng.choices(["packed", "row", "of"], k=rng.randint(1, 60))) for _ in range(300)
     ]
-    file = tmp_path / "texts.jsonl"
+    file = folder / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    monkeypatch.setattr("packformer.corpus.preparation._MIB", 6000)  # several shards
-    given = Input((str(file),))
-    prepare(
-        Preparation(
-            given, tmp_path / "corpus", vocab_size=300, validation_fraction=0.2, shard_mib=1
-        )
-    )
-    return tmp_path / "corpus"
+    made = folder / "corpus"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("packformer.corpus.preparation._MIB", 6000)  # several shards
+        given = Input((str(file),))
+        prepare(Preparation(given, made, vocab_size=300, validation_fraction=0.2, shard_mib=1))
+    return made
+
+
+@pytest.fixture(scope="module")
+def unbroken(corpus):
+    return list(islice(module(corpus, 0).train_dataloader(), ROWS))
 
 
 def module(corpus, num_workers):
@@ -90,8 +94,9 @@ def count(log):
 
 
 @pytest.mark.parametrize("num_workers", list(KILLS))
-def test_killed_at_random_the_rows_are_those_of_the_unbroken_run(corpus, tmp_path, num_workers):
-    unbroken = list(islice(module(corpus, 0).train_dataloader(), ROWS))
+def test_killed_at_random_the_rows_are_those_of_the_unbroken_run(
+    corpus, unbroken, tmp_path, num_workers
+):
     wanted = {str(step): digest(batch) for step, batch in enumerate(unbroken, start=1)}
     log = tmp_path / "rows.txt"
     rng = random.Random(num_workers)
