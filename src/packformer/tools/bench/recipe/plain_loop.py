@@ -20,7 +20,7 @@ from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.command_line.composition import compose, compose_plain
 from packformer.data import PackedDataModule
 from packformer.data.source import Tokens
-from packformer.mean_loss import bits_per_byte, mean_loss
+from packformer.evaluation.score import Score
 from packformer.run.build import build_data, build_model
 from packformer.run.device import resolve_accelerator, resolve_precision
 from packformer.run.folder import write_records
@@ -301,9 +301,9 @@ def validate(
         tokens += len(counted)
         num_bytes += 0 if byte_lengths is None else int(byte_lengths[counted.numpy()].sum())
     model.train()
-    figures = {"val/loss": mean_loss(float(nats), tokens)}
-    bits = bits_per_byte(float(nats), num_bytes)
-    return figures if bits is None else {**figures, "val/bits_per_byte": bits}
+    score = Score(float(nats), tokens, num_bytes or None)
+    bits = score.bits_per_byte
+    return {"val/loss": score.loss, **({} if bits is None else {"val/bits_per_byte": bits})}
 
 
 def _documents(row: PackedBatch) -> Iterator[tuple[Tensor, Tensor]]:
