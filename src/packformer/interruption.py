@@ -20,8 +20,11 @@ EXIT_CODES = frozenset(_BASE + number for number in SIGNALS)
 """Of processes that one of the signals ended."""
 
 
+_ending = threading.Event()
+
+
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end.
+    """A signal asked the process to end, which it does from now on (``is_ending``).
 
     Attributes:
         number: of the signal.
@@ -30,6 +33,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+        _ending.set()
 
     @classmethod
     def by_code(cls, code: int) -> Interrupted:
@@ -40,6 +44,11 @@ class Interrupted(KeyboardInterrupt):
     def code(self) -> int:
         """That the process ends with."""
         return _BASE + self.number
+
+
+def is_ending() -> bool:
+    """Whether this process ends because of a signal."""
+    return _ending.is_set()
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

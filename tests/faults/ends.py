@@ -34,6 +34,10 @@ RUN = (
     *("callbacks.samples=null", "trainer.log_every_n_steps=1"),
     *("trainer.max_steps=100000", "trainer.validate_every_n_steps=50000"),
 )
+TWO = (
+    *("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
+    "trainer.rows_per_step=2",
+)
 SHORT = ("trainer.max_steps=6", "trainer.validate_every_n_steps=3")
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 138}
 
@@ -141,6 +145,51 @@ def loader_processes(folder: Path, rng: random.Random) -> str:
     return wrong(ended, 1, folder)
 
 
+def signals_to_one_rank(folder: Path, rng: random.Random) -> str:
+    """A signal to rank 1 alone, before training or in it: both ranks end, in one line."""
+    name = rng.choice(list(SIGNALS))
+    run = start(folder, *TWO, under="exec {}")
+    printed = begun(run, rng.choice(("folder  ", "step ")))
+    time.sleep(rng.uniform(0, 1))
+    with suppress(ProcessLookupError):
+        os.kill(_rank_one_of(run.pid), getattr(signal, name))
+    ended = end(run, printed)
+    if ended.code != SIGNALS[name] or "Traceback" in ended.printed:
+        return f"code {ended.code}, not {SIGNALS[name]}: {ended.printed[-500:]}"
+    return "" if ended.printed.count("\ninterrupted") >= 1 else ended.printed[-500:]
+
+
+def loader_processes_of_ranks(folder: Path, rng: random.Random) -> str:
+    """A loader process of one of two ranks is killed: both end, and one line tells."""
+    run = start(folder, *TWO, "loader.num_workers=2", under="exec {}")
+    printed = begun(run)
+    time.sleep(rng.uniform(0, 1))
+    other = _rank_one_of(run.pid)
+    rank = rng.choice((run.pid, other))
+    children = [c for c in _children_of(rank) if c != other]
+    workers = [c for c in children if b"train" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    os.kill(rng.choice(workers), signal.SIGKILL)
+    ended = end(run, printed)
+    told = [line for line in ended.printed.splitlines() if "a loader process (pid" in line]
+    right = ended.code == 1 and len(told) == 1 and "Traceback" not in ended.printed
+    return "" if right else f"code {ended.code}: {ended.printed[-500:]}"
+
+
+def _children_of(process: int) -> list[int]:
+    told = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in told.split()]
+
+
+def _rank_one_of(process: int) -> int:
+    """The id of rank 1, which rank 0 started."""
+    ranks = [
+        child
+        for child in _children_of(process)
+        if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+    ]
+    return ranks[0]
+
+
 def shared_memory(folder: Path, rng: random.Random) -> str:
     """``/dev/shm`` has little room: the run ends well, or says so before it begins."""
     size = rng.choice((4, 64, 128, 1024))
@@ -194,6 +243,8 @@ KINDS: dict[str, Callable[[Path, random.Random], str]] = {
     "early signals": early_signals,
     "lost readers": readers,
     "killed loader processes": loader_processes,
+    "signals to one of two ranks": signals_to_one_rank,
+    "killed loader processes of two ranks": loader_processes_of_ranks,
     "little shared memory": shared_memory,
     "full disks": full_disks,
 }

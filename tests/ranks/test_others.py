@@ -117,3 +117,28 @@ def _processes_with(argument: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+_HEARS_NOTHING = """if True:
+    import signal, sys, time
+    from packformer.interruption import Interrupted
+    from packformer.ranks import others
+
+    others._UNTIL_INTERRUPTED = 0.3
+
+    def swallow(number, frame):  # as torch does while it connects the ranks
+        Interrupted(number)
+
+    signal.signal(signal.SIGTERM, swallow)
+    rank = [sys.executable, "-c", "import sys; sys.exit(143)"]
+    others.Others([rank]).watch()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.1)
+"""
+
+
+def test_a_signal_to_another_rank_ends_rank_zero_though_it_hears_nothing() -> None:
+    command = [sys.executable, "-c", _HEARS_NOTHING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (143, "interrupted\n")

@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from packformer.interruption import EXIT_CODES
+from packformer.interruption import EXIT_CODES, Interrupted, is_ending
 from packformer.ranks import ending
 from packformer.ranks.launched import ERRORS, PARENT, launched, rank
 
 _EVERY = 0.1  # seconds between looks at the processes
 _POLLED_EVERY = 0.02  # seconds between looks at what rank 0 has done
+_UNTIL_INTERRUPTED = 5.0  # seconds in which a signal to one rank ends rank 0 too
 _UNTIL_FINISHED = 60.0  # seconds that the others have at the end of a run
 _NO_FAILURE = (None, 0, *EXIT_CODES)  # running, finished, interrupted
 _LINES = 20  # of what a rank printed that died without a word, at most
@@ -80,9 +81,34 @@ class Others:
             failed = [n for n, code in enumerate(codes, start=1) if code not in _NO_FAILURE]
             if failed and not self._interrupted.wait(_EVERY):
                 self._fail(failed[0])
+            interrupted = [c for c in codes if c is not None and c in EXIT_CODES]
+            if interrupted and not self._ends_too(interrupted[0]):
+                self._end_at_once(interrupted[0])
             if failed or all(code == 0 for code in codes):
                 return
             time.sleep(_EVERY)
+
+    def _ends_too(self, code: int) -> bool:
+        """Whether this process ends by itself, after another rank ended with this code.
+
+        Usually all heard the signal, or agreed on it. If not, this process is sent it too, and has
+        some time to end: torch hears no signal while it connects the ranks.
+        """
+        limit = time.monotonic() + _UNTIL_INTERRUPTED
+        while time.monotonic() < limit:
+            if is_ending() or self._interrupted.wait(_EVERY):
+                return True
+        os.kill(os.getpid(), Interrupted.by_code(code).number)
+        return self._interrupted.wait(_UNTIL_INTERRUPTED)
+
+    def _end_at_once(self, code: int) -> None:
+        """For a process that waits for a rank that is gone, where it hears no signal."""
+        for process in self.processes:
+            process.kill()
+        if ending.begin_to_tell():
+            ending.show("interrupted\n")
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os._exit(code)
 
     def _fail(self, number: int) -> None:
         told = self._told_by(number, self.processes[number - 1].returncode)
