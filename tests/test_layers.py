@@ -116,6 +116,7 @@ BELOW = {
         "interruption",
         "model",
         "nn",
+        "path_kind",
         "requirements",
         "run",
         "settings",

@@ -196,3 +196,15 @@ for words in sys.argv[1:]:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("error: ") == len(WITHOUT_TORCH)
+
+
+@pytest.mark.parametrize("command", ["import", "plan"])
+def test_a_path_that_is_not_there_is_told_before_torch_is_imported(command: str) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from packformer.cli import main; "
+        f"main(['{command}', './nowhere'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "nowhere does not exist: give a" in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from packformer.path_kind import path_kind
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command, with its arguments."""
@@ -22,6 +24,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    folder = options.folder.expanduser()
+    if not folder.is_dir():  # before torch is imported
+        raise ValueError(f"{options.folder} {path_kind(folder)}: give a folder of transformers")
     from packformer.tools.import_folder.tell import run
 
     run(options.folder, verified=not options.no_verify)

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from packformer.tools.document_arguments import add_documents, documents, packing
+from packformer.tools.document_arguments import add_documents, corpus_of, documents, packing
 
 _PRESETS = files("packformer.conf").joinpath("experiment")
 
@@ -46,10 +46,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    from packformer.data import StandardLibrary
     from packformer.settings import check_number, check_whole
     from packformer.tools.output_folder import output_folder
-    from packformer.tools.plan.table import Sizes, run_plan
 
     if options.path is not None and _is_preset(options.path):
         from packformer.tools.plan.fit import print_fit
@@ -60,6 +58,11 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     _refuse_unknown_preset(options.path)
     if options.overrides:
         parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
+    if options.path is not None and options.path != "-" and not options.path.startswith("hf:"):
+        corpus_of(options.path)  # refuses what is not there before torch is imported
+    from packformer.data import StandardLibrary
+    from packformer.tools.plan.table import Sizes, run_plan
+
     check_whole("--layers", options.layers, at_least=1)
     check_whole("--width", options.width, at_least=1)
     with output_folder(options.output, "plan") as folder:
