@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from packformer.cli import main
+from packformer.tools.bench.recipe import bench
 from packformer.tools.study import study
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,7 @@ def test_a_tool_of_the_readme_uses_a_run(
     assert capsys.readouterr().out.strip()
 
 
+RECIPES = [command for command in TOOLS if command.startswith("packformer bench recipe")]
 STUDIES = [command for command in TOOLS if command.startswith("packformer study")]
 
 
@@ -118,8 +120,18 @@ def test_a_study_of_the_readme_runs(
     assert "alibi: its loss is" in Path("answer", "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", RECIPES)
+def test_a_comparison_of_recipes_of_the_readme_runs(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(bench, "run_sweep", lambda sweep: train(*sweep[1:]).code)
+    few = [*small, "trainer.max_steps=2", "--recipes", "adamw", "muon", "nanogpt"]
+    main([*shlex.split(command)[1:], *few, "--output", "answer"])
+    assert Path("answer", "recipe.csv").read_text(encoding="utf-8").count("\n") == 4
+
+
 @pytest.mark.parametrize(
-    "command", [c for c in TOOLS if c not in STUDIES and "RUN_FOLDER" not in c]
+    "command", [c for c in TOOLS if c not in (*STUDIES, *RECIPES) and "RUN_FOLDER" not in c]
 )
 def test_a_tool_of_the_readme_runs(
     tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], command: str

@@ -206,6 +206,17 @@ def test_own_recipes_that_cannot_be_read_are_named() -> None:
             recipes_of([word, "muon"])
 
 
+def test_it_is_said_where_held_out_documents_may_differ() -> None:
+    def may(*overrides: str, name: str = "nanogpt") -> bool:
+        recipes = recipes_of(["adamw", name])
+        return RecipeBench("gqa", overrides).may_validate_on_others(recipes)
+
+    assert may("loader.validation_rows=3")
+    assert not may("loader.validation_rows=3", name="muon")
+    assert not may("loader.validation_rows=3", "loader.max_documents_per_row=9")
+    assert not may()
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_composes_with_presets(name: str) -> None:
     for preset in ("gqa_alibi", "gpt_124m", "across_documents"):

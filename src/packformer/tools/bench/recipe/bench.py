@@ -103,6 +103,20 @@ class RecipeBench:
         place = in_quotes(folder / recipe.name)
         return ["train", "-m", *self.settings(recipe), f"seed={seeds}", f"hydra.sweep.dir={place}"]
 
+    def may_validate_on_others(self, recipes: Sequence[Recipe]) -> bool:
+        """Whether the held-out documents may differ between recipes.
+
+        How many documents a row has room for is measured on training rows, and rows of validation
+        are made with it. Where all documents are validated, this does not matter.
+        """
+        given = dict(one.lstrip("+").partition("=")[::2] for one in self.overrides)
+        limited = given.get("loader.validation_rows", "null") != "null"
+        measured = given.get("loader.max_documents_per_row", "null") == "null"
+        policies = {
+            one for recipe in recipes for one in recipe.overrides if "packing.policy" in one
+        }
+        return limited and measured and bool(policies)
+
     def check(self) -> list[Recipe]:
         """Its recipes; refuses what cannot be run, before anything is and without torch.
 
@@ -182,6 +196,11 @@ def run_recipe_bench(bench: RecipeBench, folder: Path | None) -> None:
         print(f"bench    {folder}", flush=True)
         for recipe in recipes:
             print(f"recipe   {recipe.name}: {recipe.what} ({recipe.source})")
+        if bench.may_validate_on_others(recipes):
+            print(
+                "validate loader.validation_rows limits it, so recipes that pack otherwise may see "
+                "a few other documents: set loader.max_documents_per_row, or leave it out"
+            )
         for recipe in sorted(recipes, key=lambda one: bool(one.library)):
             _train(bench, recipe, folder)
         runs = {recipe.name: _runs(folder / recipe.name) for recipe in recipes}

@@ -174,7 +174,7 @@ class _Run:
         batches = iter(self._data.train_dataloader())
         start, recorded_tokens = time.perf_counter(), self.state.tokens
         while self.state.step < steps:
-            state, loss = self._step(list(islice(batches, rows)))
+            state, loss = self._step(batches, rows)
             self.state.step += 1
             at_end = self.state.step == steps
             if self.state.step % log == 0 or at_end:
@@ -198,27 +198,31 @@ class _Run:
                     self._save(state)
                 start += time.perf_counter() - paused
 
-    def _step(self, batches: Sequence[PackedBatch]) -> tuple[dict[str, Any] | None, Tensor]:
+    def _step(
+        self, batches: Iterator[PackedBatch], rows: int
+    ) -> tuple[dict[str, Any] | None, Tensor]:
         """One optimizer step; returns the packer's state after it, and the mean loss."""
         peer = self._peer
         for group in peer.optimizer.param_groups:
             group["lr"] = peer.rate(self.state.step)
         total = torch.zeros((), device=self._device)
-        for batch in batches:
-            length = self._data.max_seqlen
+        state, length = None, self._data.max_seqlen
+        for row in islice(batches, rows):
+            batch = row.pin_memory() if self._device == "cuda" else row  # so the host runs ahead
             tokens, targets = (
                 each.view(-1, length).to(self._device, non_blocking=True)
                 for each in (batch.tokens, batch.targets)
             )
             with torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):
-                loss = self._loss(tokens, targets) / len(batches)
+                loss = self._loss(tokens, targets) / rows
             loss.backward()
             total += loss.detach()
-            self.state.tokens += batch.num_targets
+            self.state.tokens += row.num_targets
+            state = row.packer_state
         nn.utils.clip_grad_norm_(peer.model.parameters(), peer.max_norm)
         peer.optimizer.step()
         peer.optimizer.zero_grad(set_to_none=True)
-        return batches[-1].packer_state, total
+        return state, total
 
     def _validate(self) -> None:
         with torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):

@@ -111,6 +111,7 @@ def draw_courses(
     """Bits per byte against tokens and time, a line for each run, with the targets."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -118,7 +119,7 @@ def draw_courses(
     every = [course for of in courses.values() for course in of]
     targets = sorted({one.target for one in results if not math.isnan(one.target)})
     for axes, label, axis in (
-        (pair[0], "tokens, millions", lambda course: course.tokens / 1e6),
+        (pair[0], "tokens", lambda course: course.tokens),
         (pair[1], "minutes of training", lambda course: course.seconds / 60),
     ):
         for number, (name, of) in enumerate(courses.items()):
@@ -140,6 +141,7 @@ def draw_courses(
         pair[0].set_ylim(min(late) - room, max(late) + room)
         pair[0].legend(frameon=False)
     pair[0].set_ylabel("bits per byte")
+    pair[0].xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.suptitle("\n".join(wrap(title, 110)), fontsize=9)
     with replacing(file) as unfinished:
         figure.savefig(unfinished, dpi=150, format="png")
