@@ -161,7 +161,9 @@ FSDP2: Rules = {
 }
 RECORDS: Rules = {"peak_tflops": number(above=0, most=1e9).or_null()}
 SAMPLES: Rules = {
-    "prompts": listed(Rule("text", lambda v: isinstance(v, str) and bool(v)), "texts").or_null(),
+    "prompts": listed(
+        Rule("text", lambda v: isinstance(v, str) and bool(v)), "texts, none of them empty"
+    ).or_null(),
     "every_n_validations": whole(1),
     "max_new_tokens": whole(1, _INT32),
     "temperature": number(at_least=0),

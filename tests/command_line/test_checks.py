@@ -133,6 +133,7 @@ WRONG = {
     "resume=pipe": "resume=pipe is a named pipe: give auto, never, a run folder or a .ckpt file",
     "resume=pipe.ckpt": "resume=pipe.ckpt is a named pipe: give auto, never",
     "resume=pipes.ckpt": "there is no checkpoint pipes.ckpt; give auto",  # no pipe is suggested
+    "callbacks.samples.prompts=[a,'']": "must be a list of texts, none of them empty, or null",
     "resume=a.txt": "resume=a.txt is a file, truncated or no checkpoint: give auto, never, a run",
 }
 

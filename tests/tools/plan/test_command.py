@@ -1,6 +1,7 @@
 """``packformer plan``."""
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,15 @@ def test_plan_names_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, mess
         main(["plan", *arguments])
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_plan_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("some words " * 500)
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan" / "plan.csv").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["plan", str(tmp_path / "a.txt"), "--output", str(tmp_path / "plan")])
+    assert f"--output ({tmp_path}/plan) has a plan.csv: name another" in capsys.readouterr().err
+    assert (tmp_path / "plan" / "plan.csv").read_text() == "mine"

@@ -66,6 +66,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     check_whole("--layers", options.layers, at_least=1)
     check_whole("--width", options.width, at_least=1)
     with output_folder(options.output, "plan") as folder:
+        if (folder / "plan.csv").exists():
+            raise ValueError(
+                f"--output ({folder}) has a plan.csv: name another folder, or remove it"
+            )
         run_plan(
             documents(options)
             or StandardLibrary(vocab_size=options.vocab_size, tokenizer=options.tokenizer),
