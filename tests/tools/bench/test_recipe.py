@@ -287,6 +287,17 @@ def test_the_same_command_continues_what_was_interrupted(measured, monkeypatch) 
     assert slow["total_tokens"] == fast["total_tokens"]
 
 
+def test_runs_of_other_settings_are_no_results(measured, capsys) -> None:
+    given = ["--recipes", *_PLANTED, "--output", "answer"]
+    measured(*given)
+    kept = Path("answer", "recipe.csv").read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        measured(*given, "model.width=32", "model.num_heads=2")
+    assert "no run was started: the lines above say why" in capsys.readouterr().err
+    assert Path("answer", "recipe.csv").read_text() == kept
+
+
 def test_a_recipe_that_fails_is_told_beside_the_others(measured, capsys) -> None:
     broken = "broken: attention.num_kv_heads=3"
     with pytest.raises(SystemExit):

@@ -203,7 +203,7 @@ def run_recipe_bench(bench: RecipeBench, folder: Path | None) -> None:
             )
         for recipe in sorted(recipes, key=lambda one: bool(one.library)):
             _train(bench, recipe, folder)
-        runs = {recipe.name: _runs(folder / recipe.name) for recipe in recipes}
+        runs = {recipe.name: _runs(bench, recipe, folder) for recipe in recipes}
         if not any(runs.values()):
             raise ValueError("no run was started: the lines above say why")
         results = results_of(runs, bench.seeds, bench.bits_per_byte)
@@ -240,14 +240,14 @@ def _installed(recipes: Sequence[Recipe]) -> list[Recipe]:
 
 def _train(bench: RecipeBench, recipe: Recipe, folder: Path) -> None:
     """Trains what is not finished; a sweep would measure finished runs again."""
-    former = _runs(folder / recipe.name)
-    if all(seed in former and _is_finished(bench, recipe, former[seed]) for seed in bench.seeds):
+    former = _runs(bench, recipe, folder)
+    left = [s for s in bench.seeds if s not in former or former[s].state != FINISHED]
+    if not left:
         print(f"finished {recipe.name}", flush=True)
         return
     if recipe.library:
-        for seed in bench.seeds:
-            if seed not in former or not _is_finished(bench, recipe, former[seed]):
-                _train_here(recipe, [*bench.settings(recipe), f"seed={seed}"], folder, seed)
+        for seed in left:
+            _train_here(recipe, [*bench.settings(recipe), f"seed={seed}"], folder, seed)
         return
     command = bench.sweep(recipe, folder)
     print(f"sweep    packformer {shlex.join(command)}", flush=True)
@@ -271,20 +271,23 @@ def _train_here(recipe: Recipe, settings: Sequence[str], folder: Path, seed: int
         replace_text(own / FAILURE_FILE, json.dumps(failure, indent=2) + "\n")
 
 
-def _is_finished(bench: RecipeBench, recipe: Recipe, run: Run) -> bool:
-    """Whether a run has finished, with the same settings."""
-    if run.state != FINISHED:
-        return False
-    now = compose_plain([*bench.settings(recipe), f"seed={run.seed}"])
-    return same_run(read_configuration(run.folder / CONFIG_FILE), now)
-
-
-def _runs(folder: Path) -> dict[int, Run]:
-    """By seed; none if none was started."""
+def _runs(bench: RecipeBench, recipe: Recipe, folder: Path) -> dict[int, Run]:
+    """What was trained of a recipe with these settings, by seed; none if nothing was."""
     try:
-        return {run.seed: run for run in read_runs(folder) if run.seed is not None}
-    except ValueError:
+        found = read_runs(folder / recipe.name)
+    except ValueError:  # there is none
         return {}
+    return {
+        run.seed: run for run in found if run.seed is not None and _is_asked(bench, recipe, run)
+    }
+
+
+def _is_asked(bench: RecipeBench, recipe: Recipe, run: Run) -> bool:
+    """Whether a run has the settings of a recipe; one that failed before it began has none."""
+    if not run.config:
+        return True
+    asked = compose_plain([*bench.settings(recipe), f"seed={run.seed}"])
+    return same_run(read_configuration(run.folder / CONFIG_FILE), asked)
 
 
 def _title(bench: RecipeBench, runs: Mapping[str, Mapping[int, Run]]) -> str:

@@ -179,7 +179,7 @@ def _result(
     recipe: str, seed: int, run: Run | None, reference: Run | None, first: str, target: float | None
 ) -> Result:
     if run is None:
-        return Result(recipe, seed, told="was not started")
+        return Result(recipe, seed, told="was not started: the lines above say why")
     course = course_of(run)
     if run.state != FINISHED:
         return Result(recipe, seed, told=f"{run.state}: {run.error}".rstrip(": "))
