@@ -134,7 +134,7 @@ WRONG = {
     "resume=pipe.ckpt": "resume=pipe.ckpt is a named pipe: give auto, never",
     "resume=pipes.ckpt": "there is no checkpoint pipes.ckpt; give auto",  # no pipe is suggested
     "callbacks.samples.prompts=[a,'']": "must be a list of texts, none of them empty, or null",
-    "resume=a.txt": "resume=a.txt is a file, truncated or no checkpoint: give auto, never, a run",
+    "resume=a.txt": "resume=a.txt is a file, truncated, damaged or no checkpoint: give auto, nev",
 }
 
 

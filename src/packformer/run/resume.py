@@ -75,7 +75,9 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
     if folder is None and kind not in ("is a file", "does not exist"):
         raise ValueError(f"resume={resume} {kind}: give {_NEEDED}")
     if folder is None and kind == "is a file" and not is_zipfile(path):
-        raise ValueError(f"resume={resume} is a file, truncated or no checkpoint: give {_NEEDED}")
+        raise ValueError(
+            f"resume={resume} is a file, truncated, damaged or no checkpoint: give {_NEEDED}"
+        )
     if not is_there:
         raise ValueError(
             f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give {_NEEDED}"
