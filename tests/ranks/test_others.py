@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -106,6 +107,16 @@ def test_others_that_wait_are_ended_with_a_run_that_fails(
         done = train(*small, *OF_TWO, "objective=val/none")
         assert done.code == 1
         assert done.err.startswith("error: objective (val/none) must be one of")
+
+
+def test_the_command_starts_the_other_rank(small: list[str], tmp_path: Path) -> None:
+    less = ("trainer.max_steps=1", "callbacks.samples=null", "hydra.run.dir=a run")
+    command = [sys.executable, "-m", "train", *small, *OF_TWO, *less]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("validation loss") == 1
+    assert json.loads((tmp_path / "a run" / "environment.json").read_text())
+    assert json.loads((tmp_path / "a run" / "summary.json").read_text())["steps"] == 1
 
 
 def _processes_with(argument: str) -> list[str]:

@@ -6,13 +6,17 @@ import csv
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
+from forks import Forked
+from spared import spare
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from packformer.command_line.main import main
 
 SETTINGS = (
     "+experiment=gqa",
@@ -35,32 +39,40 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
+def be_a_node(port: int, settings: list[str]) -> None:
+    """As ``torchrun`` on one node, whose ranks are forked: they import nothing."""
+    config = LaunchConfig(
+        min_nodes=NODES,
+        max_nodes=NODES,
+        nproc_per_node=DEVICES,
+        run_id="nodes",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"127.0.0.1:{port}",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        start_method="fork",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        elastic_launch(config, main)(settings)
+
+
 def run_on_nodes(folder: Path, settings: list[str]) -> None:
-    """One torchrun per node, all ranks in one group of processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run"]
-    launcher += [f"--nnodes={NODES}", f"--nproc-per-node={DEVICES}", "--rdzv-backend=c10d"]
-    launcher += [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1"]
-    command = [*launcher, "-m", "train", *settings]
-    nodes = []
-    try:
-        for _ in range(NODES):
-            group = nodes[0].pid if nodes else 0
-            nodes.append(
-                subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    process_group=group,
-                )
-            )
-        told = [node.communicate(timeout=240)[0] for node in nodes]
-    finally:
-        if nodes:
-            with suppress(ProcessLookupError):
-                os.killpg(nodes[0].pid, signal.SIGKILL)
-    assert [node.returncode for node in nodes] == [0] * NODES, "\n".join(told)
+    port = free_port()
+    with ExitStack() as open_files:
+        out = [open_files.enter_context(TemporaryFile()) for _ in range(NODES)]
+        nodes = [
+            Forked(be_a_node, port, settings, cwd=folder, output=file.fileno()) for file in out
+        ]
+        try:
+            codes = [node.wait(240) for node in nodes]
+        finally:
+            for node in nodes:
+                with suppress(ProcessLookupError):
+                    os.killpg(node.pid, signal.SIGKILL)
+        for file in out:
+            file.seek(0)
+        assert codes == [0] * NODES, b"\n".join(file.read() for file in out).decode()
 
 
 def losses(folder: Path) -> list[float]:
