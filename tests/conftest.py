@@ -17,6 +17,7 @@ from hypothesis import settings
 from spared import (
     compose_once,
     leave_loss_curves_blank,
+    look_for_plugins_once,
     merge_groups_once,
     read_configuration_once,
     sample_few_tokens,
@@ -162,6 +163,7 @@ def train(
 
     monkeypatch.chdir(tmp_path)
     compose_once(monkeypatch)
+    look_for_plugins_once(monkeypatch)
     sample_few_tokens(monkeypatch)
     if "drawn" not in request.fixturenames:
         leave_loss_curves_blank(monkeypatch)

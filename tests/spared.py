@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ def spare(patch: pytest.MonkeyPatch) -> None:
     read_configuration_once(patch)
     merge_groups_once(patch)
     compose_once(patch)
+    look_for_plugins_once(patch)
     leave_loss_curves_blank(patch)
     sample_few_tokens(patch)
 
@@ -45,6 +46,7 @@ def merge_groups_once(patch: pytest.MonkeyPatch) -> None:
     Single settings choose no file: Hydra sets them in what is merged, here in a copy.
     """
     from hydra._internal import config_loader_impl
+    from hydra._internal.config_repository import ConfigRepository
     from hydra._internal.defaults_list import DefaultsList, Overrides
     from hydra.core.config_store import ConfigStore
 
@@ -79,6 +81,8 @@ def merge_groups_once(patch: pytest.MonkeyPatch) -> None:
             merged[id(defaults)] = merge(self, defaults, repo)
         return deepcopy(merged[id(defaults)])
 
+    # Each composition copies the sources, deeply: it may set others, and changes none.
+    patch.setattr(ConfigRepository, "__deepcopy__", lambda self, memo: copy(self), raising=False)
     patch.setattr(config_loader_impl, "create_defaults_list", choose_once)
     patch.setattr(
         config_loader_impl.ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once
@@ -100,6 +104,14 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
         return get_mode(self, config_name, overrides) if may_be_set else None
 
     patch.setattr(Hydra, "get_mode", mode)
+
+
+def look_for_plugins_once(patch: pytest.MonkeyPatch) -> None:
+    """Spares Lightning reading what every installed package offers, for each trainer."""
+    from lightning.pytorch.trainer.connectors import callback_connector
+
+    found = lru_cache(callback_connector._load_external_callbacks)
+    patch.setattr(callback_connector, "_load_external_callbacks", found)
 
 
 def leave_loss_curves_blank(patch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_the_shown_name_is_bounded(
     (told,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("run  ")]
     name = told.removeprefix("run      ")
     assert len(name) <= 128
-    cut = r"default debug=fast data=text data\.path=.* max_gr.*\.\.\.-[0-9a-f]{6}"
+    cut = r"default debug=fast data=text data\.path=.* m.*\.\.\.-[0-9a-f]{6}"
     assert re.fullmatch(cut, name)
 
 
