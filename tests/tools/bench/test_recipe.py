@@ -22,7 +22,7 @@ from packformer.tools.bench.recipe import bench as module
 from packformer.tools.bench.recipe.bench import RecipeBench
 from packformer.tools.bench.recipe.race import Result, crossing, results_of, spent_by
 from packformer.tools.bench.recipe.recipes import RECIPES, recipes_of, with_recipe
-from packformer.tools.bench.recipe.shown import as_time, sentence, shown
+from packformer.tools.bench.recipe.shown import as_time, reached_by_all, sentence, shown
 
 _FALLING = st.lists(st.floats(0.1, 10), min_size=1, max_size=8)
 
@@ -112,6 +112,11 @@ def test_a_recipe_that_never_reaches_the_target_tells_what_it_got() -> None:
     assert sentence("other", [never], "one") == (
         "other: seed 0 never reaches it; its best is 2.2500"
     )
+    hint = reached_by_all([first, never])
+    assert hint == "all of these runs reach 2.2500: --target 2.2500 compares them there"
+    found = results_of(runs, (0,), 2.25)
+    assert [one.tokens for one in found] == [175, 300]
+    assert reached_by_all(found) == ""
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ class Result:
         seed: of the run.
         target: bits per byte to reach; NaN if there is none.
         final: bits per byte at the end; NaN if there are none.
+        best: the least of them at any validation.
         tokens: until the target; NaN if it was not reached.
         seconds: of training until then.
         token_ratio: of ``tokens`` to those of the first recipe with the same seed.
@@ -109,6 +110,7 @@ class Result:
     seed: int
     target: float = math.nan
     final: float = math.nan
+    best: float = math.nan
     tokens: float = math.nan
     seconds: float = math.nan
     token_ratio: float = math.nan
@@ -188,6 +190,7 @@ def _result(
     spent = course.spent
     made: dict[str, Any] = {
         "final": float(course.losses[-1]),
+        "best": float(np.min(course.losses)),
         "total_tokens": float(spent.tokens[-1]),
         "total_seconds": float(spent.seconds[-1]),
         "tokens_per_second": float(spent.tokens[-1] / spent.seconds[-1]),
@@ -201,8 +204,7 @@ def _result(
     wanted = float(its.losses[-1]) if target is None and its is not None else float(target or 0.0)
     place = crossing(course.losses, wanted)
     if place is None:
-        best = float(np.min(course.losses))
-        told = f"never reaches it; its best is {best:.4f}"
+        told = f"never reaches it; its best is {made['best']:.4f}"
         return Result(recipe, seed, wanted, **made, told=told)
     at = _at(course, place)
     base = None if its is None else crossing(its.losses, wanted)

@@ -58,6 +58,8 @@ def print_results(results: Sequence[Result], first: str, title: str) -> None:
     console.print(table)
     for name, found in groups.items():
         console.print(sentence(name, found, first), soft_wrap=True, markup=False)
+    if hint := reached_by_all(results):
+        console.print(hint, soft_wrap=True, markup=False)
 
 
 def by_recipe(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -84,6 +86,15 @@ def sentence(name: str, results: Sequence[Result], first: str) -> str:
         parts[0] += f" with {len(reached)} of {len(results)} seeds"
     parts += [f"seed {one.seed} {one.told}" for one in results if one.told]
     return f"{name}: {'; '.join(parts)}"
+
+
+def reached_by_all(results: Sequence[Result]) -> str:
+    """Where some did not reach the target, one that all did; empty if there is nothing to say."""
+    trained = [one for one in results if not math.isnan(one.best)]
+    if len(trained) < 2 or all(one.reached for one in trained):
+        return ""
+    worst = math.ceil(max(one.best for one in trained) * 1e4) / 1e4
+    return f"all of these runs reach {worst:.4f}: --target {worst:.4f} compares them there"
 
 
 def shown(results: Sequence[Result], name: str, form: Callable[[float], str]) -> str:
