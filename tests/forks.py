@@ -15,9 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
@@ -77,7 +77,7 @@ class Forked:
         written = output
         if written is None:
             read, written = os.pipe()
-            self.stdout = os.fdopen(read, encoding="utf-8")
+            self.stdout = os.fdopen(read, encoding="utf-8", errors="replace")
         request = (work, arguments, str(cwd), dict(os.environ if env is None else env), group)
         fds = [written, tell, _requests.fileno()]
         socket.send_fds(_requests, [pickle.dumps(request)], fds)
@@ -126,15 +126,16 @@ def run(
     Returns:
         Its return code, and what was printed.
     """
-    with tempfile.TemporaryFile() as out:
-        process = Forked(work, *arguments, cwd=cwd, output=out.fileno(), **options)
+    process = Forked(work, *arguments, cwd=cwd, **options)
+    assert process.stdout is not None
+    with process.stdout, ThreadPoolExecutor(1) as reader:
+        out = reader.submit(process.stdout.read)
         try:
             code = process.wait(timeout)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        out.seek(0)
-        return code, out.read().decode()
+        return code, out.result()
 
 
 def run_ranks(

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from faults.faults import Fault, each, end_of, operations
+from faults import Fault, each, end_of, operations  # type: ignore[import-not-found]
 
 import packformer.run.folder as folder_of_run
 from packformer.run.curve import draw_loss_curve

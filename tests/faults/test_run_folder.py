@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from shutil import rmtree
 
-from faults import faults
 from forks import run
 
 from packformer.command_line.errors import keep_traceback
 
-from . import run_folder
+from . import faults, run_folder
 
 
 def test_start_save_resume_and_end_leave_a_whole_run_wherever_they_are_cut_off(
