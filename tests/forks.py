@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ _requests: socket.socket | None = None
 def start_server() -> None:
     """Forks the process that others are forked from; it ends with this one."""
     global _requests
-    if _requests is not None:
+    if _requests is not None or sys.platform != "linux":
         return
     _requests, heard = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
@@ -70,7 +71,7 @@ class Forked:
         group: int = 0,
         output: int | None = None,
     ) -> None:
-        assert _requests is not None, "no server was started"
+        assert _requests is not None, "no server was started: this needs Linux"
         self.returncode: int | None = None
         self.stdout: TextIO | None = None
         told, tell = os.pipe()
@@ -212,6 +213,7 @@ def _run(
         os.environ.update(env)
         if _PARENT in env:
             os.environ[_PARENT] = str(os.getppid())
+        tempfile.tempdir = None  # that of the environment
         os.chdir(cwd)
         for number in (1, 2):
             os.dup2(output, number)

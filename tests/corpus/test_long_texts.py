@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import cache
 
 import numpy as np
 import pytest
@@ -138,13 +139,20 @@ def ids_of_pieces(tokenizer, text, folder, is_json):
     return ids[1:-1].tolist(), len(raws)
 
 
+@cache
+def tokenizer_and_wholes(layout):
+    """Of a layout, and three texts, each with its ids."""
+    tokenizer = marked(LAYOUTS[layout]())
+    whole = text_tokenizer(tokenizer.to_str())
+    texts = [random_text(seed) for seed in range(3)]
+    return tokenizer, [(text, whole.encode(text, add_special_tokens=False).ids) for text in texts]
+
+
 @pytest.mark.parametrize("is_json", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pieces_have_the_ids_of_the_whole(layout, is_json, tmp_path):
-    tokenizer = marked(LAYOUTS[layout]())
-    for seed in range(3):
-        text = random_text(seed)
-        whole = text_tokenizer(tokenizer.to_str()).encode(text, add_special_tokens=False).ids
+    tokenizer, wholes = tokenizer_and_wholes(layout)
+    for text, whole in wholes:
         found, count = ids_of_pieces(tokenizer, text, tmp_path, is_json)
         assert found == whole
         assert is_json or count > 3

@@ -1,7 +1,7 @@
 """When one rank dies, the others end instead of waiting for it, and one line tells why.
 
-As a script this file is what the processes run: rank 0, which starts rank 1 with this file
-too, and packformer's launcher. Neither trains: a rank sleeps, as if it waited for the other one.
+Rank 0 is forked, and starts rank 1 with packformer's launcher, and this file as its script. Neither
+trains: a rank sleeps, as if it waited for the other one.
 """
 
 from __future__ import annotations
@@ -121,16 +121,14 @@ CASES = {
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the cases have left ``NAME.out`` and ``NAME.json``."""
+    from forks import run  # here, as rank 1 does not find it
+
     folder = tmp_path_factory.mktemp("ends")
     temporary = folder / "temporary"
     temporary.mkdir()
-    subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), "cases", *CASES],
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        check=True,
-        timeout=300,
-    )
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    code, out = run(as_cases, list(CASES), cwd=folder, env=env, timeout=300)
+    assert code == 0, out
     return folder
 
 
@@ -164,7 +162,4 @@ def test_under_torchrun_one_rank_tells_an_error_on_one_line(tmp_path: Path) -> N
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "cases":
-        as_cases(sys.argv[2:])
-    else:
-        as_rank(sys.argv[1], 1, lambda: end(sys.argv[1], 1))
+    as_rank(sys.argv[1], 1, lambda: end(sys.argv[1], 1))
