@@ -12,8 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from forks import run
 
-TRAIN = (sys.executable, "-m", "train", "trainer.accelerator=cpu", "callbacks.samples=null")
+from packformer.command_line.main import main
+
+EACH = ("trainer.accelerator=cpu", "callbacks.samples=null")
+TRAIN = (sys.executable, "-m", "train", *EACH)
 IN_ONE = ("-m", "hydra.sweep.dir=tree", "hydra/launcher=side_by_side", "hydra.launcher.jobs=1")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 PROBE = """
@@ -92,14 +96,9 @@ def test_jobs_in_any_order_compute_what_they_do_alone(small: list[str], tmp_path
     for experiment, precision in (("mqa", "bf16-mixed"), ("alibi", "64-true"), ("gqa", "64-true")):
         name = f"{experiment}_precision-{precision}"
         given = [f"+experiment={experiment}", f"trainer.precision={precision}"]
-        subprocess.run(
-            [*TRAIN, *small, *given, f"hydra.run.dir={name}"],
-            cwd=tmp_path,
-            env=ONE_THREAD,
-            check=True,
-            capture_output=True,
-            timeout=600,
-        )
+        alone_in = [*EACH, *small, *given, f"hydra.run.dir={name}"]
+        code, out = run(main, alone_in, cwd=tmp_path, env=ONE_THREAD, timeout=600)
+        assert code == 0, out
         alone[name] = measured(tmp_path / name)
     for name, numbers in alone.items():
         (folder,) = tmp_path.glob(f"tree/?_{name}")
