@@ -84,7 +84,7 @@ BELOW = {
     "generation": {"attention", "corpus", "model", "nn", "settings"},
     "evaluation": {"attention", "batch", "data", "mean_loss", "model", "settings"},
     "huggingface": {"attention", "corpus", "model", "nn", "requirements", "settings", "whole_file"},
-    "ranks": {"interruption"},
+    "ranks": {"interruption", "whole_file"},
     "run": {
         "attention",
         "batch",

@@ -52,6 +52,9 @@ def end(how: str, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "raises-1" and number == 0:
         fail(RuntimeError("Connection closed by peer"))  # of a collective, earlier
+    if how == "both-raise":
+        ending._is_first = lambda number: number == 1  # as the store of ranks that train says
+        fail(ValueError("a file is gone"))
     if how == "interrupted" and number == 0:
         os.killpg(0, signal.SIGINT)
     if how != "finished":
@@ -109,6 +112,7 @@ def as_cases(names: list[str]) -> None:
 
 CASES = {
     "raises-1": (1, "error: rank 1: a file is gone\n"),
+    "both-raise": (1, "error: rank 1: a file is gone\n"),
     "dies-1": (1, "what rank 1 printed\nerror: rank 1 ended with code 3\n"),
     "killed-1": (1, f"error: rank 1 was killed (SIGKILL){KILLED}\n"),
     "raises-0": (1, "error: a file is gone\n"),

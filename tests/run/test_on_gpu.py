@@ -22,7 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from packformer.cli import main as packformer_command
 from packformer.command_line.main import main
+from packformer.run.resume import LAST_CHECKPOINT
 from packformer.training import LastCheckpoint, TrainingModule
+from packformer.training.checkpoint import resumable_step
 
 STEPS, RECORDED_EVERY, STOPPED_AT = 8, 4, 4
 SETTINGS = (
@@ -94,6 +96,7 @@ def run_as_a_rank(settings: list[str]) -> None:
         run("one", *settings)
     run("copies", *settings, *COPIES)
     run("shards", *settings, *SHARDS)
+    run("saves", *settings, *SHARDS, "trainer.max_steps=4", "trainer.validate_every_n_steps=2")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,13 @@ def test_two_ranks_train_as_one(name: str, of_two: Path) -> None:
     assert found["watched"] == of_one["watched"] == WATCHED
     for gradient, of_whole in zip(found["gradients"], of_one["gradients"], strict=True):
         assert torch.linalg.norm(gradient - of_whole) <= noise * torch.linalg.norm(of_whole)
+
+
+@TWO
+@pytest.mark.gpu
+def test_two_ranks_save_more_than_once(of_two: Path) -> None:
+    assert [step for step, name in losses(of_two / "saves") if name == "val/loss"] == [2, 4]
+    assert resumable_step(of_two / "saves" / LAST_CHECKPOINT) == 4
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, ONE])])

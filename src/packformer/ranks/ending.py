@@ -25,6 +25,7 @@ from pathlib import Path
 from packformer.interruption import exit_code, interrupt, signals_heard_by
 from packformer.masking import masked
 from packformer.ranks.launched import ERRORS, PARENT, SWEEP, launched, rank
+from packformer.whole_file import replace_text
 
 _WATCHED_EVERY = 0.3  # seconds
 _UNTIL_ENDED = 6.0  # seconds that a rank leaves to the one that knows why, and to a launcher
@@ -146,8 +147,14 @@ def tell(error: BaseException, message: str, traceback: str = "") -> None:
         message = f"the connection to another rank is lost ({message})"
     elif number and not _trains() and not os.environ.get(ERRORS):
         _wait_for_end()  # rank 0 found the same
-    if not begin_to_tell() or not _is_first(number):
+    if not begin_to_tell():
         _wait_for_end()
+        return
+    if not _is_first(number):
+        if number or not os.environ.get(ERRORS):
+            _wait_for_end()
+        else:
+            _show_left()
         return
     told = f"rank {number}: {message}" if number else message
     _leave(number, told, traceback)
@@ -159,6 +166,17 @@ def _wait_for_end() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of a launcher; nothing is left to save
     time.sleep(_UNTIL_ENDED)
+
+
+def _show_left() -> None:
+    """Shows what another rank leaves to rank 0, which it does before it ends."""
+    limit = time.monotonic() + _UNTIL_ENDED
+    folder = Path(os.environ[ERRORS])
+    while time.monotonic() < limit:
+        for left in sorted(folder.glob("*.error")):
+            show(left.read_text(encoding="utf-8"))
+            return
+        time.sleep(_WATCHED_EVERY)
 
 
 def is_lost_connection(error: BaseException) -> bool:
@@ -190,9 +208,7 @@ def _leave(number: int, told: str, traceback: str) -> None:
     if folder := os.environ.get(ERRORS):
         with suppress(OSError):
             _first_to(Path(folder) / f"{number}.told")
-            (Path(folder) / f"{number}.error").write_text(
-                f"{traceback}error: {told}\n", encoding="utf-8"
-            )
+            replace_text(Path(folder) / f"{number}.error", f"{traceback}error: {told}\n")
     if file := os.environ.get(_TORCHRUNS):
         with suppress(OSError):
             Path(file).write_text(

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.tensor import DTensor
 
 from packformer.training.checkpoint import AtomicCheckpointIO
@@ -23,6 +22,7 @@ from packformer.training.shards import (
     take_out,
     with_files,
 )
+from packformer.training.staging import KeptMemory
 from packformer.whole_file import cannot_write, flush_folder
 
 
@@ -61,13 +61,7 @@ class ShardedSaves:
     def __init__(self, group: dist.ProcessGroup, *, on_gpu: bool) -> None:
         self._group = group
         self._rank = dist.get_rank(group)
-        options = StagingOptions(
-            use_pinned_memory=on_gpu,
-            use_shared_memory=False,
-            use_async_staging=False,
-            use_non_blocking_copy=on_gpu,
-        )
-        self._stager = DefaultStager(options)
+        self._stager = KeptMemory(pinned=on_gpu)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: list[Future[Any]] = []
         self._latest: _Parts | None = None
