@@ -35,26 +35,26 @@ def obstacle(run: Run, reference: Run) -> str:
     return ""
 
 
-def cautions(run: Run, reference: Run) -> list[str]:
-    """What else differs between two finished runs and may explain a difference."""
-    found = []
+def cautions(run: Run, reference: Run) -> dict[str, str]:
+    """What else differs between two finished runs and may explain a difference, by its kind."""
+    found = {}
     here, there = run.figure("tokens_seen"), reference.figure("tokens_seen")
     if math.isfinite(here) and math.isfinite(there) and abs(here - there) > _SHARE * there:
-        found.append(f"trained on {here:,.0f} tokens, the reference on {there:,.0f}")
+        found["tokens"] = f"trained on {here:,.0f} tokens, the reference on {there:,.0f}"
     one, other = run.summary.get("steps"), reference.summary.get("steps")
     if one != other:
-        found.append(f"took {one} steps, the reference {other}")
+        found["steps"] = f"took {one} steps, the reference {other}"
     for name in ("device", "precision"):
         if run.summary.get(name) != reference.summary.get(name):
-            found.append(
+            found[name] = (
                 f"{name} {run.summary.get(name)}, of the reference {reference.summary.get(name)}"
             )
     for name in ("packformer", "torch"):
         mine, its = _version(run, name), _version(reference, name)
         if mine != its:
-            found.append(f"{name} {mine}, of the reference {its}")
+            found[name] = f"{name} {mine}, of the reference {its}"
     if run.environment.get("git_revision") != reference.environment.get("git_revision"):
-        found.append("another revision of packformer's code")
+        found["revision"] = "another revision of packformer's code"
     return found
 
 

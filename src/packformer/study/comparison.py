@@ -110,7 +110,10 @@ def _compared(
     others = {run.seed: run for run in finished(reference)}
     pairs = [(r, others[r.seed]) for r in {r.seed: r for r in runs}.values() if r.seed in others]
     obstacles = list(dict.fromkeys(filter(None, (obstacle(*pair) for pair in pairs))))
-    remarks = [*one.remarks, *dict.fromkeys(told for pair in pairs for told in cautions(*pair))]
+    told: dict[str, str] = {}
+    for pair in reversed(pairs):  # each kind once, with the figures of the first seed
+        told |= cautions(*pair)
+    remarks = [*one.remarks, *told.values()]
     if obstacles:
         return replace(one, verdict=NOT_COMPARED, remarks=(*remarks, obstacles[0]))
     copies = _copies(runs) or _copies([other for _, other in pairs])
