@@ -106,7 +106,8 @@ WRONG = {
     "doctor --fuzz 1 --kernel nothing": "--kernel (nothing) must be one of flash4, xformers",
     "doctor --case nothing": "--case (nothing) cannot be read",
     "doctor extra": "unrecognized arguments: extra; packformer doctor --help shows all",
-    "inspect nowhere": "nowhere is no corpus of token shards, it has no manifest.json: make one",
+    "inspect nowhere": "nowhere does not exist: give a file, folder or prepared corpus",
+    "inspect texts": "texts is no corpus of token shards, it has no manifest.json: make one",
     "inspect corpus --count 0": "--count (0) must be a whole number from 1 up",
     "inspect corpus --document 99": "document 99 does not exist: train has 0 to",
     "inspect corpus --row 99": "row 99 does not exist: one pass over train has 1 row, numbered",
@@ -176,6 +177,7 @@ WITHOUT_TORCH = (
     "eval run nowhere",
     "eval run texts --row-length 1",
     "export nowhere new",
+    "inspect texts",
 )
 
 
@@ -198,7 +200,7 @@ for words in sys.argv[1:]:
     assert done.stderr.count("error: ") == len(WITHOUT_TORCH)
 
 
-@pytest.mark.parametrize("command", ["import", "plan"])
+@pytest.mark.parametrize("command", ["import", "inspect", "plan"])
 def test_a_path_that_is_not_there_is_told_before_torch_is_imported(command: str) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from packformer.cli import main; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from packformer.tools.document_arguments import add_policy, packing
+from packformer.tools.document_arguments import add_policy, corpus_of, packing
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -35,6 +35,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from packformer.settings import check_whole
+
+    if corpus_of(options.path) is None:  # before torch is imported
+        raise ValueError(
+            f"{options.path} is no corpus of token shards, it has no manifest.json: make one with "
+            "`packformer prepare`"
+        )
     from packformer.tools.inspect.decoded import inspect_documents, inspect_row
 
     for name in ("count", "characters"):
