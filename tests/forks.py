@@ -11,6 +11,7 @@ import logging
 import multiprocessing.util
 import os
 import pickle
+import runpy
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self, TextIO
+from typing import IO, Any, Self, TextIO
 
 import pytest
 from spared import spare
@@ -55,6 +56,7 @@ class Forked:
         env: its environment; None for that of this process.
         group: the process group that it joins; 0 for one of its own.
         output: a file descriptor that it writes to; None for a pipe, which ``stdout`` reads.
+        standard_input: a file descriptor that it reads; None for that of the tests.
 
     Attributes:
         pid: of the process.
@@ -70,6 +72,7 @@ class Forked:
         env: Mapping[str, str] | None = None,
         group: int = 0,
         output: int | None = None,
+        standard_input: int | None = None,
     ) -> None:
         assert _requests is not None, "no server was started: this needs Linux"
         self.returncode: int | None = None
@@ -81,6 +84,7 @@ class Forked:
             self.stdout = os.fdopen(read, encoding="utf-8", errors="replace")
         request = (work, arguments, str(cwd), dict(os.environ if env is None else env), group)
         fds = [written, tell, _requests.fileno()]
+        fds += [] if standard_input is None else [standard_input]
         socket.send_fds(_requests, [pickle.dumps(request)], fds)
         os.close(tell)
         if output is None:
@@ -164,11 +168,59 @@ def _be_a_rank(work: Callable[[list[str]], None], settings: list[str]) -> None:
         work(settings)
 
 
+def sweep(arguments: list[str]) -> None:
+    """Runs ``python -m train ARGUMENTS`` as ``work``, whose workers are forked as well."""
+    from packformer.command_line.main import main
+
+    sys.path.insert(0, "")
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        fork_workers(patch)
+        main(arguments)
+
+
+def fork_workers(patch: pytest.MonkeyPatch) -> None:
+    """Has the processes of a sweep's jobs be forked."""
+    from packformer.sweeps import worker
+
+    def forked(
+        command: Any,
+        env: Mapping[str, str],
+        stdin: int,
+        stdout: IO[bytes] | None,
+        stderr: IO[bytes] | None,
+        start_new_session: bool,
+    ) -> Forked:
+        assert command[1:] == ["-P", "-m", worker._MODULE]
+        assert stderr is stdout
+        output = 1 if stdout is None else stdout.fileno()
+        return Forked(_be_a_worker, cwd=os.getcwd(), env=env, output=output, standard_input=stdin)
+
+    instead = SimpleNamespace(Popen=forked, TimeoutExpired=subprocess.TimeoutExpired)
+    patch.setattr(worker, "subprocess", instead)
+
+
+def _be_a_worker() -> None:
+    from packformer.command_line import imports
+    from packformer.sweeps import worker
+
+    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+    found: dict[str, Any] = {}  # modules: its first job imports torch, as far as it can tell
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        patch.setattr(imports, "sys", SimpleNamespace(modules=found))
+        patch.setattr(imports, "import_lean", lambda settings: None)
+        patch.setattr(
+            imports, "import_module", lambda name: found.update(torch=import_module(name))
+        )
+        runpy.run_module(worker._MODULE, run_name="__main__")
+
+
 def _serve(requests: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for forks
     while True:
-        message, fds, *_ = socket.recv_fds(requests, _MESSAGE, 3)
+        message, fds, *_ = socket.recv_fds(requests, _MESSAGE, 4)
         if not message:
             os._exit(0)  # the tests have ended
         if os.fork() == 0:
@@ -177,14 +229,16 @@ def _serve(requests: socket.socket) -> None:
             os.close(fd)
 
 
-def _wait_for_fork(request: tuple[Any, ...], output: int, tell: int, requests: int) -> None:
+def _wait_for_fork(
+    request: tuple[Any, ...], output: int, tell: int, requests: int, *standard_input: int
+) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
         os.close(tell)
-        _run(*request, output, requests)
-    os.close(output)
-    os.close(requests)
+        _run(*request, output, requests, *standard_input)
+    for fd in (output, requests, *standard_input):
+        os.close(fd)
     os.write(tell, f"{child}\n".encode())
     _, status = os.waitpid(child, 0)
     os.write(tell, f"{os.waitstatus_to_exitcode(status)}\n".encode())
@@ -199,6 +253,7 @@ def _run(
     group: int,
     output: int,
     requests: int,
+    *standard_input: int,
 ) -> None:
     global _requests
     code = 1
@@ -215,8 +270,12 @@ def _run(
             os.environ[_PARENT] = str(os.getppid())
         tempfile.tempdir = None  # that of the environment
         os.chdir(cwd)
-        for number in (1, 2):
-            os.dup2(output, number)
+        for fd, number in ((output, 1), (output, 2), *((fd, 0) for fd in standard_input)):
+            os.dup2(fd, number)
+        for fd in (output, *standard_input):
+            os.close(fd)
+        if standard_input:
+            sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
         sys.stdout, sys.stderr = (
             os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2)
         )

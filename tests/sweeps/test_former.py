@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import fork_workers
 
 from packformer.command_line.main import main
 from packformer.run.summary import read_summary
@@ -25,6 +26,11 @@ def state(folder: Path) -> dict[Path, bytes]:
 def names(folder: Path) -> list[str]:
     with (folder / "sweep.csv").open() as file:
         return [row["name"] for row in csv.DictReader(file)]
+
+
+@pytest.fixture(autouse=True)
+def _forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork_workers(monkeypatch)
 
 
 @pytest.fixture(scope="module")

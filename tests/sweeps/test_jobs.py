@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import run, sweep
 from omegaconf import OmegaConf
 
 from packformer.sweeps.side_by_side import SideBySide
@@ -39,8 +40,10 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_a_killed_sweep_goes_on_in_its_folder(small: list[str], tmp_path: Path) -> None:
-    command = [*COMMAND, *SIDE_BY_SIDE, *small, *SMALLER, STEPS]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+    settings = [*SIDE_BY_SIDE, *small, *SMALLER, STEPS]
+    with subprocess.Popen(
+        [*COMMAND, *settings], cwd=tmp_path, stdout=subprocess.DEVNULL
+    ) as process:
         try:
             wait_until(
                 lambda: (
@@ -57,9 +60,9 @@ def test_a_killed_sweep_goes_on_in_its_folder(small: list[str], tmp_path: Path) 
     before = (done / "config.yaml").stat().st_mtime_ns
     assert not (stopped / "summary.json").exists()
 
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("1 job finished before\njob 1_default_max_steps-400 finished\n")
+    code, out = run(sweep, command[3:], cwd=tmp_path, timeout=300)
+    assert code == 0, out
+    assert out.startswith("1 job finished before\njob 1_default_max_steps-400 finished\n")
     assert (done / "config.yaml").stat().st_mtime_ns == before
     assert "resumed  after step" in (stopped / "output.txt").read_text()
     table = rows(tmp_path)

@@ -6,18 +6,17 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from forks import run
+from forks import Forked, run, sweep
 
+import packformer.run.curve
+import packformer.run.train  # noqa: F401
 from packformer.command_line.main import main
 
 EACH = ("trainer.accelerator=cpu", "callbacks.samples=null")
-TRAIN = (sys.executable, "-m", "train", *EACH)
 IN_ONE = ("-m", "hydra.sweep.dir=tree", "hydra/launcher=side_by_side", "hydra.launcher.jobs=1")
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 PROBE = """
@@ -83,15 +82,9 @@ def test_jobs_in_any_order_compute_what_they_do_alone(small: list[str], tmp_path
     """Bit for bit. The order is not the one that comes to mind, and settings alternate."""
     first, second = ("alibi", "gqa", "mqa"), ("bf16-mixed", "64-true")
     swept = (f"+experiment={','.join(first)}", f"trainer.precision={','.join(second)}")
-    done = subprocess.run(
-        [*TRAIN, *IN_ONE, *small, *swept],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    in_one = [*EACH, *IN_ONE, *small, *swept]
+    code, out = run(sweep, in_one, cwd=tmp_path, env=ONE_THREAD, timeout=600)
+    assert code == 0, out
     alone = {}
     for experiment, precision in (("mqa", "bf16-mixed"), ("alibi", "64-true"), ("gqa", "64-true")):
         name = f"{experiment}_precision-{precision}"
@@ -111,16 +104,10 @@ def test_a_job_finds_nothing_of_the_one_before(small: list[str], tmp_path: Path)
     (tmp_path / "probe.py").write_text(PROBE)
     swept = ["+callbacks.probe._target_=probe.Probe"]
     swept += ["+callbacks.probe.does=change,look,kill,raise,again"]
-    done = subprocess.run(
-        [*TRAIN, *IN_ONE, *small, *swept],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 1
-    told = [line for line in done.stdout.splitlines() if line.startswith("job ")]
+    in_one = [*EACH, *IN_ONE, *small, *swept]
+    code, out = run(sweep, in_one, cwd=tmp_path, env=ONE_THREAD, timeout=600)
+    assert code == 1
+    told = [line for line in out.splitlines() if line.startswith("job ")]
     folders = sorted(tmp_path.glob("tree/?_*"))
     assert told[:2] == [f"job {folder.name} finished" for folder in folders[:2]]
     assert "failed: rank 0 was killed (SIGKILL)" in told[2]
@@ -144,10 +131,9 @@ def test_a_signal_ends_the_job_and_keeps_finished_ones(
     number: signal.Signals, small: list[str], tmp_path: Path
 ) -> None:
     swept = ["trainer.max_steps=2,4000", "packing.row_length=128", "trainer.log_every_n_steps=1"]
-    command = [*TRAIN, *IN_ONE, *small, *swept]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    in_one = [*EACH, *IN_ONE, *small, *swept]
+    with Forked(sweep, in_one, cwd=tmp_path, env=ONE_THREAD) as process:
+        assert process.stdout is not None
         try:
             limit = time.monotonic() + 300
             while not list(tmp_path.glob("tree/1_*/checkpoints/last.ckpt")):
@@ -155,12 +141,13 @@ def test_a_signal_ends_the_job_and_keeps_finished_ones(
                 assert time.monotonic() < limit
                 time.sleep(0.1)
             process.send_signal(number)
-            out, err = process.communicate(timeout=60)
+            out = process.stdout.read()
+            process.wait(60)
         finally:
             process.kill()
     assert process.returncode == 128 + number
-    assert b"job 0_default_max_steps-2 finished" in out
-    assert b"interrupted: continue with the same command and hydra.sweep.dir=tree" in err
+    assert "job 0_default_max_steps-2 finished" in out
+    assert "interrupted: continue with the same command and hydra.sweep.dir=tree" in out
     (summary,) = tmp_path.glob("tree/*/summary.json")
     assert summary.parent.name == "0_default_max_steps-2"
     assert not list(tmp_path.glob("tree/*/failure.json"))
