@@ -210,9 +210,7 @@ def _be_a_worker() -> None:
         spare(patch)
         patch.setattr(imports, "sys", SimpleNamespace(modules=found))
         patch.setattr(imports, "import_lean", lambda settings: None)
-        patch.setattr(
-            imports, "import_module", lambda name: found.update(torch=import_module(name))
-        )
+        patch.setattr(imports, "import_module", lambda name: found.update(torch=name))
         runpy.run_module(worker._MODULE, run_name="__main__")
 
 

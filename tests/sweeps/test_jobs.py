@@ -40,10 +40,8 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_a_killed_sweep_goes_on_in_its_folder(small: list[str], tmp_path: Path) -> None:
-    settings = [*SIDE_BY_SIDE, *small, *SMALLER, STEPS]
-    with subprocess.Popen(
-        [*COMMAND, *settings], cwd=tmp_path, stdout=subprocess.DEVNULL
-    ) as process:
+    command = [*COMMAND, *SIDE_BY_SIDE, *small, *SMALLER, STEPS]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         try:
             wait_until(
                 lambda: (
