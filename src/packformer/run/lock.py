@@ -1,4 +1,6 @@
-"""One process at a time trains in a run folder, and one chooses where a configuration continues."""
+"""One process at a time trains in a run folder, runs a study in a folder, or chooses where a
+configuration continues.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,18 @@ def lock_choice(output_dir: Path, name: str) -> BaseFileLock:
         output_dir / f".{name}{_LOCK_FILE}",
         f"resume=auto: another process is starting the run of this configuration in {output_dir}: "
         "leave resume out to start a second one",
+    )
+
+
+def lock_study(folder: Path) -> BaseFileLock:
+    """Takes the right to run and report a study.
+
+    Raises:
+        ValueError: if another process does.
+    """
+    return _lock(
+        folder / f".study{_LOCK_FILE}",
+        f"another study is running in {folder}: wait for it, or give another --output",
     )
 
 

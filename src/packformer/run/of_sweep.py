@@ -14,6 +14,8 @@ from hydra.types import RunMode
 from packformer.ranks.launched import SWEEP
 from packformer.run.shown_override import shown_override
 
+OF_COMMAND = "PACKFORMER_SWEEP_OF_COMMAND"
+"""Variable of the environment of a sweep that another command started, and continues."""
 _FIXED = "PACKFORMER_FIXED_SETTINGS"
 
 
@@ -57,5 +59,7 @@ def to_go_on(folder: Path) -> str:
     sweep = sweep_folder()
     if sweep is None:
         return f"interrupted: continue with {shown_override('resume', str(folder))}"
+    if OF_COMMAND in os.environ:
+        return "interrupted: the same command continues"
     where = shown_override("hydra.sweep.dir", str(sweep))
     return f"interrupted: continue with the same command and {where}"

@@ -47,8 +47,8 @@ def read_question(folder: Path) -> Question:
     file = folder / STUDY_FILE
     if not file.is_file():
         return Question()
-    found = read_json(file)
     try:
+        found = read_json(file)
         question = Question(
             reference=None if found["reference"] is None else str(found["reference"]),
             sizes=None if found["sizes"] is None else str(found["sizes"]),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
+from packformer.run.of_sweep import OF_COMMAND
 
 
 def run_sweep(command: Sequence[str]) -> int:
@@ -22,7 +24,9 @@ def run_sweep(command: Sequence[str]) -> int:
         Interrupted: if a signal ended it.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "packformer", *command], start_new_session=True
+        [sys.executable, "-m", "packformer", *command],
+        start_new_session=True,
+        env={**os.environ, OF_COMMAND: "1"},
     )
     with signals_heard_by(lambda number, _: process.send_signal(number)):
         code = process.wait()

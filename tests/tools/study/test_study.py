@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from packformer.cli import main
+from packformer.interruption import Interrupted
+from packformer.run.lock import lock_study
+from packformer.study.question import Question, read_question, write_question
 from packformer.tools.study import study as module
 from packformer.tools.study.study import Study
 
@@ -81,6 +84,11 @@ def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, c
         (["hydra.sweep.dir=x"], "hydra.sweep.dir is not a setting of a study: use --output"),
         (["--ladder", "model.width"], "--ladder (model.width) must list sizes"),
         (["--jobs", "0"], "--jobs (0) must be"),
+        (["--reference", "gq"], "--reference (gq) is none of the variants: name one of gqa"),
+        (
+            ["--ladder", "model.width=64,128"],
+            "--ladder lists 2 sizes, of which --hold-out (1) leaves fewer than the two",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused(arguments, words, tmp_path, monkeypatch, capsys) -> None:
@@ -91,9 +99,49 @@ def test_what_cannot_be_run_is_refused(arguments, words, tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_study_that_is_refused_leaves_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = tmp_path / "study.json"
+    write_question(Question(seeds=(0, 1)), tmp_path)
+    before = asked.read_bytes()
+    monkeypatch.setattr(module, "run_sweep", lambda command: 1)  # which says what is wrong
+    given = ["study", "+experiment=gqa,mha", "--seeds", "7", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(given)
+    assert capsys.readouterr().err.endswith("no run was started: the lines above say why\n")
+    assert asked.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [asked]
+
+
+def test_an_interrupted_study_says_what_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(command: list[str]) -> int:
+        (tmp_path / "sweep.csv").touch()  # after the first job
+        raise Interrupted.by_code(130)
+
+    monkeypatch.setattr(module, "run_sweep", interrupted)
+    with pytest.raises((Interrupted, SystemExit)):
+        main(["study", "+experiment=gqa,mha", "--seeds", "7", "--output", str(tmp_path)])
+    assert read_question(tmp_path).seeds == tuple(range(7))
+
+
+def test_two_studies_at_once_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "run_sweep", lambda command: pytest.fail("a sweep began"))
+    lock = lock_study(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["study", "+experiment=gqa,mha", "--output", str(tmp_path)])
+    assert f"another study is running in {tmp_path}: wait for it" in capsys.readouterr().err
+    lock.release()
+
+
 def test_the_sweep_has_every_variant_size_and_seed(tmp_path: Path) -> None:
     study = Study(("+experiment=mha,gqa",), num_seeds=2, ladder="model.width=64,128", jobs=2)
-    (command,) = study.sweeps(tmp_path, [])
+    ((command, place),) = study.sweeps(tmp_path, [])
+    assert place == tmp_path
     assert command == [
         *("train", "-m", "+experiment=mha,gqa", "model.width=64,128", "seed=0,1"),
         f'hydra.sweep.dir="{tmp_path}"',

@@ -6,14 +6,18 @@ import argparse
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from packformer.command_line.variants import variants_of
 from packformer.counted import counted
+from packformer.run.lock import lock_study, release_new
 from packformer.settings import check_whole
 from packformer.study.question import Question, write_question
 from packformer.study.run_record import FINISHED, read_runs
+from packformer.study.variants import labels_of, variants_in
 from packformer.tools.output_folder import output_folder
 from packformer.tools.report.report import print_report
 from packformer.tools.study.matching import SizedVariant, refuse_other_runs, sized_variants
@@ -75,6 +79,14 @@ class Study:
                 "model.width=64,128,192,256"
             )
 
+        num_sizes = len(variants_of([self.ladder])) if self.ladder is not None else 0
+        if num_sizes and num_sizes < self.hold_out + 2:
+            raise ValueError(
+                f"--ladder lists {counted(num_sizes, 'size')}, of which --hold-out "
+                f"({self.hold_out}) leaves fewer than the two that a law needs: list more, or "
+                "lower --hold-out"
+            )
+
     @property
     def sizes(self) -> str | None:
         """Name of the setting that makes the ladder."""
@@ -106,8 +118,30 @@ class Study:
         digest = hashlib.sha256("\n".join(sorted(named)).encode()).hexdigest()[:6]
         return _ROOT / "_".join(filter(None, [text, digest]))
 
-    def sweeps(self, folder: Path, variants: Sequence[SizedVariant]) -> list[list[str]]:
-        """Arguments for ``packformer`` of each sweep that trains the study.
+    def check_reference(self, folder: Path) -> None:
+        """Refuses a reference that is neither a variant of this study nor one that is there.
+
+        Args:
+            folder: of the study.
+
+        Raises:
+            ValueError: naming the variants.
+        """
+        if self.reference is None:
+            return
+        labels = labels_of([one.overrides for one in variants_of(self.overrides)])
+        with suppress(ValueError):  # nothing is there yet
+            labels += [one.label for one in variants_in(read_runs(folder), self.sizes)]
+        if self.reference not in labels:
+            raise ValueError(
+                f"--reference ({self.reference}) is none of the variants: name one of "
+                f"{', '.join(dict.fromkeys(labels))}"
+            )
+
+    def sweeps(
+        self, folder: Path, variants: Sequence[SizedVariant]
+    ) -> list[tuple[list[str], Path]]:
+        """Arguments for ``packformer`` of each sweep that trains the study, and its folder.
 
         Args:
             folder: of the study.
@@ -115,8 +149,12 @@ class Study:
         """
         if not variants:
             ladder = [self.ladder] if self.ladder else []
-            return [self._sweep([*self.overrides, *ladder], folder)]
-        return [self._sweep(one.overrides, folder / one.matched.folder) for one in variants]
+            return [(self._sweep([*self.overrides, *ladder], folder), folder)]
+        places = [folder / one.matched.folder for one in variants]
+        return [
+            (self._sweep(one.overrides, place), place)
+            for one, place in zip(variants, places, strict=True)
+        ]
 
     def _sweep(self, overrides: Sequence[str], folder: Path) -> list[str]:
         seeds = ",".join(map(str, self.seeds))
@@ -142,23 +180,27 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
         Interrupted: if a signal ended the sweep.
     """
     study.check()
-    with output_folder(study.folder if folder is None else folder) as folder:
+    with output_folder(study.folder if folder is None else folder) as folder, _alone_in(folder):
+        study.check_reference(folder)
         variants = study.sized_variants()
         matched = tuple(one.matched for one in variants)
         question = Question(study.reference, study.sizes, study.hold_out, study.seeds, matched)
         refuse_other_runs(folder, question)
         print(f"study    {folder}", *(f"matched  {one.told}" for one in matched), sep="\n")
-        if matched:  # a report of what an interrupted study has so far needs it
-            write_question(question, folder)
         code = 0
-        for command in study.sweeps(folder, variants):
+        for command, place in study.sweeps(folder, variants):
             print(f"sweep    packformer {shlex.join(command)}", flush=True)
-            code = run_sweep(command) or code
-        try:
-            runs = read_runs(folder)
-        except ValueError as error:
-            raise ValueError("no run was started: the lines above say why") from error
-        write_question(question, folder)
+            former, own = _time_of_table(place), None
+            try:
+                own = run_sweep(command)
+            finally:  # a sweep that was refused says nothing of the runs that are there
+                was_run = own == 0 or _time_of_table(place) != former
+                if was_run:
+                    write_question(question, folder)
+            if not was_run:
+                raise ValueError("no run was started: the lines above say why")
+            code = own or code
+        runs = read_runs(folder)
         if study.position_tokens:
             _measure([run.folder for run in runs if run.state == FINISHED], study, options)
         print_report(folder, question)
@@ -169,6 +211,22 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
             if failed
             else "the sweep ended with an error: the lines above say why"
         )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other study runs in the folder meanwhile."""
+    lock = lock_study(folder)
+    try:
+        yield
+    finally:
+        release_new(lock)
+
+
+def _time_of_table(folder: Path) -> int | None:
+    """When a sweep last wrote its results; None if it has not yet."""
+    file = folder / "sweep.csv"
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def _measure(folders: Sequence[Path], study: Study, options: argparse.Namespace) -> None:
