@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from packformer.study.run_record import Run, flat
+from packformer.study.run_record import ENVIRONMENT_FILE, Run, cannot_be_read, flat
 
 _SHARE = 0.01  # of the tokens: packing lets runs of one length differ by less
 _NOT_OF_DATA = ("seed", "tokenizer", "vocab_size")
@@ -24,6 +24,10 @@ def obstacle(run: Run, reference: Run) -> str:
     one, other = run.summary.get("data_fingerprint"), reference.summary.get("data_fingerprint")
     # Runs of older versions did not record a fingerprint.
     same_data = one == other if one and other else _data(run) == _data(reference)
+    for one_run in (run, reference):
+        if ENVIRONMENT_FILE in one_run.damaged:
+            unread = cannot_be_read(one_run.folder, ENVIRONMENT_FILE)
+            return f"{unread}: its tokenizer is not known"
     if _tokenizer(run) != _tokenizer(reference):
         return "other tokenizers: a loss per token is not the same thing"
     if not same_data:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from packformer.study.comparability import cautions, obstacle
-from packformer.study.run_record import FINISHED, Run
+from packformer.study.run_record import DAMAGED, FINISHED, Run
 from packformer.study.statistics import (
     LEVEL,
     Difference,
@@ -160,12 +160,14 @@ def _judged(one: Comparison, p_value: float, tests: int) -> Comparison:
 def _missing(variant: Variant, seeds: Sequence[int]) -> list[str]:
     found = []
     for run in variant.runs:
-        seed = f"seed {run.seed}"
+        seed = "a run of unknown seed" if run.seed is None else f"seed {run.seed}"
         if run.state == "failed":
             found.append(f"{seed} failed ({run.error.rstrip('.')})")
         elif run.state == "unfinished":
             asked = "" if run.steps_asked is None else f" of {run.steps_asked:,}"
             found.append(f"{seed} is unfinished (at step {run.steps_done:,}{asked})")
+        elif run.state == DAMAGED:
+            found.append(run.error)
         elif run not in finished(variant):
             found.append(f"{seed} diverged (its validation loss is no finite number)")
     there = {run.seed for run in variant.runs}

@@ -12,13 +12,28 @@ from packformer.study.ladder import Ladder, ladders, sentence_of
 from packformer.study.matched import as_asked
 from packformer.study.page import page
 from packformer.study.question import Question
-from packformer.study.run_record import Run, read_runs
+from packformer.study.run_record import (
+    DAMAGED,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    POSITIONS_FILE,
+    SUMMARY_FILE,
+    Run,
+    cannot_be_read,
+    read_runs,
+)
 from packformer.study.sentences import headline, how_matched, listed, sentence
 from packformer.study.table import row_of, row_of_run, write_rows
 from packformer.study.variants import Variant, variants_in
 from packformer.whole_file import replace_text
 
 PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
+_WITHOUT = {
+    SUMMARY_FILE: "the run is left out, and whether it finished is not known",
+    METRICS_FILE: "the run's curve is left out",
+    ENVIRONMENT_FILE: "the run's tokenizer, versions and command are not known",
+    POSITIONS_FILE: "the run's loss by position is left out",
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,18 @@ def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
         found.append(
             "With one seed it cannot be told whether a difference is chance: run at least 3 seeds."
         )
-    missing = [v.name for v in variants if any(run not in finished(v) for run in v.runs)]
+    found += [
+        f"{cannot_be_read(run.folder, name)}: {_WITHOUT[name]}."
+        for variant in variants
+        for run in variant.runs
+        for name in run.damaged
+        if name in _WITHOUT
+    ]
+    missing = [
+        v.name
+        for v in variants
+        if any(run not in finished(v) and run.state != DAMAGED for run in v.runs)
+    ]
     if missing:
         found.append(
             f"Runs of {listed(missing)} failed or are unfinished. The figures are of finished runs "

@@ -21,8 +21,10 @@ ENVIRONMENT_FILE = "environment.json"
 POSITIONS_FILE = "loss_by_position.json"
 """The loss by position and by length of documents, which ``packformer study`` measures."""
 
+_OBJECTS = (SUMMARY_FILE, FAILURE_FILE, ENVIRONMENT_FILE, POSITIONS_FILE)
 _MOST_METRICS = 2**30  # bytes
 FINISHED, FAILED, UNFINISHED, DIVERGED = "finished", "failed", "unfinished", "diverged"
+DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Run:
 
     Attributes:
         folder: of the run.
-        state: ``finished``; ``failed``; ``unfinished`` (stopped, or still running); or
-            ``diverged``: it ended, and its validation loss is not finite.
-        error: of a failed run, one line.
+        state: ``finished``; ``failed``; ``unfinished`` (stopped, or still running);
+            ``diverged``: it ended, and its validation loss is not finite; or ``damaged``: its
+            ``summary.json`` cannot be read, so it is not known how it ended.
+        error: of a failed or damaged run, one line.
         config: resolved settings; empty if the run failed before it began.
         overrides: what the command line gave.
         summary: of a finished run.
@@ -41,6 +44,7 @@ class Run:
         metrics: rows of ``metrics.csv``, values that are absent left out.
         positions: content of ``loss_by_position.json``; None if that was not measured.
         matched: how its variant was made as large as the reference; empty if it was not.
+        damaged: names of its files that cannot be read; what they hold is missing.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Run:
     metrics: tuple[Mapping[str, float], ...] = ()
     positions: Mapping[str, Any] | None = None
     matched: str = ""
+    damaged: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int | None:
@@ -113,24 +118,39 @@ def read_run(folder: Path) -> Run:
         ValueError: if its ``config.yaml`` is damaged: the run cannot be told from others.
     """
     config = _config(folder / CONFIG_FILE)
-    summary, failure = _object(folder / SUMMARY_FILE), _object(folder / FAILURE_FILE)
-    overrides = config.get("overrides") or failure.get("overrides") or ()
+    objects = {name: _object(folder / name) for name in _OBJECTS}
+    summary, failure = objects[SUMMARY_FILE], objects[FAILURE_FILE]
+    metrics = _metrics(folder / METRICS_FILE, ended=bool(summary))
+    found = {**objects, METRICS_FILE: metrics}
+    damaged = tuple(name for name, content in found.items() if content is None)
+    overrides = config.get("overrides") or (failure or {}).get("overrides") or ()
+    error = ""
     if summary:
         diverged = "val/loss" in summary and not is_number(summary["val/loss"])
         state = DIVERGED if diverged else FINISHED
+    elif summary is None:
+        state, error = DAMAGED, cannot_be_read(folder, SUMMARY_FILE)
+    elif failure is None:
+        state, error = FAILED, cannot_be_read(folder, FAILURE_FILE)
     else:
-        state = FAILED if failure else UNFINISHED
+        state, error = FAILED if failure else UNFINISHED, str(failure.get("error", ""))
     return Run(
         folder=folder,
         state=state,
-        error=str(failure.get("error", "")) if state == FAILED else "",
+        error=error,
         config=config,
         overrides=tuple(str(one) for one in overrides),
-        summary=summary,
-        environment=_object(folder / ENVIRONMENT_FILE),
-        metrics=tuple(_metrics(folder / METRICS_FILE)),
-        positions=_object(folder / POSITIONS_FILE) or None,
+        summary=summary or {},
+        environment=objects[ENVIRONMENT_FILE] or {},
+        metrics=tuple(metrics or ()),
+        positions=objects[POSITIONS_FILE] or None,
+        damaged=damaged,
     )
+
+
+def cannot_be_read(folder: Path, name: str) -> str:
+    """Names a damaged file and its run."""
+    return f"{name} of {folder.resolve().name} cannot be read"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -164,23 +184,39 @@ def _config(file: Path) -> dict[str, Any]:
     return found
 
 
-def _object(file: Path) -> dict[str, Any]:
+def _object(file: Path) -> dict[str, Any] | None:
+    """Empty of a file that is not there, None of one that cannot be read or holds nothing."""
+    if not file.exists():
+        return {}
     try:
         found = read_json(file)
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) and found else None
 
 
-def _metrics(file: Path) -> list[dict[str, float]]:
-    """Rows that were written to their end; a killed run may leave half of one."""
-    if not file.is_file():
+def _metrics(file: Path, ended: bool) -> list[dict[str, float]] | None:
+    """Rows; None if a line is none, of which the curve would have a wrong shape.
+
+    Args:
+        file: of the run; without it there is no row.
+        ended: whether the run did: a killed one may leave half of its last row.
+    """
+    if not file.exists():
         return []
-    text = read_bounded(file, _MOST_METRICS).decode("utf-8", "replace")
-    rows = []
-    for row in csv.DictReader(StringIO(text[: text.rfind("\n") + 1], newline="")):
-        try:
-            rows.append({name: float(value) for name, value in row.items() if name and value})
-        except (TypeError, ValueError):
-            continue
-    return [row for row in rows if "step" in row]
+    try:
+        text = read_bounded(file, _MOST_METRICS).decode("utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        table = csv.reader(StringIO(whole, newline=""), strict=True)
+        columns = next(table, [])
+        if "step" not in columns or (ended and whole != text):
+            return None
+        rows = [_row(columns, values) for values in table]
+    except (OSError, ValueError, csv.Error):
+        return None
+    return rows if all("step" in row for row in rows) else None
+
+
+def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, float]:
+    """Raises ``ValueError`` if there is another number of values, or one is no number."""
+    return {name: float(value) for name, value in zip(columns, values, strict=True) if value}

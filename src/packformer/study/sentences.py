@@ -15,6 +15,7 @@ from packformer.study.comparison import (
     WORSE,
     Comparison,
 )
+from packformer.study.run_record import DAMAGED
 from packformer.study.statistics import MOST_SEEDS
 
 
@@ -100,7 +101,7 @@ def _more_seeds(one: Comparison) -> str:
 
 def _unknown(one: Comparison, reference: str) -> str:
     if not one.loss.count:
-        return "no run is finished, so nothing can be said."
+        return f"no {_lacking(one, '')}, so nothing can be said."
     if not one.seeds:
         return f"no seed is finished both here and in {reference}, so nothing can be said."
     if one.seeds == 1:
@@ -116,9 +117,14 @@ def _unknown(one: Comparison, reference: str) -> str:
 def _alone(one: Comparison) -> str:
     loss = one.loss
     if not loss.count:
-        return ", and no run of it is finished"
+        return f", and no {_lacking(one, ' of it')}"
     spread = "" if loss.count < 2 else f", between seeds it varies by {loss.deviation:.4f}"
     return f": its loss is {loss.value:.4f} over {counted(loss.count, 'seed')}{spread}"
+
+
+def _lacking(one: Comparison, of_it: str) -> str:
+    damaged = any(run.state == DAMAGED for run in one.variant.runs)
+    return f"finished run{of_it} can be read" if damaged else f"run{of_it} is finished"
 
 
 def _p(value: float) -> str:
