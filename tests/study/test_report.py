@@ -80,6 +80,38 @@ def test_seeds_that_change_nothing_are_no_seeds(made) -> None:
     assert "copies of one run tell nothing" in told(report)
 
 
+def test_two_runs_of_one_seed_are_one_seed(made) -> None:
+    for loss in (9.0, 5.0):
+        made("one", 0, loss)
+        study = made("two", 0, loss - 0.5)
+    report = report_of(study, Question())
+    words = told(report)
+    assert verdicts(report) == {"two": UNKNOWN}
+    assert "one is the reference: its loss is 5.0000 over 1 seed." in words
+    assert "its loss is 0.5000 lower than that of one in the one seed that both have" in words
+    assert "several runs of seed 0: only the last one counts" in words
+    assert "2 seeds" not in words
+    page = write_report(report, study)
+    assert "4 runs, 4 of them finished" in page.read_text(encoding="utf-8")
+    with (study / "report.csv").open() as stream:
+        assert [row["finished_seeds"] for row in csv.DictReader(stream)] == ["1", "1"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_variants_that_are_equal_to_all_digits_may_be_one_model(made, seeds) -> None:
+    for seed in range(seeds):
+        made("one", seed, 5 + 0.1 * seed)
+        made("two", seed, 5 + 0.1 * seed)
+        study = made("larger", seed, 5 + 0.1 * seed, summary={"parameters": 1_000_001})
+    lines = report_of(study, Question()).lines()
+    words = "Mind: both have 1,000,000 parameters and the same loss to all digits: they may be the"
+    two, larger = (next(x for x in lines[1:] if x.startswith(name)) for name in ("two", "larger"))
+    assert words in two
+    assert "exactly equal" in two
+    assert "exactly equal" in larger
+    assert "the same model" not in larger
+
+
 def test_one_seed_cannot_tell(made) -> None:
     made("one", 0, 5.0)
     report = report_of(made("two", 0, 4.0), Question())
@@ -93,7 +125,9 @@ def test_one_variant_cannot_be_compared(made) -> None:
     made("one", 0, 5.0)
     report = report_of(made("one", 1, 5.1), Question())
     assert report.lines()[0] == "There is one variant, one: nothing is compared."
-    assert "With one variant nothing can be compared" in report.cannot[0]
+    assert report.cannot[0] == (
+        "With one variant nothing can be compared: train several, such as +experiment=mha,gqa."
+    )
     write_report(report, report.runs[0].folder)
 
 

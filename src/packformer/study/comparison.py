@@ -59,9 +59,14 @@ class Comparison:
     remarks: tuple[str, ...] = ()
 
 
+def is_finished(run: Run) -> bool:
+    """Whether it has a final validation loss."""
+    return run.state == FINISHED and math.isfinite(run.figure(LOSS))
+
+
 def finished(variant: Variant) -> list[Run]:
-    """Runs with a final validation loss."""
-    return [r for r in variant.runs if r.state == FINISHED and math.isfinite(r.figure(LOSS))]
+    """Runs with a final validation loss, one of each seed: the last if there are several."""
+    return list({run.seed: run for run in variant.runs if is_finished(run)}.values())
 
 
 def compare(variants: Sequence[Variant], reference: str, seeds: Sequence[int]) -> list[Comparison]:
@@ -96,9 +101,8 @@ def _compared(
         bits_difference=difference_of([], []),
         missing=tuple(_missing(variant, seeds)),
     )
-    doubled = [r.seed for r in runs if [o.seed for o in runs].count(r.seed) > 1]
-    if doubled:
-        one = replace(one, remarks=(f"several runs of seed {doubled[0]}: the last one is paired",))
+    if doubled := _doubled(variant):
+        one = replace(one, remarks=(doubled,))
     if variant.label == label:
         return replace(one, verdict=REFERENCE, remarks=(*one.remarks, *_copies(runs)))
     if reference is None:
@@ -108,7 +112,7 @@ def _compared(
             remarks=(*one.remarks, f"{label} has no run of the size {variant.size}"),
         )
     others = {run.seed: run for run in finished(reference)}
-    pairs = [(r, others[r.seed]) for r in {r.seed: r for r in runs}.values() if r.seed in others]
+    pairs = [(run, others[run.seed]) for run in runs if run.seed in others]
     obstacles = list(dict.fromkeys(filter(None, (obstacle(*pair) for pair in pairs))))
     told: dict[str, str] = {}
     for pair in reversed(pairs):  # each kind once, with the figures of the first seed
@@ -122,7 +126,7 @@ def _compared(
         difference=_difference(pairs, LOSS),
         bits_difference=_difference(pairs, BITS),
         seeds=len(pairs),
-        remarks=(*remarks, *copies),
+        remarks=(*remarks, *copies, *_same_model(pairs)),
     )
     is_known = len(pairs) >= 2 and (not copies or one.difference.mean.value == 0)
     return one if is_known else replace(one, verdict=UNKNOWN)
@@ -138,6 +142,28 @@ def _copies(runs: Sequence[Run]) -> tuple[str, ...]:
     if len(runs) < 2 or len(losses) > 1:
         return ()
     return (f"its {len(runs)} seeds gave exactly the same loss: copies of one run tell nothing",)
+
+
+def _doubled(variant: Variant) -> str:
+    """Seeds that were run several times, in words; empty if none was."""
+    seeds = [_seed(run) for run in variant.runs if is_finished(run)]
+    several = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
+    return f"several runs of {', '.join(several)}: only the last one counts" if several else ""
+
+
+def _seed(run: Run) -> str:
+    return "unknown seed" if run.seed is None else f"seed {run.seed}"
+
+
+def _same_model(pairs: Sequence[tuple[Run, Run]]) -> tuple[str, ...]:
+    """Equal in all that is known of two variants: one setting may have changed nothing."""
+    names = ("parameters", LOSS)
+    if not pairs or any(r.figure(name) != o.figure(name) for r, o in pairs for name in names):
+        return ()
+    return (
+        f"both have {pairs[0][0].figure('parameters'):,.0f} parameters and the same loss to all "
+        "digits: they may be the same model",
+    )
 
 
 def _judged(one: Comparison, p_value: float, tests: int) -> Comparison:
@@ -160,7 +186,7 @@ def _judged(one: Comparison, p_value: float, tests: int) -> Comparison:
 def _missing(variant: Variant, seeds: Sequence[int]) -> list[str]:
     found = []
     for run in variant.runs:
-        seed = "a run of unknown seed" if run.seed is None else f"seed {run.seed}"
+        seed = f"a run of {_seed(run)}" if run.seed is None else _seed(run)
         if run.state == "failed":
             found.append(f"{seed} failed ({run.error.rstrip('.')})")
         elif run.state == "unfinished":
@@ -168,7 +194,7 @@ def _missing(variant: Variant, seeds: Sequence[int]) -> list[str]:
             found.append(f"{seed} is unfinished (at step {run.steps_done:,}{asked})")
         elif run.state == DAMAGED:
             found.append(run.error)
-        elif run not in finished(variant):
+        elif not is_finished(run):
             found.append(f"{seed} diverged (its validation loss is no finite number)")
     there = {run.seed for run in variant.runs}
     found += [f"seed {seed} has not begun" for seed in seeds if seed not in there]

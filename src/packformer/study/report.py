@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packformer.counted import counted
-from packformer.study.comparison import Comparison, compare, finished
+from packformer.study.comparison import Comparison, compare, is_finished
 from packformer.study.ladder import Ladder, ladders, sentence_of
 from packformer.study.matched import as_asked
 from packformer.study.page import page
@@ -92,7 +92,7 @@ def write_report(report: Report, folder: Path) -> Path:
     """Writes ``report.html``, ``report.csv`` and ``report_runs.csv``; returns the page."""
     rows = [row_of(one) for one in report.found]
     run_rows = [row_of_run(one.variant, run) for one in report.found for run in one.variant.runs]
-    done = sum(len(finished(one.variant)) for one in report.found)
+    done = sum(is_finished(run) for run in report.runs)
     variants = counted(len({one.variant.label for one in report.found}), "variant")
     title = f"{variants}, {counted(len(report.runs), 'run')}, {done:,} of them finished"
     write_rows(rows, folder / TABLE_FILE)
@@ -114,7 +114,9 @@ def write_report(report: Report, folder: Path) -> Path:
 def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
     found = []
     if len({variant.label for variant in variants}) == 1:
-        found.append("With one variant nothing can be compared: add another, such as +experiment=.")
+        found.append(
+            "With one variant nothing can be compared: train several, such as +experiment=mha,gqa."
+        )
     if len(seeds) < 2:
         found.append(
             "With one seed it cannot be told whether a difference is chance: run at least 3 seeds."
@@ -129,7 +131,7 @@ def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
     missing = [
         v.name
         for v in variants
-        if any(run not in finished(v) and run.state != DAMAGED for run in v.runs)
+        if any(not is_finished(run) and run.state != DAMAGED for run in v.runs)
     ]
     if missing:
         found.append(

@@ -106,10 +106,10 @@ def _unknown(one: Comparison, reference: str) -> str:
         return f"no seed is finished both here and in {reference}, so nothing can be said."
     if one.seeds == 1:
         value = one.difference.mean.value
-        way = "higher" if value > 0 else "lower"
+        way = f"{abs(value):.4f} {'higher' if value > 0 else 'lower'} than"
         return (
-            f"its loss is {abs(value):.4f} {way} than that of {reference} in the one seed that "
-            "both have. One seed cannot tell whether that is chance: run at least 3."
+            f"its loss is {way if value else 'exactly equal to'} that of {reference} in the one "
+            "seed that both have. One seed cannot tell whether that is chance: run at least 3."
         )
     return "its seeds do not differ, so it is not known what chance does."
 
