@@ -170,6 +170,15 @@ def test_the_table_has_an_empty_cell_for_what_is_not_known(
     assert "2_b unfinished" in out
 
 
+def test_brackets_in_the_folder_of_a_sweep_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "st 5 [x]=e"
+    folder.mkdir()
+    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}}))
+    assert f"{folder / 'sweep.csv'}\n" in capsys.readouterr().out
+
+
 def test_a_job_that_had_done_its_last_step_tells_its_rate(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:

@@ -127,7 +127,7 @@ def _print(rows: list[dict[str, Any]], folder: Path) -> None:
         table.add_row(Text(f"{name}{_state(row)}"), *cells)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
-    console.print(f"  {folder / _FILE}", soft_wrap=True)
+    console.print(f"  {folder / _FILE}", soft_wrap=True, markup=False)
 
 
 def _state(row: dict[str, Any]) -> str:

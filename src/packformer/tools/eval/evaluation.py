@@ -64,7 +64,7 @@ def run_eval(runs: Sequence[str], given: Given, request: Request, folder: Path) 
             draw_evaluations(found, folder / "eval.png")
     if len(found) > 1:
         print_totals(found, console)
-    console.print(f"written to {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 def _check(run: str, given: Given, request: Request) -> None:
@@ -82,7 +82,7 @@ def _score(run: str, given: Given, request: Request, console: Console) -> Evalua
     texts = encoded(given, tokenizer, run)
     kernel = place(model, request.device, request.dtype)
     for name, value in (("run", run), ("data", texts.description), ("attend", kernel)):
-        console.print(f"{name:8} {value}", highlight=False, soft_wrap=True)
+        console.print(f"{name:8} {value}", highlight=False, soft_wrap=True, markup=False)
     start = time.perf_counter()
     with _progress(console) as report, computing(request.device, request.dtype):
         found = evaluate(

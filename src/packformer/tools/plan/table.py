@@ -91,7 +91,7 @@ def run_plan(
         writer.writeheader()
         writer.writerows(rows)
     draw_plan(lengths, found, settings.row_length, settings.max_seqlen, folder / "plan.png")
-    console.print(f"written to {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 def _row(cost: Cost, sizes: Sizes, ours: float) -> dict[str, str | int | float]:

@@ -121,7 +121,7 @@ def _show(rows: list[dict[str, Any]], bench: Bench, folder: Path) -> None:
     ):
         if any(row[column] for row in rows):
             _draw(rows, column, label, f"{title}, {found.get('gpu') or 'CPU'}", folder / name)
-    console.print(f"written to {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 def _measure(bench: Bench, documents: str, variant: str, tokens: int) -> list[dict[str, Any]]:

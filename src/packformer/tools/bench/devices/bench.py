@@ -96,7 +96,7 @@ def run_devices_bench(bench: DevicesBench, folder: Path) -> None:
         runs.append(run)
         write_csv(runs, folder / "devices.csv")
     _print(runs, bench)
-    Console(width=150).print(f"written to {folder}", soft_wrap=True)
+    Console(width=150).print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 def _check_settings(bench: DevicesBench, folder: Path) -> None:

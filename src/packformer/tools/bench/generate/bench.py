@@ -116,7 +116,7 @@ def run_generate_bench(bench: GenerateBench, folder: Path) -> None:
     console.print(", ".join(f"{k} {v}" for k, v in found.items() if v), highlight=False)
     _print(speeds, bench, model, console)
     write_csv(speeds, folder / "generate.csv")
-    console.print(f"written to {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 def _floor_ms(model: GPT, bench: GenerateBench) -> float:

@@ -139,7 +139,7 @@ def run_step_bench(bench: StepBench, folder: Path) -> None:
     write_csv(speeds, folder / "step.csv")
     if any(speed.tokens_per_second for speed in speeds):
         draw_speeds(speeds, f"{title}, {found.get('gpu') or 'CPU'}", folder / "step.png")
-    console.print(f"written to {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True, markup=False)
 
 
 def _compose(bench: StepBench) -> DictConfig:
