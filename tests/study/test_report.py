@@ -15,6 +15,7 @@ from packformer.study.comparison import BETTER, NOT_COMPARED, NOT_TOLD, UNKNOWN,
 from packformer.study.question import Question, read_question, write_question
 from packformer.study.report import Report, report_of, write_report
 from packformer.study.run_record import Run
+from packformer.study.sentences import sentence
 from packformer.study.variants import Variant
 
 
@@ -60,6 +61,16 @@ def test_it_is_said_how_many_seeds_would_tell() -> None:
     assert found[1].verdict == NOT_TOLD
     assert found[1].needed == 44
     assert 0.02 < found[1].detectable < 0.1
+
+
+def test_both_figures_of_seeds_say_their_probability() -> None:
+    found = compare([of("a", [5.0, 5.02, 5.04]), of("b", [5.01, 5.01, 5.06])], "a", [0, 1, 2])
+    words = sentence(found[1], "a")
+    assert (
+        "If the difference is really this large, about 44 seeds would show it with a probability "
+        "of 80 %. With the same probability, 3 seeds show a difference of about 0.0"
+    ) in words
+    assert "5.0200 over 3 seeds (standard deviation between seeds 0.0200)" in sentence(found[0], "")
 
 
 def test_identical_runs_differ_by_nothing(made) -> None:
@@ -147,7 +158,7 @@ def test_failed_unfinished_and_diverged_runs_are_shown_and_not_averaged(made) ->
     assert "seed 2 diverged" in words
     assert "seed 3 is unfinished (at step 30 of 60)" in words
     assert "seed 4 failed (it broke)" in words
-    assert "if runs failed for what their variant is, they flatter it" in words
+    assert "If a variant makes its own runs fail, it looks better here than it is." in words
 
 
 @pytest.mark.parametrize("content", ['{"val/loss": 5.1', "[]", "{}", "\0\xff"])
@@ -161,7 +172,7 @@ def test_a_damaged_summary_is_named_and_its_run_is_not_blamed(made, content) -> 
     words = f"summary.json of {file.parent.name} cannot be read"
     assert f"Not in these figures: {words}." in told(report)
     assert [one for one in report.cannot if words in one]
-    assert not re.search("failed or|unfinished|flatter|better than it is", told(report))
+    assert not re.search("failed or|unfinished|looks better", told(report))
     assert report.found[1].loss.count == report.found[1].seeds == 2
     assert words in write_report(report, study).read_text(encoding="utf-8")
 
@@ -296,6 +307,49 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path) -> None:
         report_of(tmp_path, Question())
     with pytest.raises(ValueError, match="is no folder"):
         report_of(tmp_path / "absent", Question())
+
+
+def test_columns_that_may_differ_between_seeds_are_means(made) -> None:
+    for seed, tokens in ((0, 6000), (1, 6500)):
+        study = made("one", seed, 5.0 + seed, summary={"tokens_seen": tokens, "steps": tokens / 10})
+    write_report(report_of(study, Question()), study)
+    with (study / "report.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["tokens_seen"], row["steps"]) == ("6250", "625")
+
+
+def test_with_one_seed_the_page_has_neither_intervals_nor_tests(made) -> None:
+    for seed in range(2):
+        for name, loss in (("one", 5.0), ("two", 4.9)):
+            study = made(name, seed, loss + 0.1 * seed, within=f"{seed}")
+        page = write_report(report_of(study, Question()), study).read_text(encoding="utf-8")
+        for words in ("confidence interval", "corrected for", "Mean over seeds"):
+            assert (words in page) == (seed == 1)
+
+
+def test_the_page_has_one_minus_sign(made) -> None:
+    for seed in range(3):
+        for name, loss in (("a-1", 5.0), ("b", 4.5)):
+            for width in (64, 128):
+                given = (f"model.width={width}",)
+                loss += 0.1 * seed + 0.01 * seed**2 * (name == "b") - width / 1000
+                study = made(name, seed, loss, given=given, summary={"parameters": 1000 * width})
+    report = report_of(study, Question(sizes="model.width", hold_out=0))
+    page = write_report(report, study).read_text(encoding="utf-8")
+    shown = re.sub(r"<style>.*?</style>|<pre>.*?</pre>|<[^>]*>", "\n", page, flags=re.DOTALL)
+    assert not re.findall(r"(?<!\w)-\d|\^-", shown)
+    assert "95 % interval −0." in shown
+    assert "A N^−alpha" in shown
+    assert "b, 64 is better than a-1" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(8.4, "8 s"), (119.0, "119 s"), (120.0, "2.0 min"), (6000, "100.0 min")]
+)
+def test_the_time_of_short_runs_is_told_in_seconds(made, seconds, shown) -> None:
+    study = made("one", 0, 5.0, summary={"seconds": seconds})
+    page = write_report(report_of(study, Question()), study).read_text(encoding="utf-8")
+    assert f'<td data-label="time">{shown}</td>' in page
 
 
 class _Cells(HTMLParser):

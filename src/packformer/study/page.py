@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -52,7 +54,7 @@ def page(
     """
     labels = list(dict.fromkeys([reference, *(one.variant.label for one in found)]))
     numbers = {label: number for number, label in enumerate(labels)}
-    answer = headline(found, reference)
+    answer, seeds = headline(found, reference), _bold_and_thin(found)
     parts = [
         f'<header><p class="kicker">{escape(title)}</p><h1>{escape(answer)}</h1></header>',
         *(f'<p class="warning">{escape(words)}</p>' for words in cannot),
@@ -61,10 +63,10 @@ def page(
         "<h2>Results</h2>",
         _results(rows),
         _note(rows),
-        *(f'<p class="note">{escape(words)}</p>' for words in how_matched(found)),
+        *(f'<p class="note">{_prose(words)}</p>' for words in how_matched(found)),
         _ladder(steps, numbers),
-        _section("Validation loss", _key(labels), draw_curves(found, numbers, LOSS)),
-        _section("Training loss", _key(labels), draw_curves(found, numbers, "train/loss")),
+        _section("Validation loss", _key(labels), draw_curves(found, numbers, LOSS), seeds),
+        _section("Training loss", _key(labels), draw_curves(found, numbers, "train/loss"), seeds),
         _positions(found, labels, numbers),
         "<h2>How the runs were made</h2>",
         _runs(run_rows),
@@ -87,7 +89,7 @@ def _verdicts(found: Sequence[Comparison], reference: str) -> str:
         sign = _SIGNS.get(one.verdict, "?")
         items.append(
             f'<li><span class="tag {kind}">{sign} {escape(one.verdict)}</span>'
-            f"<p>{escape(sentence(one, reference))}</p></li>"
+            f"<p>{_prose(sentence(one, reference))}</p></li>"
         )
     return f'<ul class="verdicts">{"".join(items)}</ul>'
 
@@ -97,17 +99,24 @@ def _differences(found: Sequence[Comparison], numbers: Mapping[str, int]) -> str
     if not first:
         return ""
     second = draw_difference_over_training(found, numbers)
-    figures = _figure(
-        first,
-        "Mean difference of the final validation loss (diamond), its 95 % confidence interval "
-        "(line), and each seed (dots).",
-    )
+    caption = "Difference of the final validation loss."
+    if any(math.isfinite(one.difference.mean.low) for one in found):
+        caption = (
+            "Mean difference of the final validation loss (diamond), its 95 % confidence interval "
+            "(line), and each seed (dots)."
+        )
+    figures = _figure(first, caption)
     if second:
-        figures += _figure(second, "Mean over seeds (bold) and each seed (thin).")
+        figures += _figure(second, _bold_and_thin(found))
     return (
         f'<h2>Differences from the reference</h2>{_key(list(numbers))}<div class="charts">'
         f"{figures}</div>"
     )
+
+
+def _bold_and_thin(found: Sequence[Comparison]) -> str:
+    several = any(one.loss.count > 1 for one in found)
+    return "Mean over seeds (bold) and each seed (thin)." if several else ""
 
 
 _COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], tuple[str, str]]], ...] = (
@@ -150,38 +159,49 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _note(rows: Sequence[Mapping[str, Any]]) -> str:
     tests = sum(row["p_value_holm"] is not None for row in rows)
-    return (
-        '<p class="note">Small figures are 95 % confidence intervals over seeds (Student). '
-        "Differences are paired by seed: both runs of a pair read the same data in the same order. "
-        f"p-values are of the paired t-test, two-sided, corrected for "
-        f"{counted(tests, 'comparison')} (Holm); below {LEVEL} counts as told apart. "
-        "The losses are those of the last step, in nats per token. "
-        "The same figures are in report.csv, those of each run in report_runs.csv.</p>"
-    )
+    told = []
+    if any(row[f"{name}_low"] is not None for row in rows for name in ("loss", "difference")):
+        told.append("Small figures are 95 % confidence intervals over seeds (Student).")
+    if any(row["difference"] is not None for row in rows):
+        told.append(
+            "Differences are paired by seed: both runs of a pair read the same data in the same "
+            "order."
+        )
+    if tests:
+        told.append(
+            "p-values are of the paired t-test, two-sided, corrected for "
+            f"{counted(tests, 'comparison')} (Holm); below {LEVEL} counts as told apart."
+        )
+    told.append("The losses are those of the last step, in nats per token.")
+    told.append("The same figures are in report.csv, those of each run in report_runs.csv.")
+    return f'<p class="note">{" ".join(told)}</p>'
 
 
 def _ladder(steps: Sequence[Ladder], numbers: Mapping[str, int]) -> str:
     if not (picture := draw_ladder(steps, numbers)):
         return ""
-    sentences = "".join(f"<p>{escape(sentence_of(ladder))}</p>" for ladder in steps)
+    sentences = "".join(f"<p>{_prose(sentence_of(ladder))}</p>" for ladder in steps)
     note = (
-        '<p class="note">N counts all parameters. Fitted by least squares of log losses '
-        "(Hestness et al. 2017; Hoffmann et al. 2022). The interval assumes that the law holds up "
-        "to the held-out size.</p>"
+        "N counts all parameters. Fitted by least squares of log losses (Hestness et al. 2017; "
+        "Hoffmann et al. 2022)."
     )
+    if "95 % interval" in sentences:
+        note += " The interval assumes that the law holds up to the held-out size."
     figure = f'<figure class="wide">{picture}</figure>'
-    return f"<h2>Ladder of sizes</h2>{_key(list(numbers))}{figure}{sentences}{note}"
+    told = f'{sentences}<p class="note">{note}</p>'
+    return f"<h2>Ladder of sizes</h2>{_key(list(numbers))}{figure}{told}"
 
 
-def _section(title: str, key: str, pictures: Sequence[str]) -> str:
+def _section(title: str, key: str, pictures: Sequence[str], seeds: str) -> str:
     if not pictures:
         return ""
     figures = "".join(_figure(picture) for picture in pictures)
     note = (
-        '<p class="note">Mean over seeds (bold) and each seed (thin). The steep first 15 % lie '
-        "above the frame. Time is that of training alone.</p>"
-    )
-    return f'<h2>{title}</h2>{key}<div class="charts">{figures}</div>{note}'
+        f"{seeds} The axis of losses is scaled to those after the first 15 %: higher ones before "
+        "are cut off. Time is that of training alone."
+    ).strip()
+    charts = f'<div class="charts">{figures}</div>'
+    return f'<h2>{title}</h2>{key}{charts}<p class="note">{note}</p>'
 
 
 def _positions(
@@ -203,11 +223,10 @@ def _positions(
 def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(
         f'<th scope="col">{name}</th>'
-        for name in ("run", "seed", "state", "loss", "steps", "tokens", "minutes", "device")
+        for name in ("run", "seed", "state", "loss", "steps", "tokens", "time", "device")
     )
     body = []
     for row in rows:
-        seconds = row["seconds"]
         cells = (
             ("", f"{row['variant']} {row['size']}".strip()),
             ("seed", "" if row["seed"] is None else row["seed"]),
@@ -215,7 +234,7 @@ def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
             ("loss", _number(row["loss"], "{:.4f}")),
             ("steps", _number(row["steps"], "{:,.0f}")),
             ("tokens", _number(row["tokens_seen"], "{:,.0f}")),
-            ("minutes", "" if seconds is None else f"{seconds / 60:.1f}"),
+            ("time", _time(row["seconds"])),
             ("device", row["device"] or ""),
         )
         body.append(
@@ -272,9 +291,9 @@ def _figure(picture: str, caption: str = "") -> str:
 
 def _with_interval(row: Mapping[str, Any], name: str, form: str) -> tuple[str, str]:
     if row[f"{name}_low"] is None:
-        return _number(row[name], form), ""
+        return _minus(_number(row[name], form)), ""
     low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
-    return form.format(row[name]), f"{low} to {high}"
+    return _minus(form.format(row[name])), _minus(f"{low} to {high}")
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
@@ -290,6 +309,21 @@ def _p_value(value: float | None) -> str:
 
 def _gib(value: float | None) -> str:
     return "" if value is None else f"{value / 2**30:.2f} GiB"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
+
+
+def _prose(words: str) -> str:
+    return escape(_minus(words))
+
+
+def _minus(words: str) -> str:
+    """With the minus sign that charts have in front of numbers; names keep their hyphens."""
+    return re.sub(r"(?:^|(?<=[\s^]))-(?=\d|alpha\b)", "−", words)
 
 
 def _number(value: Any, form: str) -> str:

@@ -136,6 +136,6 @@ def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
     if missing:
         found.append(
             f"Runs of {listed(missing)} failed or are unfinished. The figures are of finished runs "
-            "alone; if runs failed for what their variant is, they flatter it."
+            "alone. If a variant makes its own runs fail, it looks better here than it is."
         )
     return found

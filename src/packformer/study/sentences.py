@@ -16,7 +16,7 @@ from packformer.study.comparison import (
     Comparison,
 )
 from packformer.study.run_record import DAMAGED
-from packformer.study.statistics import MOST_SEEDS
+from packformer.study.statistics import MOST_SEEDS, POWER
 
 
 def headline(found: Sequence[Comparison], reference: str) -> str:
@@ -91,12 +91,18 @@ def _seen(value: float, size: str) -> str:
 
 def _more_seeds(one: Comparison) -> str:
     value = one.difference.mean.value
-    least = f"These seeds tell differences from about {one.detectable:.4f} on."
     if value == 0 or math.isnan(one.detectable):
         return "No number of seeds tells a difference of zero." if value == 0 else ""
+    chance = f"a probability of {POWER * 100:.0f} %"
     if one.needed is None:
-        return f"To tell a difference this small would take more than {MOST_SEEDS:,} seeds. {least}"
-    return f"If it is really this large, about {counted(one.needed, 'seed')} would tell. {least}"
+        needed = f"It would take more than {MOST_SEEDS:,} seeds to show so small a difference"
+    else:
+        seeds = counted(one.needed, "seed")
+        needed = f"If the difference is really this large, about {seeds} would show it"
+    return (
+        f"{needed} with {chance}. With the same probability, {one.seeds:,} seeds show a difference "
+        f"of about {one.detectable:.4f} or more."
+    )
 
 
 def _unknown(one: Comparison, reference: str) -> str:
@@ -118,7 +124,7 @@ def _alone(one: Comparison) -> str:
     loss = one.loss
     if not loss.count:
         return f", and no {_lacking(one, ' of it')}"
-    spread = "" if loss.count < 2 else f", between seeds it varies by {loss.deviation:.4f}"
+    spread = "" if loss.count < 2 else f" (standard deviation between seeds {loss.deviation:.4f})"
     return f": its loss is {loss.value:.4f} over {counted(loss.count, 'seed')}{spread}"
 
 

@@ -14,8 +14,8 @@ from packformer.study.run_record import Run
 from packformer.study.variants import Variant
 from packformer.whole_file import replace_text
 
-_MEANS = ("tokens_per_second", "peak_memory_bytes")
-_FIRST = ("parameters", "kv_cache_bytes_per_token", "tokens_seen", "steps")
+_MEANS = ("tokens_per_second", "peak_memory_bytes", "tokens_seen", "steps")
+_FIRST = ("parameters", "kv_cache_bytes_per_token")
 
 
 def row_of(one: Comparison) -> dict[str, Any]:
