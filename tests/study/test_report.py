@@ -73,6 +73,20 @@ def test_both_figures_of_seeds_say_their_probability() -> None:
     assert "5.0200 over 3 seeds (standard deviation between seeds 0.0200)" in sentence(found[0], "")
 
 
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ([5.00001], "its loss is less than 0.0001 higher than that of a in the one seed"),
+        ([5.00001, 5.1, 5.2], "its loss came out less than 0.0001 nats per token (0.00%) higher"),
+        ([5.5, 4.6, 5.2], "the mean losses are exactly equal"),
+    ],
+)
+def test_what_is_no_zero_is_not_told_as_one(losses, words) -> None:
+    reference = [5.0, 5.1, 5.2]
+    found = compare([of("a", reference[: len(losses)]), of("b", losses)], "a", [0, 1, 2])
+    assert words in sentence(found[1], "a")
+
+
 def test_identical_runs_differ_by_nothing(made) -> None:
     for name in ("one", "two"):
         for seed in range(3):

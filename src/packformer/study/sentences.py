@@ -16,7 +16,7 @@ from packformer.study.comparison import (
     Comparison,
 )
 from packformer.study.run_record import DAMAGED
-from packformer.study.statistics import MOST_SEEDS, POWER
+from packformer.study.statistics import MOST_SEEDS, POWER, Mean
 
 
 def headline(found: Sequence[Comparison], reference: str) -> str:
@@ -69,7 +69,7 @@ def _verdict(one: Comparison, reference: str) -> str:
         return f"{name} is not compared: {'; '.join(one.remarks)}."
     if one.verdict == UNKNOWN:
         return f"{name}: {_unknown(one, reference)}"
-    size = f"{abs(mean.value):.4f} nats per token ({abs(one.difference.relative):.2%})"
+    size = f"{_amount(mean.value)} nats per token ({abs(one.difference.relative):.2%})"
     if one.verdict in (BETTER, WORSE):
         way = "lower" if one.verdict == BETTER else "higher"
         interval = f"95 % interval {mean.low:+.4f} to {mean.high:+.4f}"
@@ -78,15 +78,20 @@ def _verdict(one: Comparison, reference: str) -> str:
             f"({interval}, {p})."
         )
     return (
-        f"{name} is not told apart from {reference} by {seeds}: {_seen(mean.value, size)} ({p}). "
+        f"{name} is not told apart from {reference} by {seeds}: {_seen(mean, size)} ({p}). "
         f"{_more_seeds(one)}"
     )
 
 
-def _seen(value: float, size: str) -> str:
-    if value == 0:
-        return "the losses are exactly equal"
-    return f"its loss came out {size} {'higher' if value > 0 else 'lower'}"
+def _seen(mean: Mean, size: str) -> str:
+    if mean.value == 0:
+        return f"the {'mean losses' if mean.deviation else 'losses'} are exactly equal"
+    return f"its loss came out {size} {'higher' if mean.value > 0 else 'lower'}"
+
+
+def _amount(value: float) -> str:
+    """Without the sign; what is no zero is not told as one."""
+    return "less than 0.0001" if 0 < abs(value) < 0.00005 else f"{abs(value):.4f}"
 
 
 def _more_seeds(one: Comparison) -> str:
@@ -112,7 +117,7 @@ def _unknown(one: Comparison, reference: str) -> str:
         return f"no seed is finished both here and in {reference}, so nothing can be said."
     if one.seeds == 1:
         value = one.difference.mean.value
-        way = f"{abs(value):.4f} {'higher' if value > 0 else 'lower'} than"
+        way = f"{_amount(value)} {'higher' if value > 0 else 'lower'} than"
         return (
             f"its loss is {way if value else 'exactly equal to'} that of {reference} in the one "
             "seed that both have. One seed cannot tell whether that is chance: run at least 3."
