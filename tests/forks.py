@@ -237,6 +237,8 @@ def _wait_for_fork(
         _run(*request, output, requests, *standard_input)
     for fd in (output, requests, *standard_input):
         os.close(fd)
+    with suppress(OSError):  # it has done so, or ended
+        os.setpgid(child, request[-1])  # before its id is known: its group may be signalled
     os.write(tell, f"{child}\n".encode())
     _, status = os.waitpid(child, 0)
     os.write(tell, f"{os.waitstatus_to_exitcode(status)}\n".encode())

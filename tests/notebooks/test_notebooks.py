@@ -1,14 +1,25 @@
 """Every notebook runs from top to bottom, anywhere, and is stored clean."""
 
 import base64
+import os
 import re
+import sys
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot  # noqa: F401
 import nbformat
 import pytest
+from forks import Forked
+from ipykernel import kernelapp
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
+
+import packformer.data
+import packformer.model
+import packformer.training  # noqa: F401
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 # Pictures of each, and something that it must print.
@@ -35,8 +46,30 @@ def printed_by(notebook):
     return "".join(o.text for o in outputs_of(notebook) if o.output_type == "stream")
 
 
+def be_a_kernel(arguments):
+    warnings.resetwarnings()  # those of the tests
+    os.environ["JPY_PARENT_PID"] = str(os.getppid())
+    sys.argv = ["ipykernel_launcher", *arguments]
+    kernelapp.launch_new_instance()
+
+
+@pytest.fixture
+def forked_kernel(monkeypatch):
+    """Kernels that import nothing again."""
+
+    def launch(command, env, cwd, **streams):
+        arguments = command[command.index("ipykernel_launcher") + 1 :]
+        with open(os.devnull, "w") as nowhere:
+            process = Forked(be_a_kernel, arguments, cwd=cwd, env=env, output=nowhere.fileno())
+        process.stdin = process.stderr = None
+        return process
+
+    monkeypatch.setattr(local_provisioner, "launch_kernel", launch)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.usefixtures("forked_kernel")
 def test_a_notebook_runs_anywhere_and_writes_nothing(tmp_path, monkeypatch, name):
     num_pictures, printed = NOTEBOOKS[name]
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
