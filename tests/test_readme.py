@@ -15,6 +15,7 @@ import pytest
 
 from packformer.cli import main
 from packformer.tools.bench.recipe import bench
+from packformer.tools.doctor import examination
 from packformer.tools.study import study
 
 ROOT = Path(__file__).parents[1]
@@ -134,8 +135,15 @@ def test_a_comparison_of_recipes_of_the_readme_runs(
     "command", [c for c in TOOLS if c not in (*STUDIES, *RECIPES) and "RUN_FOLDER" not in c]
 )
 def test_a_tool_of_the_readme_runs(
-    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str], command: str
+    tmp_path: Path,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
+    # All variants: tools/doctor/test_examination.py.
+    few = {name: examination.VARIANTS[name] for name in ("mha", "gqa alibi window")}
+    monkeypatch.setattr(examination, "VARIANTS", few)
     small = {
         "packformer plan": ["--vocab-size", "300", "--row-length", "256"],
         "packformer prepare": ["--vocab-size", "300"],
