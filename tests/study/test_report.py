@@ -410,3 +410,12 @@ def test_a_question_is_kept(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(ValueError, match="is not what a study wrote"):
         read_question(tmp_path)
+
+
+def test_variants_that_have_not_begun_are_named(made) -> None:
+    for seed in range(2):
+        study = made("gqa", seed, 5.0 + 0.1 * seed, given=("+experiment=gqa", "logger=csv"))
+        made("mqa", seed, 5.1 + 0.1 * seed, given=("+experiment=mqa", "logger=csv"))
+    asked = tuple((f"+experiment={name}", "logger=csv") for name in ("gqa", "mqa", "alibi"))
+    assert "No run of alibi has begun." in told(report_of(study, Question(asked=asked)))
+    assert "has begun" not in told(report_of(study, Question(asked=asked[:2])))

@@ -24,6 +24,7 @@ class Question:
         hold_out: how many of the largest sizes are predicted instead of fitted.
         seeds: that each variant was to have, if that is known.
         matched: variants that were made as large as the reference; empty if none was.
+        asked: overrides of every variant at every size, if that is known.
     """
 
     reference: str | None = None
@@ -31,6 +32,7 @@ class Question:
     hold_out: int = 1
     seeds: tuple[int, ...] = ()
     matched: tuple[Matched, ...] = ()
+    asked: tuple[tuple[str, ...], ...] = ()
 
 
 def write_question(question: Question, folder: Path) -> None:
@@ -58,6 +60,7 @@ def read_question(folder: Path) -> Question:
                 Matched(str(one["folder"]), tuple(map(str, one["overrides"])), str(one["told"]))
                 for one in found.get("matched", ())
             ),
+            asked=tuple(tuple(map(str, one)) for one in found.get("asked", ())),
         )
         check_whole("hold_out", question.hold_out, at_least=0)
     except (KeyError, TypeError, ValueError) as error:

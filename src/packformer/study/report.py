@@ -24,7 +24,7 @@ from packformer.study.run_record import (
 )
 from packformer.study.sentences import headline, how_matched, listed, sentence
 from packformer.study.table import row_of, row_of_run, write_rows
-from packformer.study.variants import Variant, variants_in
+from packformer.study.variants import Variant, not_begun, variants_in
 from packformer.whole_file import replace_text
 
 PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
@@ -83,9 +83,10 @@ def report_of(folder: Path, question: Question) -> Report:
     found = compare(variants, reference, seeds)
     found.sort(key=lambda one: one.variant.label != reference)  # it comes first, the rest as given
     steps = ladders(variants, question.hold_out) if question.sizes is not None else []
-    return Report(
-        tuple(runs), reference, tuple(found), tuple(steps), tuple(_cannot(variants, seeds))
-    )
+    cannot = _cannot(variants, seeds)
+    if left := not_begun(question.asked, runs):
+        cannot.append(f"No run of {listed(left)} has begun.")
+    return Report(tuple(runs), reference, tuple(found), tuple(steps), tuple(cannot))
 
 
 def write_report(report: Report, folder: Path) -> Path:

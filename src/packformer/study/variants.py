@@ -82,6 +82,14 @@ def labels_of(commands: Sequence[Sequence[str]]) -> list[str]:
     return _labels([_telling(given_by(overrides)) for overrides in commands])
 
 
+def not_begun(asked: Sequence[Sequence[str]], runs: Sequence[Run]) -> list[str]:
+    """Labels of those overrides that no run was given, apart from its seed."""
+    begun = {_command(run) for run in runs}
+    commands = [json.dumps(_telling(given_by(one)), sort_keys=True) for one in asked]
+    labels = labels_of(asked)
+    return [one for one, own in zip(labels, commands, strict=True) if own not in begun]
+
+
 def _seed(run: Run) -> tuple[int, str]:
     return (-1 if run.seed is None else run.seed), str(run.folder)
 

@@ -34,6 +34,7 @@ def test_a_study_from_the_command_to_the_page(
     main(given)
     told = capsys.readouterr().out
     assert "alibi is" in told
+    assert "has begun" not in told
     page = Path("answer", "report.html").read_text(encoding="utf-8")
     assert "Position and length" in page
     with Path("answer", "report.csv").open() as stream:
@@ -124,7 +125,9 @@ def test_an_interrupted_study_says_what_was_asked(
     monkeypatch.setattr(module, "run_sweep", interrupted)
     with pytest.raises((Interrupted, SystemExit)):
         main(["study", "+experiment=gqa,mha", "--seeds", "7", "--output", str(tmp_path)])
-    assert read_question(tmp_path).seeds == tuple(range(7))
+    question = read_question(tmp_path)
+    assert question.seeds == tuple(range(7))
+    assert question.asked == (("+experiment=gqa",), ("+experiment=mha",))
 
 
 def test_two_studies_at_once_do_not_share_a_folder(

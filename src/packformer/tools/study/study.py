@@ -97,6 +97,12 @@ class Study:
         """Of each variant."""
         return tuple(range(self.num_seeds))
 
+    @property
+    def commands(self) -> tuple[tuple[str, ...], ...]:
+        """Overrides of each variant at each size."""
+        ladder = [self.ladder] if self.ladder else []
+        return tuple(tuple(one.overrides) for one in variants_of([*self.overrides, *ladder]))
+
     def sized_variants(self) -> list[SizedVariant]:
         """Its variants at each size, matched; empty if they are not to be.
 
@@ -184,7 +190,14 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
         study.check_reference(folder)
         variants = study.sized_variants()
         matched = tuple(one.matched for one in variants)
-        question = Question(study.reference, study.sizes, study.hold_out, study.seeds, matched)
+        question = Question(
+            study.reference,
+            study.sizes,
+            study.hold_out,
+            study.seeds,
+            matched,
+            tuple(one.overrides for one in matched) or study.commands,
+        )
         refuse_other_runs(folder, question)
         print(f"study    {folder}", *(f"matched  {one.told}" for one in matched), sep="\n")
         code = 0
