@@ -215,6 +215,7 @@ _HEAD = b"step,val/loss\n"
         _HEAD + b"10,5\n20,5,5\n",
         _HEAD + b"10,5\n,5\n",
         _HEAD + b"10,5\n2",
+        _HEAD + b"10," + b"5" * 400 + b"\n",
         _HEAD + b"10," + b"5" * 200_000 + b"\n",
     ],
 )

@@ -22,6 +22,7 @@ POSITIONS_FILE = "loss_by_position.json"
 """The loss by position and by length of documents, which ``packformer study`` measures."""
 
 _OBJECTS = (SUMMARY_FILE, FAILURE_FILE, ENVIRONMENT_FILE, POSITIONS_FILE)
+_LONGEST_NUMBER = 64  # characters
 _MOST_METRICS = 2**30  # bytes
 FINISHED, FAILED, UNFINISHED, DIVERGED = "finished", "failed", "unfinished", "diverged"
 DAMAGED = "damaged"
@@ -219,4 +220,6 @@ def _metrics(file: Path, ended: bool) -> list[dict[str, float]] | None:
 
 def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, float]:
     """Raises ``ValueError`` if there is another number of values, or one is no number."""
+    if any(len(value) > _LONGEST_NUMBER for value in values):  # float() would call it infinite
+        raise ValueError("a number of too many digits")
     return {name: float(value) for name, value in zip(columns, values, strict=True) if value}
