@@ -43,7 +43,7 @@ def songs(tmp_path: Path) -> Path:
 def test_without_a_terminal_a_line_comes_every_five_seconds(clock: Clock) -> None:
     stream = io.StringIO()
     with progress._shown(Console(file=stream, width=100)) as show:
-        for now in (104.0, 105.0, 109.9, 110.0):
+        for now in (100.0, 104.0, 105.0, 109.9, 110.0):
             clock.now = now
             show(Progress("tokenizing", int(now - 100), 40, int(now - 100) * 10**6))
         clock.now = 200.0
@@ -51,13 +51,28 @@ def test_without_a_terminal_a_line_comes_every_five_seconds(clock: Clock) -> Non
     assert stream.getvalue().splitlines() == [
         "tokenizing 12%, 1.0 MB/s of text, 0:35 left",
         "tokenizing 25%, 1.0 MB/s of text, 0:30 left",
-        "training the tokenizer, 0.0 MB/s of text",
+        "training the tokenizer",
+    ]
+
+
+def test_the_pace_is_that_of_tokenizing_from_where_it_began(clock: Clock) -> None:
+    stream = io.StringIO()
+    with progress._shown(Console(file=stream, width=100)) as show:
+        show(Progress("training the tokenizer", 0, None, 0))
+        clock.now = 600.0
+        show(Progress("tokenizing", 50, 100, 0))  # an earlier call did the first half
+        clock.now = 610.0
+        show(Progress("tokenizing", 75, 100, 25 * 10**6))
+    assert stream.getvalue().splitlines() == [
+        "tokenizing 50%",
+        "tokenizing 75%, 2.5 MB/s of text, 0:10 left",
     ]
 
 
 def test_on_a_terminal_a_bar_tells_what_is_done_and_leaves_nothing(clock: Clock) -> None:
     stream = io.StringIO()
     with progress._shown(Console(file=stream, width=100, force_terminal=True)) as show:
+        show(Progress("tokenizing", 0, 40, 0))
         clock.now = 102.0
         show(Progress("tokenizing", 20, 40, 3 * 10**6))
     shown = stream.getvalue()

@@ -43,26 +43,45 @@ def run_prepare(preparation: Preparation) -> None:
     _print(manifest, preparation, texts[0], time.perf_counter() - start, console)
 
 
+class _Pace:
+    """How fast it goes, since the first report of what is being done.
+
+    Training a tokenizer before says nothing of it, nor does what an earlier call has done.
+    """
+
+    def __init__(self) -> None:
+        self._first = Done("", 0, None, 0)
+        self._start = 0.0
+
+    def rate(self, done: Done) -> str:
+        """In words; empty at the first report."""
+        if done.doing != self._first.doing:
+            self._first, self._start = done, time.perf_counter()
+        text, seconds = done.text - self._first.text, time.perf_counter() - self._start
+        return f", {text / 1e6 / seconds:,.1f} MB/s of text" if text and seconds else ""
+
+    def left(self, done: Done) -> str:
+        """What time is left, after ``rate`` of the same report; empty if that is unknown."""
+        read = done.read - self._first.read
+        if done.size is None or read <= 0:
+            return ""
+        seconds = (time.perf_counter() - self._start) * (done.size - done.read) / read
+        return ", {}:{:02d} left".format(*divmod(round(seconds), 60))
+
+
 @contextmanager
 def _shown(console: Console) -> Iterator[Callable[[Done], None]]:
     """A bar on a terminal; a line from time to time elsewhere."""
-    start = last = time.perf_counter()
-
-    def rate(done: Done) -> str:
-        return f"{done.text / 1e6 / max(1e-9, time.perf_counter() - start):,.1f} MB/s of text"
-
+    pace, last = _Pace(), time.perf_counter()
     if not console.is_terminal:
 
         def line(done: Done) -> None:
             nonlocal last
+            rate = pace.rate(done)
             if time.perf_counter() - last >= _SECONDS_PER_LINE:
                 last = time.perf_counter()
-                share = left = ""
-                if done.size and done.read:
-                    share = f" {done.read / done.size:.0%}"
-                    seconds = round((last - start) * (done.size / done.read - 1))
-                    left = ", {}:{:02d} left".format(*divmod(seconds, 60))
-                console.print(f"{done.doing}{share}, {rate(done)}{left}", highlight=False)
+                share = f" {done.read / done.size:.0%}" if done.size and done.read else ""
+                console.print(f"{done.doing}{share}{rate}{pace.left(done)}", highlight=False)
 
         yield line
         return
@@ -83,7 +102,7 @@ def _shown(console: Console) -> Iterator[Callable[[Done], None]]:
                 description=done.doing,
                 completed=done.read,
                 total=done.size,
-                rate=rate(done) if done.text else "",
+                rate=pace.rate(done).removeprefix(", "),
             )
 
         yield update
