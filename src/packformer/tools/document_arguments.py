@@ -40,9 +40,10 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     """Adds what ``packing`` reads where the command packs by one policy."""
     parser.add_argument(
         "--policy",
-        choices=("best_fit", "concatenate"),
+        choices=("best_fit", "concatenate", "blocks"),
         default="best_fit",
-        help="whether rows hold whole pieces, or cut documents where they end",
+        help="whether rows hold whole pieces, cut documents where they end, or are cut into "
+        "blocks of --max-document-length tokens",
     )
 
 

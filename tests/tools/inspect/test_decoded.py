@@ -39,6 +39,18 @@ def test_a_row_that_cuts_its_last_document(corpus, tmp_path, capsys):
     assert not last.endswith("nothing"), "the first token of the next row is predicted"
 
 
+def test_blocks_are_shown_as_they_lie_in_the_row(corpus, tmp_path, capsys):
+    (tmp_path / "b.txt").write_text("0123456789" * 9)
+    tokenizer = tmp_path / "c" / "tokenizer.json"
+    given = Input((str(tmp_path / "b.txt"),))
+    prepare(Preparation(given, tmp_path / "d", tokenizer=tokenizer))
+    row = ["--row", "0", "--row-length", "8", "--policy", "blocks", "--max-document-length", "4"]
+    main(["inspect", str(tmp_path / "d"), *row])
+    out = capsys.readouterr().out
+    assert "row 0: 8 tokens, 2 blocks, 100.00% full, 8 targets" in out
+    assert "tokens 4 to 7: 4, of which 4 predict" in out
+
+
 def test_a_row_that_is_not_there_is_told_with_how_many_there_are(corpus, capsys):
     with pytest.raises(SystemExit):
         main(["inspect", corpus, "--row", "1", "--row-length", "64"])

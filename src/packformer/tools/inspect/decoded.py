@@ -92,9 +92,11 @@ def inspect_row(
         row_length=settings.row_length,
         max_seqlen=settings.max_seqlen,
         max_documents=settings.row_length,
+        block_length=settings.block_length,
         packer_state={},
     )
-    _print_row(batch, Tokenizer.from_file(str(splits.tokenizer)), number, characters, console)
+    unit = "document" if settings.block_length is None else "block"
+    _print_row(batch, unit, Tokenizer.from_file(str(splits.tokenizer)), number, characters, console)
 
 
 def _open(path: str, split: str) -> tuple[DataSplits, DocumentSource]:
@@ -123,11 +125,16 @@ def _print_manifest(path: str, console: Console) -> None:
 
 
 def _print_row(
-    batch: PackedBatch, tokenizer: Tokenizer, number: int, characters: int, console: Console
+    batch: PackedBatch,
+    unit: str,
+    tokenizer: Tokenizer,
+    number: int,
+    characters: int,
+    console: Console,
 ) -> None:
     length = batch.tokens.shape[1]
     console.print(
-        f"row {number}: {counted(length, 'token')}, {counted(len(batch.lengths), 'document')}, "
+        f"row {number}: {counted(length, 'token')}, {counted(len(batch.lengths), unit)}, "
         f"{batch.num_tokens / length:.2%} full, {counted(batch.num_targets, 'target')}",
         highlight=False,
     )
