@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from packformer.run.load import load
-from packformer.run.trusted import VARIABLE, refuse_foreign_names, trust
+from packformer.run.trusted import VARIABLE, refuse_foreign_names, refuse_foreign_places, trust
 
 _FILE = Path("run/config.yaml")
 
@@ -62,6 +62,60 @@ def test_what_was_trained_with_or_is_listed_is_trusted(
         refuse_foreign_names(mine, _FILE)
     trust(mine)
     refuse_foreign_names(mine, _FILE)
+
+
+_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
+_CSV = "lightning.pytorch.loggers.CSVLogger"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"callbacks": {"c": {"_target_": _CHECKPOINT, "dirpath": "elsewhere"}}},
+        {"callbacks": {"c": {"_target_": _CHECKPOINT, "filename": "../../best"}}},
+        {"callbacks": {"c": {"_target_": _CHECKPOINT, "filename": "/tmp/best"}}},
+        {"logger": {"x": {"_target_": _CSV, "save_dir": "/tmp"}}},
+        {"logger": {"x": {"_target_": _CSV, "name": ".."}}},
+        {"logger": {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "run": "http://a"}},
+    ],
+    ids=str,
+)
+def test_a_place_outside_is_refused_until_it_is_trusted(
+    settings: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="leads out of the run's folder") as caught:
+        refuse_foreign_places(settings, _FILE)
+    monkeypatch.setenv(VARIABLE, str(caught.value).rpartition(f"{VARIABLE}=")[2])
+    refuse_foreign_places(settings, _FILE)
+    monkeypatch.delenv(VARIABLE)
+    trust(settings)
+    refuse_foreign_places(settings, _FILE)
+
+
+def test_a_trusted_folder_is_not_left_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/scratch")
+    inside, outside = (
+        {"callbacks": {"c": {"_target_": _CHECKPOINT, "dirpath": f"/scratch/{place}"}}}
+        for place in ("a", "../etc")
+    )
+    refuse_foreign_places(inside, _FILE)
+    with pytest.raises(ValueError, match="leads out"):
+        refuse_foreign_places(outside, _FILE)
+
+
+def test_what_packformer_comes_with_stays_in_the_folder_of_the_run() -> None:
+    conf = Path(str(files("packformer.conf")))
+    held = {
+        group: {
+            f"{file.stem}.{name}": node
+            for file in (conf / group).glob("*.yaml")
+            for name, node in yaml.safe_load(file.read_text()).items()
+        }
+        for group in ("callbacks", "logger")
+    }
+    assert all(held.values())
+    refuse_foreign_places(held, _FILE)
 
 
 def test_opening_a_foreign_run_imports_and_runs_nothing(

@@ -23,7 +23,7 @@ from packformer.run.resume import (
     read_configuration,
     run_folder,
 )
-from packformer.run.trusted import refuse_foreign_names
+from packformer.run.trusted import refuse_foreign_names, refuse_foreign_places
 
 _OF_COMMAND = ("resume", "output_dir")  # never the run's
 _MISSING = "???"
@@ -69,6 +69,7 @@ def with_settings_of_run(config: DictConfig, overrides: Sequence[str]) -> DictCo
             "that of the run there"
         )
     refuse_foreign_names(_literal(found), file)
+    refuse_foreign_places(found, file)
     former = with_own_paths(given(found), folder)
     chosen = chosen_settings(overrides, choices_in(found))
     taken = OmegaConf.create(_merged(config, former, chosen))

@@ -18,6 +18,12 @@ from .case import (
     write,
 )
 
+_CSV = "lightning.pytorch.loggers.CSVLogger"
+
+
+def _saving(**settings: str) -> dict[str, str]:
+    return {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", **settings}
+
 
 def configurations() -> Iterator[Case]:
     def with_settings(**changes: dict[str, Any]) -> Callable[[Path], None]:
@@ -55,6 +61,21 @@ def configurations() -> Iterator[Case]:
         "a width as text": with_settings(model={"width": "wide"}),
         "a negative number of heads": with_settings(model={"num_heads": -4}),
     }
+    outside = "../outside"
+    places: dict[str, dict[str, dict[str, Any]]] = {
+        "checkpoints outside": {"callbacks": {"checkpoint": _saving(dirpath=outside)}},
+        "a checkpoint named outside": {
+            "callbacks": {"checkpoint": _saving(filename="../../../outside/best")}
+        },
+        "metrics outside": {"logger": {"x": {"_target_": _CSV, "save_dir": outside}}},
+        "metrics named outside": {
+            "logger": {"x": {"_target_": _CSV, "save_dir": None, "name": "../../outside"}}
+        },
+    }
+    for name, settings in places.items():
+        arguments = (*RESUME, "trainer.max_steps=9")
+        build = copied("run", with_settings(**settings))
+        yield Case(f"config.yaml: {name}", "configuration", arguments, build)
     texts: dict[str, bytes] = {
         "nested 100,000 deep": b"[" * 100_000,
         "nested 1,000 deep": b"a: " + b"[" * 1000 + b"]" * 1000,
