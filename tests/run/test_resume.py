@@ -14,6 +14,7 @@ import torch
 from forks import Forked
 
 from packformer.command_line.main import main
+from packformer.run.resume import find_checkpoint
 
 from .conftest import rows_in, rows_of, weights_in
 
@@ -194,3 +195,19 @@ def test_half_a_line_of_metrics_is_left_out(
     done = train(*small, f"resume={folder}", "trainer.max_steps=6")
     assert done.code == 0, done.err
     assert [int(row["step"]) for row in rows_in(tmp_path / "runs") if row["val/loss"]] == [2, 4, 6]
+
+
+def test_checkpoints_elsewhere_are_told(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run.mkdir()
+    elsewhere.mkdir()
+    (run / "config.yaml").write_text("seed: 0\n")
+    (elsewhere / "last.ckpt").touch()
+    (run / "checkpoints").symlink_to(elsewhere)
+    with pytest.raises(ValueError, match="leads out of the run's folder, to .*elsewhere/last.ckpt"):
+        find_checkpoint(str(run), tmp_path, {})
+    (run / "checkpoints").unlink()
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").touch()
+    (run / "checkpoints" / "last.ckpt").symlink_to("best.ckpt")
+    assert find_checkpoint(str(run), tmp_path, {}) == run / "checkpoints" / "last.ckpt"

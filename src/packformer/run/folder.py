@@ -81,7 +81,7 @@ def write_records(folder: Path, config: dict[str, Any], tokenizer: Path | None =
 
 def _keep_copy(file: Path) -> None:
     """Copies it to ``NAME-1``, ``NAME-2``, ...: the file itself is there at every instant."""
-    if not file.exists():
+    if file.is_symlink() or not file.is_file():  # what lies elsewhere is not the run's
         return
     copies = file.parent.glob(f"{file.stem}-*{file.suffix}")
     numbers = (copy.stem.removeprefix(f"{file.stem}-") for copy in copies)

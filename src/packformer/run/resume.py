@@ -53,7 +53,8 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
 
     Raises:
         ValueError: if a path is given and holds no checkpoint, or is a folder with one but
-            without the configuration of its run; or if a process trains the run that is found.
+            without the configuration of its run; if the checkpoints of a run are links that lead
+            out of its folder; or if a process trains the run that is found.
     """
     if resume == "never":
         return None
@@ -82,7 +83,18 @@ def find_checkpoint(resume: str, output_dir: Path, config: dict[str, Any]) -> Pa
         raise ValueError(
             f"resume={resume}: there is no checkpoint {path}; {_meant(resume)}give {_NEEDED}"
         )
+    if folder is not None:
+        _refuse_link_out(path, folder, resume)
     return path
+
+
+def _refuse_link_out(checkpoint: Path, folder: Path, resume: str) -> None:
+    if checkpoint.resolve().parent.parent != folder.resolve():
+        raise ValueError(
+            f"resume={resume}: {checkpoint} leads out of the run's folder, to "
+            f"{checkpoint.resolve()}, and links are not followed: put the checkpoints themselves "
+            "there"
+        )
 
 
 def _why_nothing_was_kept(folder: Path) -> str:
@@ -216,7 +228,9 @@ def _newest_unfinished(output_dir: Path, config: dict[str, Any]) -> Path | None:
         )
     saved = [folder for folder in unfinished if checkpoints_in(folder)]
     if saved:
-        return max(saved, key=_last_saved) / LAST_CHECKPOINT
+        newest = max(saved, key=_last_saved)
+        _refuse_link_out(newest / LAST_CHECKPOINT, newest, "auto")
+        return newest / LAST_CHECKPOINT
     if unfinished:
         why = f"the unfinished run in {unfinished[0]} saved no checkpoint"
     else:

@@ -189,22 +189,26 @@ def folder_of(path: Path, checkpoint: Mapping[str, Any]) -> Path:
 def remove_unused(folder: Path, keep: Iterable[str] = ()) -> None:
     """Removes shards in a folder of checkpoints that no checkpoint there names.
 
-    Nothing is removed while one of them cannot be read.
+    Nothing is removed while one of them cannot be read, and nothing that lies elsewhere.
 
     Args:
         folder: of the checkpoints.
         keep: names of folders of shards that stay in any case.
     """
-    used = set(keep)
+    used, every = set(keep), folder / FOLDER
+    if every.is_symlink():
+        return
     for file in folder.glob("*.ckpt"):
+        if not file.is_file():  # to open a pipe would wait for ever
+            return
         try:
             read = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
         except Exception:  # a damaged file can make the unpickler raise anything
             return
         if is_sharded(read):
             used.add(str(read[PARTS]["folder"]))
-    for shards in (folder / FOLDER).glob("*"):
-        if shards.name not in used:
+    for shards in every.glob("*"):
+        if shards.name not in used and shards.is_dir() and not shards.is_symlink():
             shutil.rmtree(shards)
 
 
@@ -221,6 +225,8 @@ def _damaged(path: Path, file: Path, reason: str) -> str:
 
 def _names_shards(path: Path, name: str) -> bool:
     """Whether a checkpoint is made of the shards called ``name``, or cannot be read."""
+    if not path.is_file():
+        return True
     try:
         read = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception:  # a damaged file can make the unpickler raise anything

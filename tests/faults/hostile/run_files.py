@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from .case import (
     changed_json,
     copied,
     write,
+)
+
+_FILES_OF_RUN = (
+    *("config.yaml", "metrics.csv", "summary.json", "environment.json", "tokenizer.json"),
+    *("skipped.csv", "error.txt", "loss.png", ".lock", "wandb_run_id.txt", "checkpoints/last.ckpt"),
 )
 
 
@@ -93,3 +99,37 @@ def rest() -> Iterator[Case]:
     for name, content in metrics.items():
         build = copied("run", lambda f, c=content: write(f / "metrics.csv", c))  # type: ignore[misc]
         yield Case(f"run folder: metrics.csv {name}", "run folder", RESUME, build)
+    yield from _special()
+
+
+def _special() -> Iterator[Case]:
+    """What is no file where one is read or written: links that lead out, and named pipes."""
+
+    def link(run: Path, name: str) -> None:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(run.parent.parent / "outside" / "secret.txt")
+
+    def pipe(run: Path, name: str) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    def folder(run: Path) -> None:
+        outside = run.parent.parent / "outside"
+        for file in (run / "checkpoints").iterdir():
+            file.rename(outside / file.name)
+        (run / "checkpoints").rmdir()
+        (run / "checkpoints").symlink_to(outside)
+
+    def shards(run: Path) -> None:
+        (run.parent.parent / "outside" / "folder").mkdir()
+        (run.parent.parent / "outside" / "folder" / "file").touch()
+        (run / "checkpoints" / "shards").symlink_to(run.parent.parent / "outside")
+
+    arguments = (*RESUME, "trainer.max_steps=9")
+    for name in _FILES_OF_RUN:
+        for what, special in (("a link to a file outside", link), ("a named pipe", pipe)):
+            build = copied("run", lambda f, s=special, n=name: s(f, n))  # type: ignore[misc]
+            yield Case(f"run folder: {name} is {what}", "run folder", arguments, build)
+    for name, change in (("checkpoints", folder), ("checkpoints/shards", shards)):
+        told = f"run folder: {name} is a link to a folder outside"
+        yield Case(told, "run folder", arguments, copied("run", change))
