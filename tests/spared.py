@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
+import pickle
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -29,13 +30,13 @@ def read_configuration_once(patch: pytest.MonkeyPatch) -> None:
     Plugins.instance()  # which imports the sources
     source: Any = SourcesRegistry.instance().resolve("pkg")
     load = source.load_config
-    read: dict[tuple[str, ...], Any] = {}
+    read: dict[tuple[str, ...], bytes] = {}
 
     def load_once(self: Any, config_path: str) -> Any:
         key = (self.provider, self.path, config_path)
         if key not in read:
-            read[key] = load(self, config_path)
-        return deepcopy(read[key])
+            read[key] = pickle.dumps(load(self, config_path))
+        return pickle.loads(read[key])  # in a sixth of the time of a deep copy
 
     patch.setattr(source, "load_config", load_once)
 
@@ -53,7 +54,7 @@ def merge_groups_once(patch: pytest.MonkeyPatch) -> None:
     choose = config_loader_impl.create_defaults_list
     merge = config_loader_impl.ConfigLoaderImpl._compose_config_from_defaults_list
     chosen: dict[tuple[Any, ...], DefaultsList] = {}
-    merged: dict[int, Any] = {}  # by the identity of a list in ``chosen``
+    merged: dict[int, bytes] = {}  # by the identity of a list in ``chosen``
 
     @wraps(choose)
     def choose_once(repo: Any, config_name: Any, overrides_list: Any, **options: Any) -> Any:
@@ -78,8 +79,8 @@ def merge_groups_once(patch: pytest.MonkeyPatch) -> None:
         if not any(defaults is known.defaults for known in chosen.values()):
             return merge(self, defaults, repo)
         if id(defaults) not in merged:
-            merged[id(defaults)] = merge(self, defaults, repo)
-        return deepcopy(merged[id(defaults)])
+            merged[id(defaults)] = pickle.dumps(merge(self, defaults, repo))
+        return pickle.loads(merged[id(defaults)])
 
     # Each composition copies the sources, deeply: it may set others, and changes none.
     patch.setattr(ConfigRepository, "__deepcopy__", lambda self, memo: copy(self), raising=False)

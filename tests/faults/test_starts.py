@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("starts.py")
+import pytest
+from forks import run
+from spared import spare
+
+from . import starts
 
 
-def test_of_several_starts_at_once_one_goes_on_and_the_others_say_why() -> None:
-    command = [sys.executable, str(SCRIPT), "--trials", "1", "--starts", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 starts at once: one went on in 1 of 1" in done.stdout
+def _one_trial() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        spare(patch)
+        raise SystemExit(starts.main(1, 4, 0))
+
+
+def test_of_several_starts_at_once_one_goes_on_and_the_others_say_why(tmp_path: Path) -> None:
+    code, out = run(_one_trial, cwd=tmp_path, timeout=300)
+    assert code == 0, out
+    assert "4 starts at once: one went on in 1 of 1" in out
