@@ -36,7 +36,24 @@ def test_every_save_has_the_numbers_of_its_time_in_the_same_memory(device: str) 
     assert len(set(places)) == 1
 
 
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_memory_reserved_during_training_is_that_of_the_saves(device: str) -> None:
+    tensors = {f"weight {n}": torch.zeros(300, 33, device=device) for n in range(20)}
+    stager = KeptMemory(pinned=device == "cuda")
+    stager.reserve(tensors)
+    for _ in range(50):
+        for tensor in tensors.values():
+            tensor.add_(1)  # meanwhile
+    assert stager._reserved is not None
+    stager._reserved.result()
+    reserved = {copy.data_ptr() for copy in stager._stager._cached_storage_mapping.values()}
+    staged = stager.stage({name: tensor[:] for name, tensor in tensors.items()})
+    assert {copy.data_ptr() for copy in staged.values()} == reserved
+    _check(staged, tensors)
+    stager.close()
+
+
 def _check(staged: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         assert staged[name].device.type == "cpu"
-        torch.testing.assert_close(staged[name], tensor, rtol=0, atol=0)
+        torch.testing.assert_close(staged[name], tensor.cpu(), rtol=0, atol=0)

@@ -75,6 +75,7 @@ class FSDP2(ModelParallelStrategy):
 
         self._group: dist.ProcessGroup | None = None
         self._saves: ShardedSaves | None = None
+        self._has_reserved = False
 
     def setup_environment(self) -> None:
         if self._device_mesh is not None:  # by an earlier fit: shards lie on that mesh
@@ -131,6 +132,24 @@ class FSDP2(ModelParallelStrategy):
             yield
         finally:
             model.set_requires_gradient_sync(True)
+
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        closure: Callable[[], Any],
+        model: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Steps; after the first step, when there are states, memory for saves is allocated."""
+        done = super().optimizer_step(optimizer, closure, model, **kwargs)
+        assert self.lightning_module is not None
+        if not self._has_reserved and self.lightning_module.trainer.checkpoint_callbacks:
+            assert self._saves is not None
+            self._has_reserved = True
+            states = [self.optimizer_state(each) for each in self.optimizers]
+            weights = self.lightning_module_state_dict()
+            self._saves.reserve({"state_dict": weights, "optimizer_states": states})
+        return done
 
     @property
     def lightning_restore_optimizer(self) -> bool:

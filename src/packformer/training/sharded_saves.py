@@ -66,6 +66,15 @@ class ShardedSaves:
         self._pending: list[Future[Any]] = []
         self._latest: _Parts | None = None
 
+    def reserve(self, checkpoint: dict[str, Any]) -> None:
+        """Begins to allocate the memory that the first save would wait for.
+
+        Args:
+            checkpoint: as of ``save``, or a part of it.
+        """
+        _, tensors = take_out(checkpoint)
+        self._stager.reserve(tensors)
+
     def save(
         self,
         checkpoint: dict[str, Any],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.checkpoint.staging import AsyncStager
 
@@ -25,9 +28,33 @@ class KeptMemory(AsyncStager):
     def __init__(self, *, pinned: bool) -> None:
         self._pinned = pinned
         self._stager = StateDictStager(pin_memory=pinned)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reserve")
+        self._reserved: Future[None] | None = None
+
+    def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begins to allocate the memory for copies of ``tensors``, in a thread of its own.
+
+        Args:
+            tensors: those that ``stage`` will copy, or others of the same storages.
+        """
+        device = torch.cuda.current_device() if self._pinned else None
+        self._reserved = self._thread.submit(self._reserve, dict(tensors), device)
+
+    def _reserve(self, tensors: dict[str, Tensor], device: int | None) -> None:
+        # Training may change what is copied here: only the memory counts.
+        if device is None:
+            self._stager.stage(tensors)
+            return
+        stream = torch.cuda.Stream(device)  # training does not wait for this one
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            self._stager.stage(tensors, non_blocking=True)
+            stream.synchronize()
 
     def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Copies of all tensors; they last until the next call with the same tensors."""
+        if self._reserved is not None:
+            self._reserved.result()
+            self._reserved = None
         copies = self._stager.stage(state_dict, non_blocking=self._pinned)
         if self._pinned:
             torch.cuda.synchronize()
@@ -38,4 +65,5 @@ class KeptMemory(AsyncStager):
 
     def close(self) -> None:
         """Gives the memory back."""
+        self._thread.shutdown()
         self._stager.close()
