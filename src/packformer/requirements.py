@@ -48,6 +48,7 @@ ATTENTION: Rules = {
     "soft_cap": number(above=0).or_null(),
     "across_documents": FLAG,
     "restart_positions": FLAG,
+    "value_embeddings": FLAG,
     "score_mod": Rule(
         "a function as my_parts.f, or null",
         lambda v: (

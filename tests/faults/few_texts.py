@@ -29,4 +29,5 @@ def drawn(random: Random, steps: int) -> list[str]:
         f"callbacks.last_checkpoint.every_minutes={random.choice(['1e-9', '10'])}",
         random.choice(["callbacks.samples.max_new_tokens=3", "callbacks.samples=null"]),
         random.choice(["scheduler=cosine", "scheduler=constant", "scheduler=wsd"]),
+        f"attention.value_embeddings={random.choice(['false', 'true'])}",
     ]

@@ -46,7 +46,14 @@ def made(position=Rotary, *, kernel="auto", **attention):
         V, 64, num_layers=3, width=32, num_heads=4, position=position, attention=attention,
         init_std=0.3,
     )  # fmt: skip
-    return model.eval()
+    return open_gates(model).eval()
+
+
+def open_gates(model):
+    """Has gates of value embeddings depend on the input, as after training."""
+    for values in model.value_embeddings:
+        torch.nn.init.normal_(values.gate.weight)
+    return model
 
 
 def prompts_of(seed=0):
@@ -84,6 +91,7 @@ KINDS = {
     "window of one": {"window": 1},
     "qk_norm soft_cap": {"num_kv_heads": 2, "qk_norm": True, "soft_cap": 3.0},
     "window soft_cap": {"window": 20, "soft_cap": 3.0},
+    "value embeddings": {"num_kv_heads": 2, "window": 9, "value_embeddings": True},
 }
 
 
@@ -124,7 +132,7 @@ def test_a_score_function_of_the_layer():
 def test_layers_that_differ():
     layers = [
         partial(SelfAttention, window=4, num_kv_heads=1),
-        partial(SelfAttention, num_kv_heads=2, soft_cap=4.0),
+        partial(SelfAttention, num_kv_heads=2, soft_cap=4.0, value_embeddings=True),
         partial(SelfAttention, window=9),
     ]
     positions = [Rotary, ALiBi, NoPosition]
@@ -133,14 +141,16 @@ def test_layers_that_differ():
         V, 64, num_layers=3, width=32, num_heads=4, position=positions, attention=layers,
         init_std=0.3,
     ).eval()  # fmt: skip
+    open_gates(model)
     prompts = prompts_of()
     written = generate(model, prompts, max_new_tokens=NEW)
     for prompt, new in zip(prompts, written, strict=True):
         assert new == by_full_forwards(model, prompt)
 
 
-def test_compiled_steps_write_the_same():
-    model = made(num_kv_heads=2, window=7)
+@pytest.mark.parametrize("value_embeddings", [False, True])
+def test_compiled_steps_write_the_same(value_embeddings):
+    model = made(num_kv_heads=2, window=7, value_embeddings=value_embeddings)
     prompts = prompts_of()
     decoder = Decoder(model, [n + 5 for n in LENGTHS])
     compiled = Decoder(model, [n + 5 for n in LENGTHS], compiled=True)

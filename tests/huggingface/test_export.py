@@ -197,6 +197,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"attention": partial(SelfAttention, score_mod=_own_scores)},
         r"attention.score_mod \(_own_scores\) has no form in transformers: set it to null",
     ),
+    "value embeddings": (
+        {"attention": _layers({}, {"value_embeddings": True})},
+        r"attention.value_embeddings \(true\) has no form in transformers: train with .*=false",
+    ),
     "windows": (
         {"attention": _layers({"window": 4}, {})},
         "attention.window is 4 in layer 0 and None in layer 1; a model whose layers differ has no",

@@ -25,6 +25,9 @@ def make(**changed):
     return GPT(11, 8, **{**sizes, **changed})
 
 
+TABLES = {"attention": partial(SelfAttention, value_embeddings=True)}
+
+
 def parameters(model):
     return dict(model.named_parameters(remove_duplicate=False))
 
@@ -50,7 +53,7 @@ def test_no_two_weights_are_alike_and_seeds_change_them_all():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("changed", [{}, {"attention": Biased}, {"position": Learned}])
+@pytest.mark.parametrize("changed", [{}, {"attention": Biased}, {"position": Learned}, TABLES])
 def test_a_deferred_model_gets_the_weights_it_would_have_had(tied, changed):
     torch.manual_seed(5)
     expected = make(tie_embeddings=tied, **changed)

@@ -41,6 +41,7 @@ COPIES = ("trainer.devices=2", "trainer.strategy=auto")
 ALONE = ("trainer.devices=1", "trainer.strategy=auto")
 FLOAT8 = "trainer.float8=emulate"
 UNTIED = "model.tie_embeddings=false"
+TABLES = "attention.value_embeddings=true"
 _INTERRUPTED = "130"
 
 
@@ -111,16 +112,16 @@ def run_as_a_rank(settings: list[str]) -> None:
     """All runs. The first run of two processes starts the other rank."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         run("one", *settings, ACCUMULATED)
-        run("one-plain", *settings, PLAIN, UNTIED)
+        run("one-plain", *settings, PLAIN, UNTIED, TABLES)
         run("one-float8", *settings, ACCUMULATED, FLOAT8)
         run_until_interrupted("one-stopped", *settings, ACCUMULATED)
         shutil.copytree("one-stopped", "one-to-two")
         shutil.copytree("one-stopped", "one-to-float8")
     run("sharded", *settings, *SHARDED, ACCUMULATED)
-    run("sharded-plain", *settings, *SHARDED, PLAIN, UNTIED)
+    run("sharded-plain", *settings, *SHARDED, PLAIN, UNTIED, TABLES)
     run("sharded-float8", *settings, *SHARDED, ACCUMULATED, FLOAT8)
     run("copies", *settings, *COPIES, ACCUMULATED)
-    run("copies-plain", *settings, *COPIES, PLAIN, UNTIED)
+    run("copies-plain", *settings, *COPIES, PLAIN, UNTIED, TABLES)
     run_until_interrupted("sharded-stopped", *settings, *SHARDED, ACCUMULATED)
     torch.distributed.barrier()
     for name in ("two-to-one", "two-to-copies", "two-to-two") * (os.environ["LOCAL_RANK"] == "0"):

@@ -28,7 +28,7 @@ _POSITIONS = {
     "none": ".NoPosition",
 }
 _ON_TEXT = {"mha", "gqa", "mqa", "alibi", "gqa_alibi", "sliding_window", "local_global"}
-_ON_TEXT |= {"across_documents", "nope", "qk_norm"}
+_ON_TEXT |= {"across_documents", "nope", "qk_norm", "value_embeddings"}
 
 
 def _summaries(folder: Path) -> list[dict[str, Any]]:

@@ -100,6 +100,15 @@ def test_only_linear_layers_of_blocks_compute_in_float8_and_parameters_stay():
     plain.load_state_dict(state)
 
 
+def test_tables_and_gates_of_value_embeddings_stay():
+    heads = {"num_heads": 16, "width": 256}  # a gate of 16 x 32, which would fit
+    model = make_model(attention=partial(SelfAttention, value_embeddings=True), **heads)
+    assert compute_in_float8(model, EMULATED) == "12 of 12 linear layers, emulated in float32"
+    for values in model.value_embeddings:
+        assert not isinstance(values.gate, Float8Linear)
+        assert values.gate.weight.shape == (16, 32)
+
+
 def test_layers_of_other_sizes_stay_and_are_named():
     model = make_model(hidden_width=40)
     told = compute_in_float8(model, EMULATED)
@@ -253,6 +262,7 @@ class TestBlockTimes:
             {},
             {"hidden_width": 48},
             {"attention": partial(SelfAttention, window=8)},
+            {"attention": partial(SelfAttention, value_embeddings=True)},
             {"activation_checkpointing": "full"},
         ):
             model = make_model(**options)

@@ -1,17 +1,20 @@
 """AdamW decays matrices alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from packformer.model import GPT
+from packformer.model import GPT, SelfAttention
 from packformer.nn import Learned
 from packformer.training import adamw, muon
 from packformer.training.chained import Chained
 
 
-def make_model(tied=True):
-    return GPT(16, 8, num_layers=2, width=8, num_heads=2, position=Learned, tie_embeddings=tied)
+def make_model(tied=True, **options):
+    sizes = {"num_layers": 2, "width": 8, "num_heads": 2, **options}
+    return GPT(16, 8, **sizes, position=Learned, tie_embeddings=tied)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -92,6 +95,24 @@ def test_a_tied_head_has_the_rate_of_the_embedding(optimizer):
         ValueError, match=r"head_rate_factor \(2\) needs model.tie_embeddings=false"
     ):
         optimizer(model, fused=False, head_rate_factor=2)
+
+
+@pytest.mark.parametrize("optimizer", [adamw, muon])
+def test_tables_of_values_are_embeddings_and_gates_are_with_adamw(optimizer):
+    model = make_model(tied=False, attention=partial(SelfAttention, value_embeddings=True))
+    given = {"learning_rate": 1, "embedding_rate_factor": 3, "head_rate_factor": 0.5}
+    made = optimizer(model, fused=False, weight_decay=0.3, **given)
+    found = rates(made, model)
+    tables = {name for name in found if name.endswith("token_values.table.weight")}
+    assert len(tables) == 2
+    assert {name for name, rate in found.items() if rate == 3} == {"embedding.weight", *tables}
+    rest = made if isinstance(made, torch.optim.Optimizer) else made[1]
+    in_adamw = {id(p): g["weight_decay"] for g in rest.param_groups for p in g["params"]}
+    for values in model.value_embeddings:
+        assert in_adamw[id(values.table.weight)] == 0.3
+        assert in_adamw[id(values.gate.weight)] == 0.3
+    groups = [len(g["params"]) for g in rest.param_groups[2:]]
+    assert groups == [3, 1], "embedding and tables, head"
 
 
 def test_a_factor_needs_its_part():

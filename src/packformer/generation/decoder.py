@@ -147,11 +147,13 @@ class Decoder:
             slots.move_to(self.positions)
 
         layer = self._layers[0]
-        x_BMD, rotations, q = self._begin(self.model, layer, tokens_B[None], self.positions)
+        tokens_BM = tokens_B[None]
+        x_BMD, rotations, q = self._begin(self.model, layer, tokens_BM, self.positions)
         attended = self._attended(0, q)
         for number, scheme in list(enumerate(self.model.scheme_of_layer))[1:]:
             following = self._layers[number]
-            x_BMD, q = self._between(layer, x_BMD, attended, following, rotations[scheme])
+            rotation = rotations[scheme]
+            x_BMD, q = self._between(layer, x_BMD, attended, following, rotation, tokens_BM)
             layer, attended = following, self._attended(number, q)
         self.positions.add_(1)
         return self._end(self.model, layer, x_BMD, attended)
@@ -164,12 +166,15 @@ class Decoder:
         """What the last block writes, ``[1, M, D]``."""
         model = self.model
         rotations = [scheme.rotation(position_ids) for scheme in model.positions]
-        x_BMD = model.embed(tokens_M[None], [position_ids] * len(model.positions))
+        tokens_BM = tokens_M[None]
+        x_BMD = model.embed(tokens_BM, [position_ids] * len(model.positions))
         for number, scheme in enumerate(model.scheme_of_layer):
             block = self._layers[number].block
+            normed = block.attention_norm(x_BMD)
             q, k, v = block.attention.queries_keys_values(
-                block.attention_norm(x_BMD), model.positions[scheme], rotations[scheme]
+                normed, model.positions[scheme], rotations[scheme]
             )
+            v = block.attention.with_token_values(v, normed, tokens_BM)
             x_BMD = _leave(block, x_BMD, attend(number, q, k, v))
         return x_BMD
 
@@ -194,15 +199,20 @@ def _begin(
     """What the first block reads, the rotations of each position scheme, the first queries."""
     rotations = [scheme.rotation(position_ids) for scheme in model.positions]
     x_BMD = model.embed(tokens_BM, [position_ids] * len(model.positions))
-    return x_BMD, rotations, _enter(layer, x_BMD, rotations[model.scheme_of_layer[0]])
+    return x_BMD, rotations, _enter(layer, x_BMD, rotations[model.scheme_of_layer[0]], tokens_BM)
 
 
 def _between(
-    layer: _Layer, x_BMD: Tensor, attended_BMHK: Tensor, following: _Layer, rotation: Any
+    layer: _Layer,
+    x_BMD: Tensor,
+    attended_BMHK: Tensor,
+    following: _Layer,
+    rotation: Any,
+    tokens_BM: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """What the following block reads, and its queries."""
     x_BMD = _leave(layer.block, x_BMD, attended_BMHK)
-    return x_BMD, _enter(following, x_BMD, rotation)
+    return x_BMD, _enter(following, x_BMD, rotation, tokens_BM)
 
 
 def _end(model: GPT, layer: _Layer, x_BMD: Tensor, attended_BMHK: Tensor) -> Tensor:
@@ -211,10 +221,11 @@ def _end(model: GPT, layer: _Layer, x_BMD: Tensor, attended_BMHK: Tensor) -> Ten
     return model.head(model.norm(x_BMD[0]))
 
 
-def _enter(layer: _Layer, x_BMD: Tensor, rotation: Any) -> Tensor:
+def _enter(layer: _Layer, x_BMD: Tensor, rotation: Any, tokens_BM: Tensor) -> Tensor:
     """Queries of new tokens; their keys and values go into their slots."""
     normed = layer.block.attention_norm(x_BMD)
     q, k, v = layer.block.attention.queries_keys_values(normed, layer.position, rotation)
+    v = layer.block.attention.with_token_values(v, normed, tokens_BM)
     layer.keys.index_copy_(0, layer.new, k[0])
     layer.values.index_copy_(0, layer.new, v[0])
     return q

@@ -64,6 +64,11 @@ def _check_alike(model: GPT) -> None:
         if layer.score_mod is not None:
             function = name_of(layer.score_mod)
             raise ValueError(f"attention.score_mod ({function}) {_NONE}: set it to null")
+        if layer.value_embeddings:
+            raise ValueError(
+                f"attention.value_embeddings (true) {_NONE}: train with "
+                "attention.value_embeddings=false"
+            )
         for name in _ALIKE:
             one, other = getattr(first, name), getattr(layer, name)
             if one != other:

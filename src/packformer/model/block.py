@@ -57,10 +57,14 @@ class Block(nn.Module):
         position: Position,
         located: Located,
         block_mask: Any,
+        tokens_BM: Tensor | None = None,
     ) -> Tensor:
+        # Not None only for layers that ask for them: others of the user's own need not take them.
+        asked_for = () if tokens_BM is None else (tokens_BM,)
+
         def attend(x_BMD: Tensor) -> Tensor:
             normed = self.attention_norm(x_BMD)
-            return x_BMD + self.attention(normed, layout, position, located, block_mask)
+            return x_BMD + self.attention(normed, layout, position, located, block_mask, *asked_for)
 
         def feed_forward(x_BMD: Tensor) -> Tensor:
             return x_BMD + self.mlp(self.mlp_norm(x_BMD))

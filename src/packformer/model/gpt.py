@@ -23,7 +23,7 @@ from packformer.model.parts import (
 from packformer.model.row import check_counted, check_row
 from packformer.model.row_view import RowView, check_counts_alike, views_of
 from packformer.model.self_attention import SelfAttention
-from packformer.nn import Located, Position, RMSNorm
+from packformer.nn import Located, Position, RMSNorm, ValueEmbedding
 from packformer.requirements import check_model
 from packformer.settings import check_whole
 
@@ -40,7 +40,8 @@ class GPT(nn.Module):
 
     All matrices, embedding and head included, are drawn from a normal distribution with standard
     deviation ``init_std``. The two residual projections of each block are then divided by
-    ``sqrt(2 num_layers)`` (Radford et al. 2019).
+    ``sqrt(2 num_layers)`` (Radford et al. 2019). Gates of value embeddings begin at 0, and all
+    other weights as without value embeddings.
 
     Args:
         vocab_size: V.
@@ -125,6 +126,8 @@ class GPT(nn.Module):
                 )
                 for number, make in enumerate(of_each_layer("attention", attention, num_layers))
             )
+            for layer in self.layers:
+                layer.embed_values(vocab_size, width)
             of_layers = of_each_layer("position", position, num_layers)
             schemes = {
                 make: make_position(
@@ -161,6 +164,10 @@ class GPT(nn.Module):
         for block in cast("list[Block]", list(self.blocks)):
             for projection in (block.attention.out, block.mlp.w3):
                 spreads[projection.weight] = std / math.sqrt(2 * len(self.blocks))
+        for values in self.value_embeddings:  # Last: numbers are drawn by a weight's place.
+            for weight, spread in ((values.table.weight, std), (values.gate.weight, 0.0)):
+                del spreads[weight]
+                spreads[weight] = spread
         draw_normal(spreads)
 
     def _head_dim(self) -> int:
@@ -173,6 +180,12 @@ class GPT(nn.Module):
     def layers(self) -> list[SelfAttention]:
         """The attention layers, bottom up."""
         return [cast(Block, block).attention for block in self.blocks]
+
+    @property
+    def value_embeddings(self) -> list[ValueEmbedding]:
+        """Of the layers that have one, each once, bottom up."""
+        found = {layer.token_values: None for layer in self.layers}
+        return [values for values in found if values is not None]
 
     @property
     def counts_through_rows(self) -> bool:
@@ -226,11 +239,12 @@ class GPT(nn.Module):
                 found = self.positions[number].locate(view.position_ids)
                 located[number, view.counts_through] = found
         masks = self._masks(views)
-        for block, view, mask, number in zip(
-            self.blocks, views, masks, self.scheme_of_layer, strict=True
+        for block, layer, view, mask, number in zip(
+            self.blocks, self.layers, views, masks, self.scheme_of_layer, strict=True
         ):
             of_scheme = located[number, view.counts_through]
-            x_BMD = block(x_BMD, view.layout, self.positions[number], of_scheme, mask)
+            asked_for = tokens if layer.value_embeddings else None
+            x_BMD = block(x_BMD, view.layout, self.positions[number], of_scheme, mask, asked_for)
         return self.norm(x_BMD)
 
     def embed(self, tokens: Tensor, position_ids: Sequence[Tensor]) -> Tensor:

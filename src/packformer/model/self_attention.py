@@ -17,7 +17,7 @@ from packformer.attention import (
     requested_kernel,
     requested_score_mod,
 )
-from packformer.nn import Located, Position, RMSNorm, Scores
+from packformer.nn import Located, Position, RMSNorm, Scores, ValueEmbedding
 from packformer.requirements import check_attention
 
 
@@ -43,8 +43,14 @@ class SelfAttention(nn.Module):
             row, or over the window. In evaluation and generation each document is read alone.
         restart_positions: positions begin at 0 in every document; False, only with
             ``across_documents``: in training they count through the row.
+        value_embeddings: values are those of the input and, through a gate, those of the token, see
+            ``ValueEmbedding``. The tables are made by ``embed_values``.
         kernel: ``"auto"``, a name from ``packformer.attention.KERNELS``, your own ``Kernel``, or
             the path of one (``"my_parts.mine"``).
+
+    Attributes:
+        token_values: the table and its gate; None without ``value_embeddings``, and before
+            ``embed_values``.
 
     Raises:
         ValueError: if heads do not divide width or each other, or an option is unknown.
@@ -63,6 +69,7 @@ class SelfAttention(nn.Module):
         score_mod: str | ScoreMod | None = None,
         across_documents: bool = False,
         restart_positions: bool = True,
+        value_embeddings: bool = False,
         kernel: str | Kernel = "auto",
     ) -> None:
         super().__init__()
@@ -76,6 +83,7 @@ class SelfAttention(nn.Module):
             soft_cap=soft_cap,
             across_documents=across_documents,
             restart_positions=restart_positions,
+            value_embeddings=value_embeddings,
         )
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.num_heads = num_heads
@@ -85,12 +93,19 @@ class SelfAttention(nn.Module):
         self.soft_cap = soft_cap
         self.across_documents = across_documents
         self.restart_positions = restart_positions
+        self.value_embeddings = value_embeddings
+        self.token_values: ValueEmbedding | None = None
         self.score_mod = requested_score_mod(score_mod)
         self.kernel = requested_kernel(kernel)
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(num_heads * self.head_dim, width, bias=False)
         self.q_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+
+    def embed_values(self, vocab_size: int, width: int) -> None:
+        """Makes what ``value_embeddings`` asks for, once the model's vocabulary is known."""
+        if self.value_embeddings and self.token_values is None:
+            self.token_values = ValueEmbedding(vocab_size, width, self.num_kv_heads, self.head_dim)
 
     def forward(
         self,
@@ -99,6 +114,7 @@ class SelfAttention(nn.Module):
         position: Position,
         located: Located,
         block_mask: Any,
+        tokens_BM: Tensor | None = None,
     ) -> Tensor:
         """What the layer adds to the residual stream.
 
@@ -109,6 +125,7 @@ class SelfAttention(nn.Module):
             located: what the scheme computed of the row, ``position.locate(position_ids)``.
             block_mask: ``kernel.block_mask(layout, window)`` of the layer's kernel; None for the
                 kernel to make it.
+            tokens_BM: token ids, int64 ``[1, M]``; only ``value_embeddings`` needs them.
 
         Returns:
             ``[1, M, D]``, in the dtype that ``out`` computes in.
@@ -117,6 +134,7 @@ class SelfAttention(nn.Module):
             ValueError: if the kernel cannot run what is asked, see ``packed_attention``.
         """
         q, k, v = self.queries_keys_values(x_BMD, position, located.rotation)
+        v = self.with_token_values(v, x_BMD, tokens_BM)
         attended_BMHK = packed_attention(
             q,
             k,
@@ -143,6 +161,21 @@ class SelfAttention(nn.Module):
         q = position.rotate(self.q_norm(q).to(v.dtype), rotation)
         k = position.rotate(self.k_norm(k).to(v.dtype), rotation)
         return q, k, v
+
+    def with_token_values(self, v_BMGK: Tensor, x_BMD: Tensor, tokens_BM: Tensor | None) -> Tensor:
+        """The values that attention gets, and a cache keeps: with those of the tokens, if any.
+
+        Raises:
+            ValueError: if there should be such, and tables or tokens are missing.
+        """
+        if not self.value_embeddings:
+            return v_BMGK
+        if self.token_values is None or tokens_BM is None:
+            raise ValueError(
+                "attention.value_embeddings (true) needs tables and tokens: call "
+                "layer.embed_values(vocab_size, width) once, as GPT does, and give tokens_BM"
+            )
+        return self.token_values(v_BMGK, x_BMD, tokens_BM)
 
     def with_own(self, scores: Scores) -> Scores:
         """The scores of a position scheme, and the layer's own function."""

@@ -12,6 +12,7 @@ from packformer.nn.position import (
 )
 from packformer.nn.rms_norm import RMSNorm
 from packformer.nn.swiglu import SwiGLU
+from packformer.nn.value_embedding import ValueEmbedding
 
 __all__ = [
     "ALiBi",
@@ -23,5 +24,6 @@ __all__ = [
     "Rotary",
     "Scores",
     "SwiGLU",
+    "ValueEmbedding",
     "published_slopes",
 ]

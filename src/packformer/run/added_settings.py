@@ -15,6 +15,7 @@ _ADDED: dict[str, dict[str, Any]] = {
         "score_mod": None,
         "across_documents": False,
         "restart_positions": True,
+        "value_embeddings": False,
     },
     "packformer.nn.Rotary": {"scaling": None},
     "packformer.data.PackingSettings": {"policy": "best_fit"},

@@ -21,11 +21,11 @@ QUANTITIES = {
 class Size:
     """How large a model is; embedding and head are left out of parameters and flops.
 
-    They do not depend on the vocabulary then. Where embedding and head are alike, the totals are
-    closer to each other than these numbers.
+    So are tables of value embeddings: these numbers do not depend on the vocabulary. Where
+    embedding, head and tables are alike, the totals are closer to each other than these numbers.
 
     Attributes:
-        parameters: outside of embedding and head.
+        parameters: outside of embedding, head and tables.
         flops: of forward and backward per token, without the head, in documents of the longest
             length of training.
         kv_bytes: that generation keeps per token of such a document, in bfloat16.

@@ -124,12 +124,16 @@ def _milliseconds(
         for _ in range(2)
     )
     learned = [x_BMD.requires_grad_(), *(p for p in block.parameters() if p.requires_grad)]
+    asked_for = None
+    if block.attention.value_embeddings:
+        row = (1, row_length)
+        asked_for = torch.randint(model.vocab_size, row, device=device, generator=generator)
     if compiled:
         torch.compiler.reset()
     forward = compile_whole(block.forward) if compiled else block.forward
 
     def step() -> None:
-        out: Tensor = forward(x_BMD, view.layout, scheme, located, mask)
+        out: Tensor = forward(x_BMD, view.layout, scheme, located, mask, asked_for)
         torch.autograd.grad(out, learned, gradient_BMD.to(out.dtype))
 
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
+from packformer.model import GPT
 from packformer.requirements import ADAMW, MUON, RATE_FACTORS
 from packformer.settings import check_settings
 
@@ -35,7 +36,7 @@ def adamw(
         beta2: decay of the squared gradient's mean.
         eps: added to the denominator.
         embedding_rate_factor: on the learning rate of the token embedding, and so of a head that
-            shares it.
+            shares it, and of the tables of value embeddings.
         head_rate_factor: on the learning rate of the head.
 
     Raises:
@@ -56,7 +57,7 @@ def adamw(
 
 def _adamw_of(
     parameters: Iterable[nn.Parameter],
-    rate_factors: Mapping[int, float],
+    rate_factors: Sequence[tuple[set[int], float]],
     *,
     fused: bool,
     learning_rate: float,
@@ -65,7 +66,7 @@ def _adamw_of(
     beta2: float,
     eps: float,
 ) -> torch.optim.AdamW:
-    """AdamW with a group more for each parameter that has a rate of its own, by its id."""
+    """AdamW with a group more for each rate of its own, which has parameters by their ids."""
     given = {
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
@@ -75,26 +76,25 @@ def _adamw_of(
     }
     check_settings("optimizer", ADAMW, given)
     trainable = [p for p in parameters if p.requires_grad]
-    alike = [p for p in trainable if id(p) not in rate_factors]
+    own = set().union(*(ids for ids, _ in rate_factors))
+    alike = [p for p in trainable if id(p) not in own]
     groups = [
         {"params": [p for p in alike if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in alike if p.ndim < 2], "weight_decay": 0.0},
-        *(
-            {"params": [p], "weight_decay": weight_decay, "lr": learning_rate * rate_factors[id(p)]}
-            for p in trainable
-            if id(p) in rate_factors
-        ),
     ]
+    for ids, factor in rate_factors:
+        group = {"params": [p for p in trainable if id(p) in ids], "weight_decay": weight_decay}
+        groups += [{**group, "lr": learning_rate * factor}] if group["params"] else []
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=fused)
 
 
 def _rate_factors(
     model: nn.Module | Iterable[nn.Parameter], embedding: float, head: float
-) -> dict[int, float]:
-    """Factors on the learning rate that are not 1, by the id of the parameter."""
+) -> list[tuple[set[int], float]]:
+    """Factors on the learning rate that are not 1, each with the ids of its parameters."""
     given = {"embedding_rate_factor": embedding, "head_rate_factor": head}
     check_settings("optimizer", RATE_FACTORS, given)
-    found: dict[int, float] = {}
+    found: list[tuple[set[int], float]] = []
     for part, (name, factor) in zip(("embedding", "head"), given.items(), strict=True):
         if factor == 1:
             continue
@@ -106,7 +106,10 @@ def _rate_factors(
                 f"optimizer.{name} ({factor}) needs model.tie_embeddings=false: the head shares "
                 "the embedding's weights and its learning rate, optimizer.embedding_rate_factor"
             )
-        found[id(weight)] = factor
+        ids = {id(weight)}
+        if part == "embedding" and isinstance(model, GPT):
+            ids |= {id(values.table.weight) for values in model.value_embeddings}
+        found.append((ids, factor))
     return found
 
 
@@ -124,6 +127,8 @@ def muon(
     head_rate_factor: float = 1.0,
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW for all else.
+
+    All else is embedding, head, norms, and tables and gates of value embeddings.
 
     Muon's updates are scaled to the size of AdamW's (Liu et al. 2025), so that both take the same
     learning rate and weight decay. A matrix is orthogonalised as it is stored: queries, keys and
@@ -169,10 +174,13 @@ def muon(
 def hidden_matrices_and_rest(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable weights of the linear layers of ``model.blocks``, and all other trainable ones.
 
-    Each once, also where layers share it; in the order of ``model.parameters()``.
+    Gates of value embeddings are among the others. Each once, also where layers share it; in the
+    order of ``model.parameters()``.
     """
     blocks = getattr(model, "blocks", model)
     weights = {id(layer.weight) for layer in blocks.modules() if isinstance(layer, nn.Linear)}
+    if isinstance(model, GPT):  # A gate has a few rows, fewer than there may be shards.
+        weights -= {id(values.gate.weight) for values in model.value_embeddings}
     trainable = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trainable if id(p) in weights]
     return matrices, [p for p in trainable if id(p) not in weights]

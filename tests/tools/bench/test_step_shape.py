@@ -51,6 +51,7 @@ def test_sizes_are_those_of_the_model():
             "without the window of 9 and norms of queries and keys, "
             "plain rotary instead of rotary of base 1e+06",
         ),
+        ({"value_embeddings": True}, Rotary, "without value embeddings"),
         ({}, ALiBi, "plain rotary instead of ALiBi"),
         ({}, partial(Rotary, scaling=SCALING), "plain rotary instead of scaled rotary"),
     ],
@@ -61,7 +62,9 @@ def test_all_that_other_libraries_lack_is_told(options, position, told):
     assert bool(found) is bool(told)
 
 
-@pytest.mark.parametrize("own", [{"window": 3}, {"qk_norm": True}, {"soft_cap": 2.0}])
+@pytest.mark.parametrize(
+    "own", [{"window": 3}, {"qk_norm": True}, {"soft_cap": 2.0}, {"value_embeddings": True}]
+)
 def test_layers_that_differ_have_no_shape(own):
     with pytest.raises(ValueError, match="the layers differ.*use layers=alike"):
         shape_of(model(own, {}))

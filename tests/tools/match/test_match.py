@@ -1,6 +1,7 @@
 """Variants as large as a reference: counted by the functions that a run counts with."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,6 +64,24 @@ def test_flops_match_those_of_training(reference):
     )
 
 
+def test_flops_match_with_tables_of_values_and_parameters_do_where_tables_are_alike(reference):
+    plain, tables = variants_of(["+experiment=gqa,value_embeddings", "model.num_layers=2"])
+    _, match = match_variants([MHA, tables], "mha", "flops")
+    model = built([*tables.overrides, *match.overrides])
+    assert training_flops(model, 512, score_products(model, [512])) == pytest.approx(
+        training_flops(reference, 512, score_products(reference, [512])), rel=0.005
+    )
+    numbers = sum(values.table.weight.numel() for values in model.value_embeddings)
+    assert numbers == 2 * 256 * 2 * 32
+    ends = model.embedding.weight.numel() + numbers
+    assert match.size.parameters == model.num_parameters() - ends
+    alibi = replace(tables, name="alibi", overrides=(*tables.overrides, "position=alibi"))
+    _, match = match_variants([tables, alibi], tables.name, "parameters")
+    assert match.setting is None
+    with pytest.raises(ValueError, match="gives a token 128 numbers in tables, 0 in the"):
+        match_variants([plain, tables], plain.name, "parameters")
+
+
 def test_a_cache_matches_by_depth_where_shared_heads_are_the_question(reference):
     _, match = match_variants([MHA, GQA], "mha", "kv_bytes")
     assert match.overrides == ("model.num_layers=6",)
@@ -87,6 +106,10 @@ def test_a_cache_matches_by_heads_where_they_are_not(reference):
         (["kv_bytes", "--reference", "gqa"], "mha cannot be matched in KV-cache bytes per token"),
         (["flops", "--reference", "alibi"], "reference (alibi) must be one of mha, gqa"),
         (["parameters", "model.tie_embeddings=true,false"], "so embedding and head differ"),
+        (
+            ["parameters", "attention.value_embeddings=false,true"],
+            "attention.value_embeddings gives",
+        ),
     ],
 )
 def test_what_cannot_be_matched_is_one_line(arguments, message, capsys):

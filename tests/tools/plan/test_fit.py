@@ -54,6 +54,22 @@ def test_a_whole_model_of_1b_takes_what_was_measured_on_an_h100() -> None:
     assert sum(found.values()) == pytest.approx((56.00 - 4.91) * 2**30, rel=0.03)
 
 
+def test_tables_of_values_are_counted_and_their_rows_kept() -> None:
+    settings = ["trainer.precision=bf16-mixed", "attention.value_embeddings="]
+    told, found = memory_of_rank("gpt_1b", [settings[0], settings[1] + "true"], _CARD)
+    _, plain = memory_of_rank("gpt_1b", [settings[0], settings[1] + "false"], _CARD)
+    vocabulary, layers, heads, head_dim, tokens = 50304, 24, 16, 128, 16384
+    tables, gates = layers * vocabulary * heads * head_dim, layers * heads * 32
+    more = {name: found[name] - size for name, size in plain.items() if found[name] != size}
+    assert more == {
+        "weights": 4 * (tables + gates),
+        "gradients": 4 * (tables + gates),
+        "optimizer states": 8 * (tables + gates),
+        "weights in half precision": 2 * gates,
+        "activations": 2 * tokens * layers * heads * (head_dim + 1),
+    }
+
+
 def test_checkpointing_keeps_less() -> None:
     of = {
         mode: memory_of_rank("gpt_1b", [f"model.activation_checkpointing={mode}"], _CARD)[1]

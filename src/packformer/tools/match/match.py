@@ -31,7 +31,9 @@ def match_variants(variants: Sequence[Variant], reference: str, quantity: str) -
     Parameters and flops are matched by ``model.hidden_width``, a multiple of 64 where one will do.
     It has no part in the cache. KV-cache bytes are matched by ``attention.num_kv_heads`` where
     variant and reference share heads alike, and else by ``model.num_layers``, as other heads would
-    undo what makes the variant. What that does to the parameters is told.
+    undo what makes the variant. What that does to the parameters is told. Tables of value
+    embeddings are left out, like embedding and head. So parameters are matched only where variant
+    and reference have as many numbers in them.
 
     Args:
         variants: to match; in each, settings as of ``packformer train``.
@@ -81,6 +83,7 @@ class _Sized:
         model, length = self.model, self._max_position
         of_ends = model.embedding.weight.numel()
         of_ends += model.head.weight.numel() * (model.head.weight is not model.embedding.weight)
+        of_ends += self.of_tables
         weights = matrix_weights(model) - model.head.weight.numel()
         flops = product_flops(weights, length) + attention_flops(score_products(model, [length]))
         return Size(
@@ -88,6 +91,11 @@ class _Sized:
             flops=flops // length,
             kv_bytes=model.kv_cache_bytes(length) // length,
         )
+
+    @property
+    def of_tables(self) -> int:
+        """Numbers that a token has in the tables of value embeddings."""
+        return sum(values.table.embedding_dim for values in self.model.value_embeddings)
 
     @property
     def ends(self) -> tuple[int, bool]:
@@ -102,6 +110,12 @@ def _matched(name: str, variant: _Sized, standard: _Sized, quantity: str) -> Mat
         raise ValueError(
             f"{name} cannot be matched: its model.width or model.tie_embeddings is not the "
             "reference's, so embedding and head differ"
+        )
+    if quantity == "parameters" and variant.of_tables != standard.of_tables:
+        raise ValueError(
+            f"{name} cannot be matched in parameters: attention.value_embeddings gives a token "
+            f"{variant.of_tables:,} numbers in tables, {standard.of_tables:,} in the reference; "
+            "how many tokens there are is not known: match flops, which tables do not cost"
         )
     if is_match(found, getattr(wanted, quantity)):
         return Match(name, quantity, None, 0, 0, variant.size, wanted)

@@ -87,7 +87,9 @@ def memory_of_rank(
         if rows.accumulated > 1 and not per_row:
             found["gradients until the step ends"] = reduced.itemsize * model.num_parameters()
     elif precision.endswith("mixed"):
-        found["weights in half precision"] = compute * model.num_parameters()
+        # A table is read as it is stored, and its rows are rounded then.
+        looked_up = sum(values.table.weight.numel() for values in model.value_embeddings)
+        found["weights in half precision"] = compute * (model.num_parameters() - looked_up)
     found |= _of_activations(model, tokens, compute, stored)
     head = model.head.weight.numel()
     found["logits, the head's gradient"] = compute * (min(chunk, tokens) * vocab_size + head)
@@ -146,6 +148,8 @@ def _of_activations(model: GPT, tokens: int, compute: int, stored: int) -> dict[
         heads = layer.num_heads + layer.num_kv_heads
         # Normed input; queries, keys and values; queries and keys rotated; what attention returns.
         attention = compute * (model.width + 3 * heads * layer.head_dim) + entered
+        if layer.value_embeddings:  # rows of the table and their gates
+            attention += compute * layer.num_kv_heads * (layer.head_dim + 1)
         of_layer = {
             "none": (entered + attention + feed_forward, 0),
             "selective": (entered + attention, feed_forward),

@@ -37,6 +37,7 @@ _PLAIN_ATTENTION = (
     "attention.score_mod=null",
     "attention.across_documents=false",  # blocks do that
     "attention.restart_positions=true",
+    "attention.value_embeddings=false",
     "layers=alike",
 )
 _ADAMW_OF_GPT = (

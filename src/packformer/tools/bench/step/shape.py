@@ -47,7 +47,7 @@ def shape_of(model: GPT) -> Shape:
     kinds = {
         (
             *(layer.num_heads, layer.num_kv_heads, layer.window, layer.soft_cap, layer.score_mod),
-            type(layer.q_norm),
+            *(type(layer.q_norm), layer.value_embeddings),
         )
         for layer in model.layers
     }
@@ -75,6 +75,7 @@ def differences(model: GPT) -> str:
         f"the soft-cap of {first.soft_cap}": first.soft_cap is not None,
         "the score function": first.score_mod is not None,
         "norms of queries and keys": isinstance(first.q_norm, RMSNorm),
+        "value embeddings": first.value_embeddings,
     }
     missing = " and ".join(name for name, is_ours in lacks.items() if is_ours)
     told = [f"without {missing}"] if missing else []
