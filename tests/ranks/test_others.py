@@ -153,3 +153,20 @@ def test_a_signal_to_another_rank_ends_rank_zero_though_it_hears_nothing() -> No
     command = [sys.executable, "-c", _HEARS_NOTHING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (143, "interrupted\n")
+
+
+_LOSES_THE_CONNECTION = """
+import sys
+
+from packformer.ranks import ending, others
+
+rank = [sys.executable, "-c", "import sys; sys.exit(143)"]
+others.Others([rank]).watch()
+ending.tell(RuntimeError("Connection closed by peer"), "of a collective")
+"""
+
+
+def test_a_signal_that_ended_another_rank_at_once_is_told_by_rank_zero() -> None:
+    command = [sys.executable, "-c", _LOSES_THE_CONNECTION]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (143, "interrupted\n")

@@ -39,6 +39,7 @@ _AFTER_A_KILL = (
     "was saved is whole"
 )
 _telling = threading.Lock()
+_lost = threading.Event()
 _shown = 2  # the file descriptor of what a user sees
 
 
@@ -142,6 +143,7 @@ def tell(error: BaseException, message: str, traceback: str = "") -> None:
         return
     number = rank()
     if is_lost_connection(error):
+        _lost.set()
         _wait_for_end()  # the rank that failed tells why, and all are ended
         traceback = ""
         message = f"the connection to another rank is lost ({message})"
@@ -235,6 +237,11 @@ def _first_to(file: Path) -> bool:
 def begin_to_tell() -> bool:
     """Whether nothing in this process tells an error yet."""
     return _telling.acquire(blocking=False)
+
+
+def has_lost_connection() -> bool:
+    """Whether this process has an error that only says that another rank is gone."""
+    return _lost.is_set()
 
 
 def has_told() -> bool:

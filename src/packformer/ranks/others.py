@@ -92,12 +92,15 @@ class Others:
         """Whether this process ends by itself, after another rank ended with this code.
 
         Usually all heard the signal, or agreed on it. If not, this process is sent it too, and has
-        some time to end: torch hears no signal while it connects the ranks.
+        some time to end: torch hears no signal while it connects the ranks. A process that noticed
+        only that the other one is gone would not say that it was interrupted.
         """
         limit = time.monotonic() + _UNTIL_INTERRUPTED
         while time.monotonic() < limit:
             if is_ending() or self._interrupted.wait(_EVERY):
                 return True
+            if ending.has_lost_connection():
+                return False
         os.kill(os.getpid(), Interrupted.by_code(code).number)
         return self._interrupted.wait(_UNTIL_INTERRUPTED)
 
