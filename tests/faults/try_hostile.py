@@ -22,6 +22,7 @@ else:  # run as a file
 
 LIMIT = 20.0
 """Seconds that a command may take."""
+_MOST_BYTES = 2**20  # of files in which what lies outside is looked for
 _OUTCOMES = ("executed", "followed", "hung", "unclear", "refused", "harmless")
 _BAD = _OUTCOMES[:4]
 
@@ -118,7 +119,9 @@ def tried(case: Case, material: Material, place: Path) -> Ended:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    """Small ones: a hostile file may claim any size."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return [file for file in files if file.stat().st_size < _MOST_BYTES]
 
 
 def _files(folder: Path) -> dict[str, int]:

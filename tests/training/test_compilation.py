@@ -11,6 +11,7 @@ from torch import nn
 from packformer.training.compilation import (
     compile_whole,
     loading_compiler,
+    naming_compiled_code,
     warn_of_recompilation,
 )
 
@@ -161,6 +162,19 @@ def test_a_full_folder_of_compiled_code_is_named(monkeypatch, tmp_path, reason):
     with pytest.raises(OSError, match=r"compiled code \(No space left on device\): ") as raised:
         compile_whole(torch.relu)(torch.ones(1))
     assert f"{tmp_path} has " in str(raised.value)
+
+
+def test_it_is_named_where_a_backward_pass_is_compiled(monkeypatch, tmp_path):
+    from torch._inductor.exc import InductorError
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    reason = RuntimeError("ld: final link failed: No space left on device")
+    told = r"compiled code \(No space left on device\): "
+    with pytest.raises(OSError, match=told), naming_compiled_code():
+        raise InductorError(reason, sys._getframe())
+    for other in (InductorError(AssertionError("a bug"), sys._getframe()), RuntimeError("a bug")):
+        with pytest.raises(type(other), match="a bug"), naming_compiled_code():
+            raise other
 
 
 def test_other_errors_of_the_compiler_stay_as_they_are(monkeypatch):

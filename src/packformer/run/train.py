@@ -31,6 +31,7 @@ from packformer.run.resume import CONFIG_FILE, changed_settings, checkpoints_in
 from packformer.run.start_times import StartTimes
 from packformer.run.summary import print_summary, read_summary, summarize, write_summary
 from packformer.run.trusted import trust
+from packformer.training.compilation import naming_compiled_code
 from packformer.training.incomplete import forget_lost, goes_on_without, tell_lost
 from packformer.training.last_checkpoint import reading_back
 
@@ -188,7 +189,7 @@ def _fit(run: Run) -> dict[str, float]:
     with warnings.catch_warnings():
         for hint in _LIGHTNING_HINTS:
             warnings.filterwarnings("ignore", hint)
-        with reading_back(trainer):
+        with reading_back(trainer), naming_compiled_code():
             trainer.fit(run.module, run.data, ckpt_path=run.checkpoint, weights_only=True)
         if not run.module.has_validated:
             trainer.validate(run.module, run.data, verbose=False)

@@ -66,6 +66,26 @@ def compile_whole(function: Callable[_P, _R], **options: Any) -> Callable[_P, _R
     return call
 
 
+@contextmanager
+def naming_compiled_code() -> Iterator[None]:
+    """Names the folder of compiled code where the body fails because it cannot be written.
+
+    torch compiles a backward pass when it first runs, which is after the compiled function.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # By name: torch's compiler is slow to import.
+        if type(error).__name__ != "InductorError":
+            raise
+        if (unwritten := _unwritten(error)) is None:  # type: ignore[arg-type]
+            raise
+        raise unwritten from error
+
+
 def _unwritten(error: InductorError) -> OSError | None:
     """What to say if ``error`` is that of a file; torch's says nothing of the folder."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
