@@ -24,7 +24,9 @@ class Variant:
 
 
 def variants_of(overrides: Sequence[str]) -> list[Variant]:
-    """Every combination of the listed values, in the order of a sweep.
+    """Every combination of the listed values, in the order of a sweep, and written as it does.
+
+    So ``2e-3`` becomes ``0.002``.
 
     Args:
         overrides: as of ``packformer train -m``.
@@ -38,8 +40,10 @@ def variants_of(overrides: Sequence[str]) -> list[Variant]:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
             raise ValueError(f"{text} cannot be read: {str(error).splitlines()[0]}") from error
-        if not override.is_sweep_override():
+        if override.is_delete():
             lists.append([text])
+        elif not override.is_sweep_override():
+            lists.append([f"{override.get_key_element()}={override.get_value_element_as_str()}"])
         elif override.is_discrete_sweep():
             key = override.get_key_element()
             lists.append([f"{key}={value}" for value in override.sweep_string_iterator()])

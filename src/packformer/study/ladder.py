@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from packformer.study.comparison import LOSS, finished
 from packformer.study.power_law import PowerLaw, fit_power_law
@@ -95,5 +96,12 @@ def sentence_of(ladder: Ladder) -> str:
                 f" For {rung.size} ({rung.parameters:,.0f} parameters), which was held out, it "
                 f"predicts {float(law(rung.parameters)):.4f}{told}; measured {rung.mean:.4f}: "
                 f"{ladder.error(rung):+.2%}."
+            )
+    for smaller, larger in pairwise(ladder.rungs):
+        if larger.mean > smaller.mean:
+            return (
+                f"{words} But {larger.size} ({larger.mean:.4f}) is no better than {smaller.size} "
+                f"({smaller.mean:.4f}), so no law of this form describes them. Train longer, with "
+                "more seeds, or with a learning rate for each size."
             )
     return words

@@ -33,6 +33,8 @@ def test_lists_of_values_are_variants():
         *("gqa attention.window=null", "gqa attention.window=64"),
     ]
     assert found[1].overrides == ("+experiment=mha", "seed=1", "attention.window=64")
+    (one,) = variants_of(["optimizer.learning_rate=2e-3", "~logger"])
+    assert one.overrides == ("optimizer.learning_rate=0.002", "~logger"), "as a sweep writes them"
     with pytest.raises(
         ValueError, match=r"seed=interval\(1,3\) must list its values: write seed=1,2"
     ):

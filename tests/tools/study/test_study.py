@@ -30,6 +30,7 @@ def test_a_study_from_the_command_to_the_page(
 
     monkeypatch.setattr(module, "run_sweep", sweep)
     given = ["study", "+experiment=mha,alibi", *small, "trainer.max_steps=4", "logger=csv"]
+    given += ["optimizer.learning_rate=1e-3"]  # which a sweep writes as 0.001
     given += ["--seeds", "2", "--position-tokens", "500", "--output", "answer"]
     main(given)
     told = capsys.readouterr().out

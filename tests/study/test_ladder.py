@@ -1,0 +1,30 @@
+"""What a ladder of sizes tells."""
+
+from __future__ import annotations
+
+from packformer.study.ladder import Ladder, Rung, sentence_of
+from packformer.study.power_law import fit_power_law
+
+
+def _ladder(*losses: float) -> Ladder:
+    rungs = tuple(
+        Rung(str(2**place), 1e6 * 2**place, (loss,), held_out=place == len(losses) - 1)
+        for place, loss in enumerate(losses)
+    )
+    fitted = [rung for rung in rungs if not rung.held_out]
+    law = fit_power_law([r.parameters for r in fitted], [r.mean for r in fitted])
+    return Ladder("gqa", rungs, law)
+
+
+def test_a_loss_that_falls_with_size_has_a_law() -> None:
+    told = sentence_of(_ladder(5.0, 4.5, 4.1, 3.8))
+    assert "measured 3.8000" in told
+    assert "no better" not in told
+
+
+def test_a_loss_that_rises_with_size_has_none() -> None:
+    told = sentence_of(_ladder(5.2982, 5.1115, 5.2014, 5.2530, 5.4305))
+    assert told.endswith(
+        " But 4 (5.2014) is no better than 2 (5.1115), so no law of this form describes them. "
+        "Train longer, with more seeds, or with a learning rate for each size."
+    )
