@@ -144,6 +144,8 @@ CONSTANT: Rules = {"num_steps": whole(1), "warmup_steps": whole(0)}
 COSINE: Rules = {**CONSTANT, "final_factor": number(at_least=0, most=1)}
 WSD: Rules = {**COSINE, "decay": number(at_least=0, most=1)}
 Z_LOSS = number(above=0, most=1).or_null()
+MAX_GRAD_NORM = number(above=0).or_null()
+LOSS_CHUNK = Rule("a whole number from 1 up, or auto", whole(1).holds, _INT32)
 GUARD: Rules = {
     "skips_in_a_row": whole(1),
     "spike_sigma": number(above=0).or_null(),

@@ -60,7 +60,7 @@ WRONG = {
     "trainer.num_nodes=x": "trainer.num_nodes (x) must be a whole number from 1 up",
     "name=a/b": "name (a/b) must begin with",
     "resume=/no/such/run": "resume=/no/such/run: there is no checkpoint /no/such/run; give auto",
-    "loss_chunk=x": "loss_chunk (auto, or tokens) (x) must be a whole number from 1 up",
+    "loss_chunk=x": "loss_chunk (x) must be a whole number from 1 up, or auto",
     "packing.policy=concatenate data=recall": "packing.policy (concatenate) would cut answers from",
     "guard.skips_in_a_row=0": "guard.skips_in_a_row (0) must be a whole number from 1 up",
     "guard.spike_sigma=-1": "guard.spike_sigma (-1) must be a number above 0, or null",

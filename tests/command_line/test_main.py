@@ -45,7 +45,8 @@ from packformer import cli
         ("compile=maybe", "compile (maybe) must be one of auto, true, false"),
         ("objective=val/beauty", "objective (val/beauty) must be one of val/loss"),
         ("resume=/no/such/run", "there is no checkpoint /no/such/run"),
-        ("max_grad_norm=0", "max_grad_norm (0) must be a number above 0"),
+        ("max_grad_norm=0", "max_grad_norm (0) must be a number above 0, or null"),
+        ("loss_chunk=-5", "error: loss_chunk (-5) must be a whole number from 1 up, or auto"),
         ("+logger.api_key=1234", "logger.api_key looks like a secret"),
         ("seed=abc", "seed (abc) must be a whole number from 0 up"),
         ("seed=-1", "seed (-1) must be a whole number from 0 up"),
@@ -90,7 +91,7 @@ def test_a_wrong_setting_is_one_line(
     assert [line for line in done.err.splitlines() if line.startswith("error: ")] == [
         done.err.splitlines()[-1]
     ]
-    assert not list((tmp_path / "runs").glob("*"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_output_folder_may_be_named_by_a_number(
@@ -283,7 +284,7 @@ def test_a_misspelled_group_is_refused_with_what_was_meant(train: Callable, tmp_
     done = train("+atention=gqa")
     assert done.code == 1
     assert done.err.strip() == "error: there is no setting atention: did you mean attention=gqa?"
-    assert not list(tmp_path.glob("runs/*"))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_kernel_that_cannot_run_here_leaves_nothing_behind(
@@ -292,7 +293,18 @@ def test_a_kernel_that_cannot_run_here_leaves_nothing_behind(
     done = train("+experiment=gqa", *small, "attention.kernel=flex")
     assert done.code == 1
     assert "attention kernel flex cannot run this variant: it runs on cuda only" in done.err
-    assert not list(tmp_path.glob("runs/*"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_refusal_leaves_no_folder_that_was_not_there(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    for place in ("a/b", "there", "there/c"):
+        done = train(*small, f"output_dir={place}", "model.width=x")
+        assert done.err.startswith("error: model.width (x) must be"), done.err
+    assert not (tmp_path / "a").exists()
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_a_setting_of_what_was_left_out_is_told_so(train: Callable) -> None:

@@ -52,7 +52,7 @@ def test_online_without_a_key_is_refused_before_anything_starts(
     done = train(*small, "logger=wandb", "logger.wandb.mode=online")
     assert done.code == 1
     assert "logger.wandb.mode=online needs an API key: set WANDB_API_KEY" in done.err
-    assert not list((tmp_path / "runs").iterdir())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_key_makes_auto_go_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
 from packformer.path_kind import path_kind
-from packformer.requirements import GUARD, VOCABULARY, Z_LOSS
+from packformer.requirements import GUARD, LOSS_CHUNK, MAX_GRAD_NORM, VOCABULARY, Z_LOSS
 from packformer.run.binding import refuse_other_settings
 from packformer.run.given import refuse_given
 from packformer.run.naming import check_name
@@ -21,7 +21,7 @@ from packformer.run.nearest import nearest
 from packformer.run.resume import find_checkpoint
 from packformer.run.targets import refuse_unknown
 from packformer.run.trainer_settings import check_trainer_settings
-from packformer.settings import as_text, check_number, check_settings, check_whole, shown, whole
+from packformer.settings import as_text, check_settings, shown, whole
 
 SETTINGS = (
     *(
@@ -106,10 +106,9 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
             refuse_other_settings(checkpoint, dict(settings))
     whole(0, _LARGEST_SEED).check("seed", settings["seed"])
     if settings["loss_chunk"] != "auto":
-        check_whole("loss_chunk (auto, or tokens)", settings["loss_chunk"], at_least=1)
+        LOSS_CHUNK.check("loss_chunk", settings["loss_chunk"])
     Z_LOSS.check("z_loss", settings["z_loss"])
-    if settings["max_grad_norm"] is not None:
-        check_number("max_grad_norm", settings["max_grad_norm"], above=0)
+    MAX_GRAD_NORM.check("max_grad_norm", settings["max_grad_norm"])
     VOCABULARY.check("bpe_vocab_size", settings["bpe_vocab_size"])
     refuse_unknown("guard", settings["guard"], GUARD)
     check_settings("guard", GUARD, settings["guard"])

@@ -225,6 +225,24 @@ def _no_word(found: re.Match[str], overrides: Sequence[str]) -> str | None:
     return None
 
 
+def _no_value(found: re.Match[str], overrides: Sequence[str]) -> str:
+    name, _, value = found[1].partition("=")
+    if any(key.startswith(f"{name}.") for key in _known([]).keys):
+        return f"{name} ({value or _EMPTY}) must hold settings: write {name}.SETTING=VALUE"
+    return (
+        f"{name} ({value or _EMPTY}) must be of the type of its default: "
+        f"`packformer train --cfg all` shows that"
+    )
+
+
+def _no_file(found: re.Match[str], overrides: Sequence[str]) -> str | None:
+    group, _, choice = found[1].rpartition("/")
+    choices = _known([]).groups.get(group)
+    if choices is None:
+        return None
+    return f"there is no {group}={choice}: there are {', '.join(choices)}"
+
+
 def _without_plus(found: re.Match[str], overrides: Sequence[str]) -> str:
     name = found[1]
     return f"{name} is there already: write {name}={_value(name, overrides)}"
@@ -240,6 +258,8 @@ _ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str | None]] = {
     r"Could not find '([\w/]+)/([^/']*)'\s+Available options in '[^']+':(.*?)(?:Config search|$)": (
         _no_choice
     ),
+    r"Could not load '([\w/]+)'": _no_file,
+    r"Error merging override ([^\n]+)": _no_value,
     r"Multiple values for (\S+)\. ": _without_plus,
     r"An item is already at '(.+?)'": _without_plus,
     r"force-add of config groups is not supported: '\+\+(.+?)=": _without_plus,

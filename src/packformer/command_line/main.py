@@ -62,6 +62,7 @@ _EXAMPLES = {  # of data.path, by what reads it
 }
 _DEVICES = ("devices", "accelerator")
 _FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
+_DEFAULT_FOLDER = "output_dir=runs"
 _command: list[str] = []
 _began: list[float] = []  # of the command, until its first job takes it
 
@@ -189,11 +190,26 @@ def _of_folder(error: Exception, given: Sequence[str]) -> str | None:
     """What to say if a folder of the user's cannot be made; None if that is not the reason."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str):
         return None
-    for override in given:
+    for override in (*given, _DEFAULT_FOLDER):
         name, _, folder = override.partition("=")
         if name in _FOLDERS and Path(error.filename).is_relative_to(folder):
             return f"{name} ({folder}): {error.strerror}: name a folder that can be made"
     return None
+
+
+def _missing_folders(given: Sequence[str]) -> list[Path]:
+    """Folders in which Hydra would make that of the run and which are not there, inner ones first.
+
+    Args:
+        given: overrides of the command line.
+    """
+    missing = set()
+    for override in (*given, _DEFAULT_FOLDER):
+        name, _, folder = override.partition("=")
+        if name in _FOLDERS:
+            place = Path(folder.strip("'\""))
+            missing |= {path for path in (place, *place.parents) if not path.exists()}
+    return sorted(missing, key=lambda path: len(path.parts), reverse=True)
 
 
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> None:
@@ -215,6 +231,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     quiet_other_ranks()
     end_with_parent()
     mask_messages()
+    missing = _missing_folders(given)
     try:
         refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
         refuse_altered_text(given)
@@ -235,6 +252,9 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     finally:
         sys.argv = started
         remove_traces()
+        for folder in missing:
+            with suppress(OSError):  # a run is in it
+                folder.rmdir()
         forget_others()
         end_workers()
     if failures:

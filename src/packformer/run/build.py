@@ -30,13 +30,13 @@ from packformer.layer_pattern import (
 )
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
+from packformer.requirements import LOSS_CHUNK
 from packformer.run.callbacks import build_callbacks, is_on_terminal
 from packformer.run.device import is_sharded, memory_bytes, num_devices, resolve_float8
 from packformer.run.reach import max_position_of
 from packformer.run.resume import nested
 from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.trainer_settings import check_steps
-from packformer.settings import check_whole
 from packformer.training import (
     DDP,
     FSDP2,
@@ -272,7 +272,7 @@ def _loss_chunk(
     asked: Any, model: GPT, data: PackedDataModule, accelerator: str, precision: str
 ) -> int:
     if asked != "auto":
-        check_whole("loss_chunk (auto, or tokens)", asked, at_least=1)
+        LOSS_CHUNK.check("loss_chunk", asked)
         return min(asked, data.row_length)
     bytes_per_logit = {"32": 4, "64": 8}.get(precision.split("-")[0], 2)
     memory = memory_bytes(accelerator)
