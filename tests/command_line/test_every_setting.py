@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ def _compose(words: tuple[str, ...]) -> Any:
         return compose("config", list(words))
 
 
+_all_wrong = cache(wrong_settings.all_wrong)
+
+
 def _refusal(config: Any) -> str | None:
     try:
         check_configuration(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
@@ -49,14 +54,14 @@ def _refusal(config: Any) -> str | None:
     "choices", [choices for choices, _ in wrong_settings.CHOICES], ids=" ".join
 )
 def test_every_wrong_value_is_one_line_that_names_the_setting(choices: tuple[str, ...]) -> None:
-    config = _compose(choices)
+    config = pickle.dumps(_compose(choices))
     fallen = []
-    for wrong in wrong_settings.all_wrong():
+    for wrong in _all_wrong():
         of_a_leaf = wrong.kind not in ("misspelt", "relation") and "group" not in wrong.kind
         if wrong.choices != choices or not of_a_leaf:
             continue
         name, _, value = wrong.words[0].partition("=")
-        changed = config.copy()
+        changed = pickle.loads(config)  # in a sixth of the time of a copy
         OmegaConf.update(changed, name, read_value(value), merge=False)
         told = _refusal(changed)
         verdict = wrong_settings.judge(wrong, int(told is not None), told or "")

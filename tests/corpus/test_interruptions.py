@@ -3,12 +3,12 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
+from forks import Forked, run
 
+from packformer.cli import main
 from packformer.corpus import preparation as module_under_test
 from packformer.corpus import prepare, shards
 from packformer.corpus.journal import JOURNAL
@@ -63,25 +63,22 @@ def _is_alive(group):
     return True
 
 
+def _prepare(arguments):
+    """The command, of two processes though there is little text."""
+    module_under_test._FEW = 0
+    main([*arguments, "--workers", "2"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
     texts = make_texts(8000, seed=number)
     file = tmp_path / "b.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    arguments = [str(file), "--vocab-size", "300", "--shard-mib", "1", "--workers", "2"]
-    code = (
-        "from packformer.cli import main; from packformer.corpus import preparation; "
-        "preparation._FEW = 0; main()"
-    )
-    command = [sys.executable, "-c", code, "prepare", *arguments, "--output"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "cut")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command = ["prepare", str(file), "--vocab-size", "300", "--shard-mib", "1", "--output"]
+    main([*command, str(tmp_path / "whole")])
+    command.append(str(tmp_path / "cut"))
+    process = Forked(_prepare, command, cwd=tmp_path)
     deadline = time.time() + 60
     while time.time() < deadline and process.poll() is None:
         if len(list((tmp_path / "cut").glob("train-*.tokens"))) > number // 2:
@@ -89,10 +86,12 @@ def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
         time.sleep(0.01)
     process.kill()
     process.wait()
+    process.stdout.close()
     while time.time() < deadline and _is_alive(process.pid):
         time.sleep(0.01)
     assert not _is_alive(process.pid), "its processes end with it"
-    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    code, out = run(_prepare, command, cwd=tmp_path, timeout=60)
+    assert code == 0, out
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 

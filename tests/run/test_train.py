@@ -172,7 +172,7 @@ def test_accumulated_rows_weigh_every_token_the_same(
 def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_path: Path) -> None:
     """Associative recall with 8 values: 1/8 without sight, far more with it."""
     accuracy = {}
-    # How soon the plateau ends is noise: it ends the run, at 200 steps with this seed.
+    # How soon the plateau ends is noise: it ends the run, at 100 steps with this seed.
     for window, steps in (("1", 200), ("null", 1000)):
         done = train(
             "+experiment=recall",
@@ -180,7 +180,9 @@ def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_p
             "data.num_values=8",
             "data.max_pairs=4",
             "packing.row_length=256",
-            "optimizer.learning_rate=2e-3",
+            "model.width=64",
+            "model.num_heads=2",
+            "optimizer.learning_rate=4e-3",
             f"trainer.max_steps={steps}",
             "trainer.validate_every_n_steps=50",
             "callbacks.early_stopping.stopping_threshold=0.5",
