@@ -14,6 +14,7 @@ import pytest
 from forks import run, sweep
 from omegaconf import OmegaConf
 
+from packformer.command_line import imports, main
 from packformer.sweeps.side_by_side import SideBySide
 
 COMMAND = (sys.executable, "-m", "train", "-m", "hydra.sweep.dir=tree", "trainer.accelerator=cpu")
@@ -83,6 +84,25 @@ def test_a_job_over_several_devices_has_a_process_of_its_own(
     (row,) = rows(tmp_path).values()
     assert row["error"].startswith(message)
     assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_a_job_for_which_torch_was_imported_otherwise_has_a_process_of_its_own(
+    train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is not given what the job before left in the environment."""
+    found: list[tuple[str, bool]] = []
+
+    def run_jobs(jobs: list, places: list[dict[str, str]]) -> list[float]:
+        found.extend((job.folder.name, "PL_GLOBAL_SEED" in os.environ) for job in jobs)
+        return [1.0] * len(jobs)
+
+    monkeypatch.setattr(imports, "_settled", [False])
+    monkeypatch.setattr(main, "run_jobs", run_jobs)
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    swept = "deterministic=false,true"
+    assert train("-m", swept, "hydra.sweep.dir=tree", "trainer.max_steps=1", *small).code == 0
+    assert (tmp_path / "tree" / "0_default_deterministic-False" / "summary.json").is_file()
+    assert found == [("1_default_deterministic-True", False)]
 
 
 def test_a_job_that_finished_is_not_run_again(

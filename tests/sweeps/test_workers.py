@@ -182,25 +182,29 @@ def test_jobs_of_one_kind_follow_one_another(tmp_path: Path) -> None:
     assert processes[0] == processes[1] != processes[2] == processes[3]
 
 
-def test_an_interruption_ends_what_runs_and_begins_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_what_runs_and_begins_nothing(number: int, tmp_path: Path) -> None:
+    """Also a process that does not listen yet, as the stub never does to SIGTERM."""
     three = [job(tmp_path, does) for does in ("one", "sleep", "never")]
     told: list[tuple[int, float]] = []
 
     def on_end(number: int, value: float) -> None:
         told.append((number, value))
-        threading.Thread(target=interrupt, daemon=True).start()
+        if len(told) == 1:
+            threading.Thread(target=interrupt, daemon=True).start()
 
     def interrupt() -> None:
         while len(ran(tmp_path)) < 2:
             threading.Event().wait(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted) as caught:
         run_jobs(three, [{"CUDA_VISIBLE_DEVICES": ""}], on_end)
-    assert caught.value.code == 130
+    assert caught.value.code == 128 + number
     assert told == [(0, 3.0)]
     assert [name for name, _, _ in ran(tmp_path)] == ["one", "sleep"]
     assert failures == []
+    assert list(tmp_path.glob("*/failure.json")) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,13 @@ _DETERMINISTIC = {  # read by cuBLAS when it begins, and by torch's compiler whe
     "TORCHINDUCTOR_DETERMINISTIC": "1",
 }
 
+_settled: list[bool] = []  # the value of ``deterministic`` that torch was imported with
+
+
+def is_imported_otherwise(deterministic: bool) -> bool:
+    """Whether torch was imported with another value of ``deterministic``, which now acts."""
+    return bool(_settled) and _settled[0] != deterministic
+
 
 def import_training(deterministic: bool, settings: Mapping[str, Any] | None) -> None:
     """Imports it, which takes seconds, unless torch is there.
@@ -30,6 +37,7 @@ def import_training(deterministic: bool, settings: Mapping[str, Any] | None) -> 
         os.environ.update(_DETERMINISTIC)
     if "torch" in sys.modules:
         return
+    _settled[:] = [deterministic]
     gc.disable()  # imports make no garbage, and looking for it takes a tenth of their time
     try:
         if settings is not None:

@@ -23,7 +23,7 @@ from packformer.command_line.checks import check_configuration
 from packformer.command_line.errors import is_user_error, keep_traceback, one_line, records_of
 from packformer.command_line.groups import refuse_removed
 from packformer.command_line.ignored_layers import refuse_ignored
-from packformer.command_line.imports import import_training
+from packformer.command_line.imports import import_training, is_imported_otherwise
 from packformer.command_line.overrides import refuse_altered_text, settings_last
 from packformer.command_line.resumed import with_settings_added
 from packformer.data.ahead import Ahead, prepared_ahead
@@ -134,11 +134,12 @@ def _of_earlier_sweep(config: DictConfig) -> float | None:
 
 
 def _needs_processes(config: DictConfig) -> bool:
-    """Whether a job of a sweep, in the sweep's own process, would have to start others."""
+    """Whether a job of a sweep cannot run in the sweep's own process: it would have to start
+    others, or finds a torch that computes otherwise."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return False
     check_processes(1, 1, in_sweep=True)
-    return is_over_several(config)
+    return is_over_several(config) or is_imported_otherwise(bool(config.deterministic))
 
 
 def _in_own_process(config: DictConfig) -> float:

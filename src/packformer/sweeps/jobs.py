@@ -261,6 +261,8 @@ def run_jobs(
                 if code in EXIT_CODES:
                     interrupted = interrupted or Interrupted.by_code(code)
                     waiting.clear()
+                elif interrupted and code == -interrupted.number:
+                    pass  # it had just started, and did not listen yet
                 elif code != _NEVER_BEGAN:
                     values[number] = jobs[number].ended(code)
                     on_end(number, values[number])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn, run_job, setup_globals
@@ -11,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, read_write
 
 from packformer.run.of_sweep import with_fixed_settings
+from packformer.run.process_state import kept_environment
 from packformer.sweeps.plan import Plan
 from packformer.sweeps.table import FAILURE_FILE
 from packformer.sweeps.traces import begin
@@ -43,13 +45,13 @@ class OneByOne(Launcher):
                 with read_write(job.config.hydra):
                     job.config.hydra.sweep.subdir = os.path.relpath(job.folder, job.sweep)
                 (job.folder / FAILURE_FILE).unlink(missing_ok=True)
-                returns.append(
-                    run_job(
+                with kept_environment(), warnings.catch_warnings():  # each job is warned anew
+                    returned = run_job(
                         hydra_context=self._context,
                         task_function=self._task,
                         config=job.config,
                         job_dir_key="hydra.sweep.dir",
                         job_subdir_key="hydra.sweep.subdir",
                     )
-                )
+                returns.append(returned)
             return returns
