@@ -24,6 +24,40 @@ tasks = [
 ]
 sys.exit(max(task.wait() for task in tasks))
 """
+# Sends SIGUSR1 once the first step is recorded; ends the other task as soon as one has failed, as
+# --kill-on-bad-exit=1 has it.
+_AT_THE_TIME_LIMIT = """
+import os, pathlib, signal, subprocess, sys, time
+tasks = [
+    subprocess.Popen(
+        sys.argv[2:], env={**os.environ, "SLURM_PROCID": str(n), "SLURM_LOCALID": str(n)}
+    )
+    for n in range(2)
+]
+while not list(pathlib.Path("runs").glob("*/*/metrics.csv")):
+    time.sleep(0.1)
+for task in tasks:
+    task.send_signal(signal.SIGUSR1)
+while all(task.poll() is None for task in tasks):
+    time.sleep(0.01)
+for task in tasks:
+    if task.poll() is None:
+        task.terminate()
+codes = [task.wait() for task in tasks]
+sys.exit(max(128 - code if code < 0 else code for code in codes))
+"""
+_SLOW_END = """
+import time
+import lightning as L
+
+
+class SlowEnd(L.Callback):
+    \"\"\"Rank 0 has more to do at the end than the others, as W&B's last upload.\"\"\"
+
+    def on_exception(self, trainer, pl_module, exception) -> None:
+        if trainer.global_rank == 0:
+            time.sleep(3)
+"""
 _JOB = {
     "SLURM_JOB_ID": str(10_000 + os.getpid() % 50_000),  # Lightning's port is made of it
     "SLURM_JOB_NAME": "packformer",
@@ -76,6 +110,19 @@ def test_the_batch_file_trains_in_one_folder(batch, small: list[str], tmp_path: 
     assert done.stdout.count("validation loss") == 1
     assert "2 devices x 1 accumulated" in done.stderr
     assert not (tmp_path / "scontrol").exists()
+
+
+def test_at_the_time_limit_the_job_is_saved_and_requeued(
+    batch, small: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "slow_end.py").write_text(_SLOW_END)
+    less = ["packing.row_length=128", "trainer.max_steps=100000", "callbacks.samples=null"]
+    less += ["trainer.accelerator=cpu", "trainer.rows_per_step=2", "trainer.log_every_n_steps=1"]
+    less += ["trainer.validate_every_n_steps=100000"]
+    done = batch(_AT_THE_TIME_LIMIT, [*small, *less, "+callbacks.end._target_=slow_end.SlowEnd"])
+    assert done.returncode == 138, done.stderr
+    (_,) = (tmp_path / "runs" / _JOB["SLURM_JOB_ID"]).glob("*/checkpoints/last.ckpt")
+    assert (tmp_path / "scontrol").read_text() == f"requeue {_JOB['SLURM_JOB_ID']}\n"
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(138, True), (1, False), (143, False)])

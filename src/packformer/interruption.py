@@ -72,7 +72,7 @@ def signals_heard_by(handle: Callable[[int, FrameType | None], None]) -> Iterato
     """Has the signals call ``handle`` during the body, in the main thread.
 
     A signal that is ignored stays ignored: ``nohup`` ignores SIGHUP, and shells ignore Ctrl-C for
-    what they run in the background.
+    what they run in the background. So does SIGTERM after ``outlive_launcher``.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -85,4 +85,15 @@ def signals_heard_by(handle: Callable[[int, FrameType | None], None]) -> Iterato
         yield
     finally:
         for number, handler in heard.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, handler)
+
+
+def outlive_launcher() -> None:
+    """Ignores SIGTERM until this process ends, which it is about to do: all is saved.
+
+    srun and torchrun send it as soon as another rank has ended, because of the same signal. It would
+    change the exit code, by which a script knows whether to requeue the job.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from packformer.interruption import Interrupted, signals_heard_by
+from packformer.interruption import Interrupted, outlive_launcher, signals_heard_by
 from packformer.requirements import LAST_CHECKPOINT
 from packformer.settings import check_settings
 from packformer.training.checkpoint import why_damaged
@@ -75,7 +75,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         self._is_between = False
         if self._ending:  # the validation that was due is over, and has saved
-            raise Interrupted(self._ending)
+            self._end(trainer, self._ending)
 
     def on_train_batch_end(
         self,
@@ -102,7 +102,12 @@ class LastCheckpoint(Checkpoint):
             return
         self._save(trainer)
         if asked:
-            raise Interrupted(asked)
+            self._end(trainer, asked)
+
+    def _end(self, trainer: L.Trainer, number: int) -> NoReturn:
+        if trainer.world_size > 1:
+            outlive_launcher()
+        raise Interrupted(number)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # As a Checkpoint, after all other callbacks: what they know of the validation is saved.
