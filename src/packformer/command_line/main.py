@@ -134,8 +134,8 @@ def _of_earlier_sweep(config: DictConfig) -> float | None:
 
 
 def _needs_processes(config: DictConfig) -> bool:
-    """Whether a job of a sweep cannot run in the sweep's own process: it would have to start
-    others, or finds a torch that computes otherwise."""
+    """Whether a job cannot run in the sweep's own process: it trains on several devices, or torch
+    was imported there with another value of ``deterministic``."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         return False
     check_processes(1, 1, in_sweep=True)

@@ -67,7 +67,7 @@ def objective_of(folder: Path, name: str) -> float:
 
 
 def goes_on(config: DictConfig, folder: Path) -> bool:
-    """Whether a job resumes the run in ``folder``, which is its own or not as far as it shall be.
+    """Whether a job resumes the run in ``folder``: its own, or one with fewer steps than it asks.
 
     Raises:
         ValueError: if the job would overwrite a run of other settings.
