@@ -92,8 +92,8 @@ def signals_heard_by(handle: Callable[[int, FrameType | None], None]) -> Iterato
 def outlive_launcher() -> None:
     """Ignores SIGTERM until this process ends, which it is about to do: all is saved.
 
-    srun and torchrun send it as soon as another rank has ended, because of the same signal. It would
-    change the exit code, by which a script knows whether to requeue the job.
+    srun and torchrun send it as soon as another rank has ended, because of the same signal. It
+    would change the exit code, by which a script knows whether to requeue the job.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
