@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
-from packformer.run.lock import lock_choice
+from packformer.run.lock import is_running, lock_choice
 from packformer.run.recorded import chosen
 from packformer.run.resume import name_of_configuration
 
@@ -50,8 +51,28 @@ def test_of_one_configuration_one_process_at_a_time_chooses(
         assert train(*small).code == 0, "asked for a second run"
 
 
+def test_a_lock_that_is_none_is_told_in_one_line(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small, "hydra.run.dir=one").code == 0
+    lock = tmp_path / "one" / ".lock"
+    lock.unlink()
+    lock.symlink_to(tmp_path / "one" / "config.yaml")
+    done = train(*small, "resume=one", "trainer.max_steps=9")
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert len(done.err.splitlines()) == 1
+    assert "one/.lock is a link, and a lock must be a file of its own: remove it" in done.err
+    with pytest.raises(ValueError, match=r"\.lock is a link"):
+        is_running(tmp_path / "one")
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(ValueError, match=r"\.lock is a folder, and a lock must be"):
+        is_running(tmp_path / "one")
+
+
 def test_a_start_that_fails_leaves_neither_lock_nor_folder(
     train: Callable, small: list[str], tmp_path: Path
 ) -> None:
     assert train(*small, "resume=auto", "objective=none").code == 1
-    assert not list((tmp_path / "runs").iterdir())
+    assert not (tmp_path / "runs").exists()

@@ -8,8 +8,14 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from packformer.path_kind import path_kind
+
 _LOCK_FILE = ".lock"
 _SECONDS = 0.2  # longer than another process looks whether the run is running
+
+
+class _NoLock(ValueError):
+    """What lies in the place of a lock is none."""
 
 
 def lock_run(folder: Path) -> BaseFileLock:
@@ -52,6 +58,9 @@ def lock_study(folder: Path) -> BaseFileLock:
 
 def _lock(file: Path, taken: str) -> BaseFileLock:
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        what = "is a link" if file.is_symlink() else path_kind(file)
+        raise _NoLock(f"{file} {what}, and a lock must be a file of its own: remove it")
     lock = FileLock(file)
     try:
         lock.acquire(timeout=_SECONDS, poll_interval=_SECONDS / 8)
@@ -67,11 +76,17 @@ def release_new(lock: BaseFileLock) -> None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process holds the folder's lock."""
+    """Whether a process holds the folder's lock.
+
+    Raises:
+        ValueError: if it is a link, a folder or the like.
+    """
     if not (folder / _LOCK_FILE).exists():
         return False
     try:
         lock_run(folder).release()
+    except _NoLock:
+        raise
     except ValueError:
         return True
     return False
