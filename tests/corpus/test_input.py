@@ -156,3 +156,15 @@ def test_counts_add_up_to_one_sentence():
 def test_unknown_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Input((".",), **options).sources()
+
+
+def test_a_field_that_no_file_has_is_told(tmp_path, caplog):
+    write(tmp_path, "a.txt")
+    (told,) = Input((str(tmp_path),), field="body").announce()
+    assert told == "data.field or --field (body) changes nothing: every file is read as plain text"
+    assert caplog.messages == [told]
+    assert Input((str(tmp_path),), field="body", format="text").announce() == [told]
+    assert Input((str(tmp_path),)).announce() == []
+    (tmp_path / "b.jsonl").write_text('{"body": "x"}\n')
+    assert Input((str(tmp_path),), field="body").announce() == []
+    assert Input((str(tmp_path / "b.jsonl"),), field="body", format="text").announce() == [told]

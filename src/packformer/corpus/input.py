@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
 _NAMES_SHOWN = 3
+_FIELD = "text"  # that is looked for unless another is named
 _WINDOW = 128 * 2**20  # bytes: zstd itself refuses larger ones unless told
 
 
@@ -47,7 +48,7 @@ class Input:
     """
 
     paths: tuple[str, ...]
-    field: str = "text"
+    field: str = _FIELD
     format: str = "auto"
     quoting: str = "auto"
     standard_input: Path | None = None
@@ -106,6 +107,11 @@ class Input:
                 warnings.append(sentence)
             else:
                 log.info(sentence)
+        if self._ignores_field():
+            warnings.append(
+                f"data.field or --field ({self.field}) changes nothing: every file is read as "
+                "plain text"
+            )
         self._announce_windows()
         if special := self._walk.special:
             shown = listed(special, _NAMES_SHOWN)
@@ -113,6 +119,19 @@ class Input:
         for sentence in warnings:
             log.warning(sentence)
         return warnings
+
+    def _ignores_field(self) -> bool:
+        """Whether a field is named, and no file has any."""
+        files = self._walk.files
+        if self.field == _FIELD or self.format not in ("auto", "text") or STANDARD_INPUT in files:
+            return False
+        if any(source.startswith(HUGGING_FACE) for source in files):
+            return False
+        with suppress(UnreadableFileError):  # told where it is read
+            return self.format == "text" or all(
+                format_of(Path(source), self.field) == "text" for source in files
+            )
+        return False
 
     def _announce_windows(self) -> None:
         packed = [name for name in self._walk.files if name.lower().endswith(".zst")]
