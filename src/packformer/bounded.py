@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ import yaml
 MEBIBYTE = 2**20
 _DEEPEST = 64  # levels of a configuration
 _MOST_NODES = 500_000
+_SHOWN = 60  # characters of a value in a message
+_OF_VALIDATION = "val/"
+_NUMBERS = (  # of a run's summary
+    *("steps", "skipped_steps", "tokens_seen", "flops", "tokens_per_second", "fill", "data_wait"),
+    *("tokens_per_second_per_device", "rank_wait", "imbalance", "parameters", "seconds"),
+    *("kv_cache_bytes_per_token", "kv_cache_bytes", "kv_cache_context"),
+    *("kv_cache_bytes_of_windows", "peak_memory_bytes"),
+)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -80,6 +89,19 @@ def _check_shape(text: bytes) -> None:
             raise yaml.YAMLError("it has an alias (*), which configurations of runs do not")
         if number > _MOST_NODES:
             raise yaml.YAMLError("it has too many values")
+
+
+def wrong_number(summary: Mapping[str, Any]) -> str | None:
+    """What a run's summary has in place of a number: ``steps (abc) must be a number or null``.
+
+    None if every number of it is one. Not finite ones are, too.
+    """
+    for name, value in summary.items():
+        if not name.startswith(_OF_VALIDATION) and name not in _NUMBERS:
+            continue
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            return f"{name} ({str(value)[:_SHOWN]}) must be a number or null"
+    return None
 
 
 def check_in_its_folder(file: Path, folder: Path | None = None) -> None:

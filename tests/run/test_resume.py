@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,6 +76,18 @@ def test_a_finished_run_is_measured_again_and_nothing_of_it_changes(
     assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
     assert train(*small, f"resume={folder}", "trainer.max_steps=5").code == 0
     assert [int(row["step"]) for row in rows_in(tmp_path / "runs") if row["val/loss"]] == [2, 4, 5]
+
+
+def test_text_in_place_of_a_number_of_a_finished_run_is_named(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    assert train(*small).code == 0
+    (file,) = (tmp_path / "runs").glob("*/summary.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "fill": "abc"}))
+    done = train(*small, f"resume={file.parent}")
+    assert done.code == 1
+    told = f"error: {file}: fill (abc) must be a number or null: mend it, or remove the file"
+    assert done.err.startswith(told)
 
 
 class _Killed(BaseException):

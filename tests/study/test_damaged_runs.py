@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -25,6 +26,23 @@ def test_a_damaged_summary_is_named_and_its_run_is_not_blamed(made, content) -> 
     assert [one for one in report.cannot if words in one]
     assert not re.search("failed or|unfinished|looks better", told(report))
     assert report.found[1].loss.count == report.found[1].seeds == 2
+    assert words in write_report(report, study).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", "abc"), ("steps", [1]), ("val/loss", "abc"), ("flops", True)]
+)
+def test_text_in_place_of_a_number_of_a_summary_is_named(made, name, value) -> None:
+    for seed in range(3):
+        made("one", seed, 5 + 0.1 * seed)
+        study = made("two", seed, 5.01 + 0.11 * seed)
+    (file,) = study.glob("*_two_seed-1/summary.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    report = report_of(study, Question())
+    words = f"summary.json of {file.parent.name} cannot be read ({name} ({value}) must be a"
+    assert [one for one in report.cannot if words in one]
+    assert not re.search("diverged|failed or|looks better", told(report))
+    assert report.found[1].loss.count == 2
     assert words in write_report(report, study).read_text(encoding="utf-8")
 
 

@@ -170,6 +170,17 @@ def test_the_table_has_an_empty_cell_for_what_is_not_known(
     assert "2_b unfinished" in out
 
 
+def test_text_in_place_of_a_number_is_named_below_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "0_a"
+    job.mkdir()
+    (job / "summary.json").write_text('{"val/loss": 2.5, "parameters": "abc"}')
+    SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    told = f"{job / 'summary.json'}: parameters (abc) must be a number or null\n"
+    assert told in capsys.readouterr().out
+
+
 def test_brackets_in_the_folder_of_a_sweep_are_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from packformer.bounded import read_json
+from packformer.bounded import read_json, wrong_number
 from packformer.counted import counted
 from packformer.data import PackedDataModule
 from packformer.generation import KVCache
@@ -148,12 +148,20 @@ def write_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What ``write_summary`` wrote; empty where it cannot be read."""
+    """What ``write_summary`` wrote; empty where it cannot be read.
+
+    Raises:
+        ValueError: if it has something else in place of a number.
+    """
     try:
         found = read_json(folder / SUMMARY_FILE)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    if wrong := wrong_number(found):
+        raise ValueError(f"{folder / SUMMARY_FILE}: {wrong}: mend it, or remove the file")
+    return found
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

@@ -123,7 +123,8 @@ def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
             "With one seed it cannot be told whether a difference is chance: run at least 3 seeds."
         )
     found += [
-        f"{cannot_be_read(run.folder, name)}: {_WITHOUT[name]}."
+        f"{run.error if name == SUMMARY_FILE else cannot_be_read(run.folder, name)}: "
+        f"{_WITHOUT[name]}."
         for variant in variants
         for run in variant.runs
         for name in run.damaged

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from packformer.bounded import read_bounded, read_json, read_yaml
+from packformer.bounded import read_bounded, read_json, read_yaml, wrong_number
 from packformer.settings import is_number
 
 CONFIG_FILE = "config.yaml"
@@ -36,7 +36,7 @@ class Run:
         folder: of the run.
         state: ``finished``; ``failed``; ``unfinished`` (stopped, or still running);
             ``diverged``: it ended, and its validation loss is not finite; or ``damaged``: its
-            ``summary.json`` cannot be read, so it is not known how it ended.
+            ``summary.json`` cannot be read or holds no numbers, so it is not known how it ended.
         error: of a failed or damaged run, one line.
         config: resolved settings; empty if the run failed before it began.
         overrides: what the command line gave.
@@ -120,6 +120,9 @@ def read_run(folder: Path) -> Run:
     """
     config = _config(folder / CONFIG_FILE)
     objects = {name: _object(folder / name) for name in _OBJECTS}
+    wrong = wrong_number(objects[SUMMARY_FILE] or {})
+    if wrong is not None:
+        objects[SUMMARY_FILE] = None
     summary, failure = objects[SUMMARY_FILE], objects[FAILURE_FILE]
     metrics = _metrics(folder / METRICS_FILE, ended=bool(summary))
     found = {**objects, METRICS_FILE: metrics}
@@ -130,7 +133,7 @@ def read_run(folder: Path) -> Run:
         diverged = "val/loss" in summary and not is_number(summary["val/loss"])
         state = DIVERGED if diverged else FINISHED
     elif summary is None:
-        state, error = DAMAGED, cannot_be_read(folder, SUMMARY_FILE)
+        state, error = DAMAGED, cannot_be_read(folder, SUMMARY_FILE, wrong)
     elif failure is None:
         state, error = FAILED, cannot_be_read(folder, FAILURE_FILE)
     else:
@@ -149,9 +152,10 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def cannot_be_read(folder: Path, name: str) -> str:
-    """Names a damaged file and its run."""
-    return f"{name} of {folder.resolve().name} cannot be read"
+def cannot_be_read(folder: Path, name: str, wrong: str | None = None) -> str:
+    """Names a damaged file and its run, and what is wrong in it where that is known."""
+    told = f"{name} of {folder.resolve().name} cannot be read"
+    return told if wrong is None else f"{told} ({wrong})"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

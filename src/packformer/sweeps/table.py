@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from packformer.bounded import read_json
+from packformer.bounded import read_json, wrong_number
 from packformer.masking import masked
 from packformer.run.resume import SUMMARY_FILE
 from packformer.settings import is_number
@@ -128,6 +128,10 @@ def _print(rows: list[dict[str, Any]], folder: Path) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
     console.print(f"  {folder / _FILE}", soft_wrap=True, markup=False)
+    for row in rows:
+        if wrong := wrong_number(row):
+            file = folder / row["job"] / SUMMARY_FILE
+            console.print(f"  {file}: {wrong}", soft_wrap=True, markup=False)
 
 
 def _state(row: dict[str, Any]) -> str:
