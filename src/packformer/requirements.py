@@ -11,6 +11,7 @@ from typing import Any
 from packformer.settings import (
     ANYTHING,
     FLAG,
+    MOST_STEPS,
     Rule,
     Rules,
     check_number,
@@ -140,7 +141,7 @@ ADAMW: Rules = {
 }
 WEIGHT_DECAY_SCHEDULE = one_of("constant", "learning_rate", "linear", "cosine")
 MUON: Rules = {"momentum": _DECAY, **ADAMW}
-CONSTANT: Rules = {"num_steps": whole(1), "warmup_steps": whole(0)}
+CONSTANT: Rules = {"num_steps": whole(1, MOST_STEPS), "warmup_steps": whole(0, MOST_STEPS)}
 COSINE: Rules = {**CONSTANT, "final_factor": number(at_least=0, most=1)}
 WSD: Rules = {**COSINE, "decay": number(at_least=0, most=1)}
 Z_LOSS = number(above=0, most=1).or_null()

@@ -10,6 +10,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 _SHOWN = 80  # characters of a value in a message
+MOST_STEPS = 2**53
+"""Of a run: as many as a float can count, which rates and metrics are computed in."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,17 @@ def text(kind: str) -> Rule:
         return named or (isinstance(value, str) and bool(value.strip()))
 
     return Rule(f"a {kind}", holds)
+
+
+def inner(kind: str) -> Rule:
+    """A name, with folders or not, that does not lead out of the folder it begins in."""
+    named = text(kind)
+
+    def holds(value: Any) -> bool:
+        parts = str(value).split("/")
+        return named.holds(value) and parts[0] not in ("", "~") and ".." not in parts
+
+    return Rule(f"a {kind} that does not lead out of its folder", holds)
 
 
 def listed(rule: Rule, kind: str) -> Rule:

@@ -134,6 +134,39 @@ WRONG = {
     "resume=pipe.ckpt": "resume=pipe.ckpt is a named pipe: give auto, never",
     "resume=pipes.ckpt": "there is no checkpoint pipes.ckpt; give auto",  # no pipe is suggested
     "callbacks.samples.prompts=[a,'']": "must be a list of texts, none of them empty, or null",
+    "model.width=${model.width}": "model.width=${model.width} refers to itself: give a value, or ",
+    "model.width=${.width}": "model.width=${.width} refers to itself: give a value, or leave it",
+    "trainer.max_steps=${scheduler.num_steps}": "trainer.max_steps=${scheduler.num_steps} cannot be"
+    " resolved: a reference leads back to itself",
+    "model.width=${model}": "model.width=${model} refers to the group that it is part of: if it",
+    "attention=mha/../gqa": "there is no attention=mha/../gqa: there are gqa, mha, mqa",
+    "attention=./gqa": "there is no attention=./gqa: there are gqa, mha, mqa",
+    "data=/my/texts": "there is no data=/my/texts: there are copying, random, ",
+    "attention=mine/gqq": "there is no attention=mine/gqq: ",
+    "logger=[csv,../logger/wandb]": "must name choices: ../logger/wandb is none, there are csv, ",
+    "_target_=os.system": "there is no setting _target_: ",
+    "+_target_=os.system": "there is no setting _target_: ",
+    "optimizer._target_=os.system": "optimizer._target_ (os.system) is of Python's standard libra",
+    "optimizer._target_=packformer.training.muom": "optimizer._target_ (packformer.training.muom) "
+    "does not exist: did you mean packformer.training.muon?",
+    "model._target_=packformer.models.GPT": "model._target_ (packformer.models.GPT) does not exist:"
+    " did you mean packformer.model.GPT?",
+    "optimizer._target_=none_such.Adam": "optimizer._target_ (none_such.Adam) cannot be imported: "
+    "No module named 'none_such'; set PYTHONPATH to the folder that none_such lies in",
+    "+optimizer._args_=[1]": "optimizer._args_ ([1]) cannot be set: packformer.training.adamw take",
+    "trainer.precision=16-true trainer.accelerator=cpu": "trainer.precision (16-true) needs a GPU: "
+    "on CPU use 32-true or bf16-mixed",
+    "callbacks.checkpoint.filename=../../x": "callbacks.checkpoint.filename (../../x) must be a "
+    "name that does not lead out of its folder, or null",
+    "callbacks.checkpoint.filename=/x": "callbacks.checkpoint.filename (/x) must be a name that do",
+    "logger=tensorboard logger.tensorboard.name=../x": "logger.tensorboard.name (../x) must be a w",
+    "scheduler.warmup_steps=20 scheduler.num_steps=10": "scheduler.warmup_steps (20) must be below "
+    "scheduler.num_steps (10)",
+    "trainer.max_steps=9223372036854775808": "trainer.max_steps (9223372036854775808) must be at "
+    "most 9,007,199,254,740,992",
+    "hydra.run.dir=": "hydra.run.dir (empty) must be a path: . is this folder",
+    "hydra.sweep.dir='' -m": "hydra.sweep.dir (empty) must be a path: . is this folder",
+    "output_dir=": "output_dir (empty) must be a path: . is this folder",
     "resume=a.txt": "resume=a.txt is a file, truncated, damaged or no checkpoint: give auto, nev",
 }
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from packformer import requirements as of
 from packformer.layer_pattern import kinds_of_layers, naming_letter
-from packformer.run.targets import refuse_unknown
-from packformer.settings import ANYTHING, FLAG, Rule, Rules, check_settings, one_of, text, whole
+from packformer.run.targets import refuse_absent, refuse_unknown, targets_of
+from packformer.settings import (
+    ANYTHING,
+    FLAG,
+    Rule,
+    Rules,
+    check_settings,
+    inner,
+    one_of,
+    shown,
+    text,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,7 @@ class _Class:
 
 
 _CHECKPOINT: Rules = {
-    "filename": text("name").or_null(),
+    "filename": inner("name").or_null(),
     "dirpath": text("path").or_null(),
     "monitor": text("name").or_null(),
     "mode": one_of("min", "max"),
@@ -43,8 +55,8 @@ _CHECKPOINT: Rules = {
     "enable_version_counter": FLAG,
 }
 _WORD = Rule(
-    "a word, a number or null",
-    lambda v: v is None or isinstance(v, str) or (isinstance(v, int) and not isinstance(v, bool)),
+    "a word or number that does not lead out of its folder, or null",
+    lambda v: v is None or v == "" or (not isinstance(v, float) and inner("word").holds(v)),
 )
 _TENSORBOARD: Rules = {
     "name": _WORD,
@@ -89,6 +101,10 @@ CLASSES: dict[str, _Class] = {
 _WITH_ANSWERS = tuple(
     f"packformer.data.{task}" for task in ("AssociativeRecall", "Copying", "Sorting")
 )
+_WRAPPING = ("functools",)  # partial
+_FALLING = tuple(
+    f"packformer.training.{schedule}" for schedule in ("warmup_cosine", "warmup_stable_decay")
+)
 _ALONE = ("packing", "loader", "data", "optimizer", "scheduler")
 _OF_MODEL = ("model", "attention", "position")
 _HELD = ("callbacks", "logger")  # nodes by name
@@ -105,8 +121,11 @@ def check_parts(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the setting.
     """
+    for place, made in targets_of(config):
+        refuse_absent(place, str(made["_target_"]), CLASSES)
     for place, node in _nodes(config):
         _check_node(place, node)
+    _check_schedule(config)
     _check_answers(config)
     _check_layers(config)
 
@@ -134,9 +153,22 @@ def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _check_node(place: str, node: Mapping[str, Any]) -> None:
-    known = CLASSES.get(str(node.get("_target_")))
+    target = str(node.get("_target_"))
+    package = target.partition(".")[0]
+    if package in sys.stdlib_module_names and package not in _WRAPPING:
+        raise ValueError(
+            f"{place}._target_ ({target}) is of Python's standard library, which has nothing that "
+            f"can be {place}: name a class or function of packformer's, torch's, Lightning's or "
+            "yours"
+        )
+    known = CLASSES.get(target)
     if known is None:
         return
+    if "_args_" in node:
+        raise ValueError(
+            f"{place}._args_ ({shown(node['_args_'])}) cannot be set: {node['_target_']} takes "
+            f"settings by name, {place}.NAME=VALUE"
+        )
     if known.complete:
         refuse_unknown(place, node, known.rules)
     if missing := [name for name in known.needed if name not in node]:
@@ -148,6 +180,20 @@ def _check_node(place: str, node: Mapping[str, Any]) -> None:
     check_settings(place, rules, values)
     if known.related is not None:
         known.related(**values)
+
+
+def _check_schedule(config: Mapping[str, Any]) -> None:
+    """A rate cannot fall before it has risen.
+
+    A run that ends before is told of the rate when it begins, since its schedule follows its
+    length.
+    """
+    schedule, steps = config["scheduler"], config["trainer"]["max_steps"]
+    warmup, end = schedule.get("warmup_steps", 0), schedule.get("num_steps")
+    if schedule["_target_"] in _FALLING and end != steps and warmup >= end:
+        raise ValueError(
+            f"scheduler.warmup_steps ({warmup}) must be below scheduler.num_steps ({end})"
+        )
 
 
 def _check_answers(config: Mapping[str, Any]) -> None:

@@ -181,7 +181,8 @@ def _keys_elsewhere(name: str, known: _Known) -> dict[str, list[str]]:
 
 
 def _no_choice(found: re.Match[str], overrides: Sequence[str]) -> str:
-    group, choice = found[1], found[2]
+    group = found[2]
+    choice = found[1].removeprefix(f"{group}/")
     options = found[3].split()
     plus = "+" * any(o.startswith(f"+{group}=") for o in overrides)
     near = nearest(choice, options) or _begun(choice, options)
@@ -255,7 +256,7 @@ def _value(name: str, overrides: Sequence[str]) -> str:
 _ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str | None]] = {
     r"Could not override '(.+?)'": _no_setting,
     r"Could not delete from config. '(.+?)' does not exist": _no_setting,
-    r"Could not find '([\w/]+)/([^/']*)'\s+Available options in '[^']+':(.*?)(?:Config search|$)": (
+    r"Could not find '([^']*)'\s+Available options in '([^']+)':(.*?)(?:Config search|$)": (
         _no_choice
     ),
     r"Could not load '([\w/]+)'": _no_file,

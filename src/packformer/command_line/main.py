@@ -109,9 +109,10 @@ def _job(config: DictConfig) -> float:
         if "PACKFORMER_FULL_ERROR" in os.environ or not (expected or in_sweep() or is_several()):
             raise
         kind = "" if expected else f"{type(error).__name__}: "
-        failures.append(kind + one_line(error, list(hydra_config.overrides.task)))
+        # As they were given: a reference to a group would be shown as all of its settings.
+        given: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+        failures.append(kind + one_line(error, given))
         if in_sweep() and folder.is_dir():
-            given = list(hydra_config.overrides.task)
             write_failure(folder, run_name(config), failures[-1], given)
         hint = f" (traceback: {place})" if place else ""
         trace = "" if expected or in_sweep() else traceback.format_exc()

@@ -18,6 +18,7 @@ _TEXT = (
     *("data.path", "data.field", "data.tokenizer", "output_dir", "name", "resume"),
     *("logger.wandb.project", "logger.wandb.entity"),
 )
+_FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
 _QUOTES = ('"', "'")
 
 
@@ -76,18 +77,20 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
         if parse(override) is None:
             raise ValueError(f"{override} cannot be read: write {_shown(name, value)}")
         _refuse_no_choices(name.lstrip("+"), value)
+        if name.lstrip("+") in _FOLDERS and not value.strip("'\" "):
+            raise ValueError(f"{name.lstrip('+')} (empty) must be a path: . is this folder")
         if name.lstrip("+") in _TEXT:
             _refuse_altered(name, value)
 
 
 def _refuse_no_choices(group: str, value: str) -> None:
-    """Refuses what is no word in a list of choices, which Hydra does not expect."""
+    """Refuses what is no word in a list of choices, and a path, which Hydra does not expect."""
     place = files("packformer.conf") / group
     read = read_value(value)
-    if not isinstance(read, list) or not group.isidentifier() or not place.is_dir():
+    if not isinstance(read, list | str) or not group.isidentifier() or not place.is_dir():
         return
-    for choice in read:
-        if not isinstance(choice, str):
+    for choice in read if isinstance(read, list) else [read]:
+        if not isinstance(choice, str) or {"", ".", ".."} & set(choice.split("/")[:-1]):
             known = sorted(
                 file.name.removesuffix(".yaml")
                 for file in place.iterdir()
@@ -96,6 +99,8 @@ def _refuse_no_choices(group: str, value: str) -> None:
             shown = "null" if choice is None else choice
             raise ValueError(
                 f"{group}={value} must name choices: {shown} is none, there are {', '.join(known)}"
+                if isinstance(read, list)
+                else f"there is no {group}={value}: there are {', '.join(known)}"
             )
 
 

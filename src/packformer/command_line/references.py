@@ -32,10 +32,21 @@ def explain_reference(error: OmegaConfBaseException, overrides: Sequence[str]) -
         return None
     for override in overrides:
         name, _, value = override.partition("=")
+        if any(reference in _names_of(name) for reference in _REFERENCE.findall(value)):
+            return f"{override} refers to itself: give a value, or leave it out"
         if any(_is_about(error, reference) for reference in _REFERENCE.findall(value)):
             written = shown_override(name, value.strip("'\""))
             return f"{override} {_reason(error)}: if it is meant as text, write {written}"
+    referring = [override for override in overrides if "${" in override]
+    if referring and "Recursive interpolation" in str(error):
+        return f"{' and '.join(referring)} cannot be resolved: a reference leads back to itself"
     return None
+
+
+def _names_of(name: str) -> tuple[str, str]:
+    """How a reference may name the setting that it is the value of."""
+    name = name.lstrip("+")
+    return name, f".{name.rpartition('.')[2]}"
 
 
 def _is_about(error: OmegaConfBaseException, reference: str) -> bool:
@@ -49,4 +60,6 @@ def _reason(error: OmegaConfBaseException) -> str:
         return f"refers to the environment variable {unset[1]}, which is not set"
     if key := re.search(r"Interpolation key '(.+?)' not found", first):
         return f"refers to a setting {key[1]}, and there is none"
+    if "parent node" in first:
+        return "refers to the group that it is part of"
     return f"cannot be resolved ({first})"

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from packformer.counted import counted
 from packformer.run.nearest import nearest
+from packformer.run.trainer_settings import refuse_half_on_cpu
 from packformer.training.float8 import Float8
 
 _UNKNOWN_MEMORY = 8 * 2**30
@@ -128,10 +129,8 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         raise ValueError(
             f"trainer.precision ({precision!r}) must be auto or one of {', '.join(PRECISIONS)}"
         )
-    if accelerator == "cpu" and precision.startswith("16"):
-        raise ValueError(
-            f"trainer.precision ({precision}) needs a GPU: on CPU use 32-true or bf16-mixed"
-        )
+    if accelerator == "cpu":
+        refuse_half_on_cpu(precision)
     if accelerator == "cuda" and precision.startswith("bf16") and not bf16_on_gpu:
         raise ValueError(
             f"trainer.precision ({precision}) is not in this GPU "

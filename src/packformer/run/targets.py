@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -10,6 +14,7 @@ from packformer.layer_pattern import kinds_of_layers
 from packformer.run.given import given_to
 from packformer.run.nearest import nearest
 
+_OWN = "packformer"
 _HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 
 
@@ -44,11 +49,52 @@ def imported(place: str, target: str) -> Any:
         return resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
         package = target.partition(".")[0]
-        lacks = isinstance(error, ModuleNotFoundError) and error.name == package
-        where = f"; set PYTHONPATH to the folder that {package} lies in" if lacks else ""
-        raise ValueError(
-            f"{place}._target_ ({target}) cannot be imported: {error}{where}"
-        ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise _without_package(place, target) from error
+        raise ValueError(f"{place}._target_ ({target}) cannot be imported: {error}") from error
+
+
+def refuse_absent(place: str, target: str, known: Iterable[str]) -> None:
+    """Refuses what can be told not to exist while nothing of it is imported.
+
+    That is what lies in a package that is not there, and a name that a module of packformer's does
+    not even mention.
+
+    Args:
+        place: of the group in the configuration.
+        target: its ``_target_``.
+        known: classes and functions that may have been meant.
+
+    Raises:
+        ValueError: naming it.
+    """
+    package, *names = target.split(".")
+    if not package.isidentifier():
+        return  # told by ``imported``
+    if package not in sys.modules and find_spec(package) is None:
+        raise _without_package(place, target)
+    if package != _OWN:
+        return
+    module = Path(__file__).parents[1]
+    while names and (module / names[0]).is_dir():
+        module /= names.pop(0)
+    if names and (file := module / f"{names[0]}.py").is_file():
+        module = file
+        names.pop(0)
+    source = (module / "__init__.py" if module.is_dir() else module).read_text(encoding="utf-8")
+    code = re.sub('""".*?"""', "", source, flags=re.DOTALL)
+    if names and not re.search(rf"\b{re.escape(names[0])}\b", code):
+        near = nearest(target, list(known))
+        meant = f": did you mean {near}?" if near else ""
+        raise ValueError(f"{place}._target_ ({target}) does not exist{meant}")
+
+
+def _without_package(place: str, target: str) -> ValueError:
+    package = target.partition(".")[0]
+    return ValueError(
+        f"{place}._target_ ({target}) cannot be imported: No module named '{package}'; set "
+        f"PYTHONPATH to the folder that {package} lies in"
+    )
 
 
 def refuse_unknown(place: str, node: Mapping[str, Any], parameters: Iterable[str]) -> None:

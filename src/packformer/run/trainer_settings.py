@@ -9,7 +9,7 @@ from typing import Any
 
 from packformer.run.nearest import nearest
 from packformer.run.step_rows import check_rows, share_rows
-from packformer.settings import check_whole, number, shown, whole
+from packformer.settings import MOST_STEPS, number, shown, whole
 
 PASSED_ON = {
     *("accelerator", "devices", "num_nodes", "precision", "strategy"),
@@ -90,6 +90,8 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     _check_max_time(trainer.get("max_time"))
     whole(1, 100_000).check("trainer.num_nodes", num_nodes)
     _check_strategy(trainer.get("strategy"))
+    if trainer.get("accelerator") == "cpu":
+        refuse_half_on_cpu(trainer.get("precision"))
     _check_one_of("detect_anomaly", trainer, (True, False))
     for variable in os.environ:
         # Lightning takes arguments from there too, whatever the configuration says.
@@ -106,10 +108,22 @@ def check_steps(trainer: Mapping[str, Any]) -> None:
     """Checks the numbers of steps among the Trainer's settings.
 
     Raises:
-        ValueError: naming one that is no whole number from 1 up.
+        ValueError: naming one that is no whole number from 1 up, or too large.
     """
     for name in _STEP_COUNTS:
-        check_whole(f"trainer.{name}", trainer[name], at_least=1)
+        whole(1, MOST_STEPS).check(f"trainer.{name}", trainer[name])
+
+
+def refuse_half_on_cpu(precision: Any) -> None:
+    """Refuses ``16-true`` and ``16-mixed``, which Lightning does not compute on a CPU.
+
+    Raises:
+        ValueError: naming the precision, and those to use.
+    """
+    if isinstance(precision, str) and precision.startswith("16-"):
+        raise ValueError(
+            f"trainer.precision ({precision}) needs a GPU: on CPU use 32-true or bf16-mixed"
+        )
 
 
 def _check_devices(devices: Any) -> None:
