@@ -139,6 +139,15 @@ def test_one_seed_cannot_tell(made) -> None:
     assert report.cannot[0] in write_report(report, report.runs[0].folder).read_text()
 
 
+def test_one_variant_in_several_sizes_is_a_ladder(made) -> None:
+    for size in ("64", "128"):
+        made("one", 0, 5.0, given=(f"model.width={size}",), settings={"model": {"width": size}})
+    study = made("one", 1, 5.1, given=("model.width=64",), settings={"model": {"width": "64"}})
+    report = report_of(study, Question(sizes="model.width"))
+    assert report.lines()[0] == "There is one variant, one in 2 sizes: nothing is compared."
+    assert "train several" not in told(report)
+
+
 def test_one_variant_cannot_be_compared(made) -> None:
     made("one", 0, 5.0)
     report = report_of(made("one", 1, 5.1), Question())

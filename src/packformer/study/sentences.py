@@ -23,7 +23,8 @@ def headline(found: Sequence[Comparison], reference: str) -> str:
     """The answer in a sentence."""
     others = [one for one in found if one.verdict != REFERENCE]
     if not others:
-        return f"There is one variant, {reference}: nothing is compared."
+        sizes = f" in {len(found)} sizes" if len(found) > 1 else ""
+        return f"There is one variant, {reference}{sizes}: nothing is compared."
     parts, it = [], reference
     for verdict, words in (
         (BETTER, "better than"),
