@@ -207,6 +207,8 @@ def test_other_data_are_read_from_their_beginning(
     assert done.code == 0, done.err
     assert "changed  the data: rows start from their beginning" in caplog.text
     assert (run / "tokenizer.json").read_bytes() == kept, "ids mean what they meant"
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] > 4, "scores on the former data say nothing of the new ones"
     caplog.clear()
     done = train(f"resume={run}", "trainer.max_steps=7")
     assert done.code == 0, done.err

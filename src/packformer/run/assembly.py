@@ -167,6 +167,7 @@ def assemble(
     module = build_module(
         config, model, data, devices.accelerator, devices.precision, identity_of(plain), deferred
     )
+    module.scores_are_of_other_data = checkpoint is not None and new_data is not None
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FiniteGuard):
             callback.name_document = data.name_document

@@ -31,6 +31,19 @@ def follow_moved_folder(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoi
             states[callback.state_key] = _in_folder_of(callback, states[callback.state_key])
 
 
+def forget_scores(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoint]) -> None:
+    """Has the best weights be chosen anew, since those until now were scored on other data.
+
+    Args:
+        checkpoint: as it was read; changed in place.
+        callbacks: of this run, that save checkpoints.
+    """
+    states = checkpoint.get("callbacks", {})
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+            states[callback.state_key] = _without_scores(callback, states[callback.state_key])
+
+
 def recount_batches(checkpoint: dict[str, Any], accumulated: int) -> None:
     """Counts a rank's batches anew, from the optimizer steps: these do not depend on ranks.
 
@@ -68,7 +81,9 @@ def _in_folder_of(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str,
     kept = present[: callback.save_top_k] if callback.save_top_k > 0 else present
     best = here(saved["best_model_path"])
     if not kept and not best.is_file():
-        return _with_none_kept(callback, saved, best)
+        if saved["best_model_path"]:
+            log.warning("best     %s is not there: the best weights are chosen anew", best)
+        return _without_scores(callback, saved)
     if not best.is_file():
         best = kept[0]
     worst = {"kth_best_model_path": str(kept[-1]), "kth_value": scores[kept[-1]]} if kept else {}
@@ -82,9 +97,7 @@ def _in_folder_of(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str,
     }
 
 
-def _with_none_kept(callback: ModelCheckpoint, saved: dict[str, Any], best: Path) -> dict[str, Any]:
-    if saved["best_model_path"]:
-        log.warning("best     %s is not there: the best weights are chosen anew", best)
+def _without_scores(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str, Any]:
     return {
         **saved,
         "dirpath": callback.dirpath or saved["dirpath"],

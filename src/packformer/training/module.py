@@ -27,7 +27,11 @@ from packformer.requirements import Z_LOSS
 from packformer.settings import is_number
 from packformer.training.build_optimizer import build_optimizer, describe_optimizer
 from packformer.training.changed_numbers import follow_schedule, take_changed_numbers
-from packformer.training.checkpoint_repair import follow_moved_folder, recount_batches
+from packformer.training.checkpoint_repair import (
+    follow_moved_folder,
+    forget_scores,
+    recount_batches,
+)
 from packformer.training.clipping import clip_gradients
 from packformer.training.compilation import (
     compile_blocks,
@@ -90,6 +94,8 @@ class TrainingModule(L.LightningModule):
     Attributes:
         step_guard: which steps were skipped.
         block_times: of a block with and without float8, measured on a GPU when a fit begins.
+        scores_are_of_other_data: whether the checkpoint to load was validated on other data, so
+            that the best weights are to be chosen anew; False unless the run sets it.
     """
 
     _byte_lengths: Tensor | None
@@ -133,6 +139,7 @@ class TrainingModule(L.LightningModule):
         self.step_guard = StepGuard(guard or GuardSettings())
         self.kernel = "not chosen yet"
         self.has_validated = False
+        self.scores_are_of_other_data = False
         self.data_wait = DataWait()
         self._make_optimizer = optimizer
         self._schedule = schedule
@@ -345,6 +352,8 @@ class TrainingModule(L.LightningModule):
                 )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.scores_are_of_other_data:
+            forget_scores(checkpoint, self.trainer.checkpoint_callbacks)
         follow_moved_folder(checkpoint, self.trainer.checkpoint_callbacks)
         recount_batches(checkpoint, self.trainer.accumulate_grad_batches)
         self._take_own_numbers(checkpoint)
