@@ -36,6 +36,16 @@ def checkpoint_of(path: Path, shown: str | None = None) -> Path:
     return found[0]
 
 
+def weights_at(name: str) -> Path:
+    """What ``load`` reads of a path: a checkpoint, or a folder of ``transformers``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = Path(name).expanduser()
+    return path if is_exported(path) else checkpoint_of(path)
+
+
 def check_model(name: str, shown: str | None = None) -> None:
     """Refuses a path at which no model lies.
 

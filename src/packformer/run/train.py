@@ -171,7 +171,9 @@ def _announce(config: DictConfig, run: Run, name: str, changes: list[str]) -> No
     for change in changes:
         log.info("changed  %s", change)
     if run.new_data is not None:
-        log.info("changed  the data: rows start from their beginning, the best weights are chosen anew")
+        log.info(
+            "changed  the data: rows start from their beginning, the best weights are chosen anew"
+        )
     for told in run.taken:
         log.info("start    %s", told)
     if run.finished:

@@ -23,7 +23,9 @@ def test_the_loss_of_a_runs_own_validation_is_found_again(runs, texts, tmp_path,
     assert float(found["loss"]) == pytest.approx(summary["val/loss"], rel=1e-6)
     assert float(found["bits_per_byte"]) == pytest.approx(summary["val/bits_per_byte"], rel=1e-6)
     assert (tmp_path / "eval.png").stat().st_size > 10_000
-    assert "rotary, trained on documents of up to 64 tokens" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "rotary, trained on documents of up to 64 tokens" in out
+    assert f"weights  {runs[0] / 'checkpoints' / 'best.ckpt'}" in out
 
 
 def test_every_byte_of_a_text_is_scored(runs, tmp_path, capsys):

@@ -16,6 +16,7 @@ from packformer.counted import counted
 from packformer.data.corpus_names import corpus_names
 from packformer.evaluation import Evaluation, check_documents, evaluate
 from packformer.run.load import load
+from packformer.run.model_path import weights_at
 from packformer.tools.eval.picture import draw_evaluations
 from packformer.tools.eval.table import print_evaluation, print_totals, write_csv
 from packformer.tools.eval.texts import Given, encoded
@@ -81,7 +82,8 @@ def _score(run: str, given: Given, request: Request, console: Console) -> Evalua
     model, tokenizer = load(run)
     texts = encoded(given, tokenizer, run)
     kernel = place(model, request.device, request.dtype)
-    for name, value in (("run", run), ("data", texts.description), ("attend", kernel)):
+    told = {"weights": weights_at(run), "data": texts.description, "attend": kernel}
+    for name, value in told.items():
         console.print(f"{name:8} {value}", highlight=False, soft_wrap=True, markup=False)
     start = time.perf_counter()
     with _progress(console) as report, computing(request.device, request.dtype):
