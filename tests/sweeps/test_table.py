@@ -52,6 +52,15 @@ def test_a_failing_job_does_not_stop_the_sweep(
     assert "failed" in done.out
 
 
+def test_a_job_whose_setting_refers_to_itself_is_told_which(
+    train: Callable, small: list[str]
+) -> None:
+    done = train("-m", "seed=1,2", "model.width=${model.width}", *small)
+    assert done.code == 1
+    told = "error: model.width=${model.width} refers to itself: give a value, or leave it out"
+    assert done.err.count(told) == 2
+
+
 def test_even_a_bug_in_one_job_does_not_stop_the_sweep(
     train: Callable, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

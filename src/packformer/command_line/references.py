@@ -15,6 +15,7 @@ from omegaconf.errors import (
 from packformer.run.shown_override import shown_override
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_ESCAPED = re.compile(r"\\([{}])")  # as a sweep hands references to its jobs
 _UNRESOLVED = (GrammarParseError, InterpolationResolutionError, UnsupportedInterpolationType)
 
 
@@ -30,6 +31,7 @@ def explain_reference(error: OmegaConfBaseException, overrides: Sequence[str]) -
     """
     if not isinstance(error, _UNRESOLVED):
         return None
+    overrides = [_ESCAPED.sub(r"\1", override) for override in overrides]
     for override in overrides:
         name, _, value = override.partition("=")
         if any(reference in _names_of(name) for reference in _REFERENCE.findall(value)):
