@@ -34,6 +34,7 @@ _COMMANDS = {
     "report": "packformer.tools.report",
     "bench": "packformer.tools.bench",
 }
+_ANY_NUMBER = ("overrides", "prompt")  # arguments of which there may be any number
 _MAKE_FILES = ("prepare", "eval", "export", "import")  # whoever reads what they print
 
 
@@ -66,11 +67,12 @@ def _main(arguments: Sequence[str] | None) -> None:
         parser.print_help(sys.stderr)
         sys.exit(2)
     options, rest = parser.parse_known_args(given)
-    if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
+    words = next((name for name in _ANY_NUMBER if hasattr(options, name)), None)
+    if rest and (words is None or any(r.startswith("-") for r in rest)):
         _tell(f"unrecognized arguments: {' '.join(rest)}; packformer {asked[0]} --help shows all")
         sys.exit(2)
-    if rest:  # argparse takes no settings that follow an option
-        options.overrides += rest
+    if words is not None:  # argparse takes none of them that follow an option
+        setattr(options, words, [*getattr(options, words), *rest])
     keep_compiled()
     try:
         refuse_credentials(_words(options))

@@ -122,7 +122,9 @@ def test_one_document_much_larger_than_the_others(tmp_path, huge):
     assert share == pytest.approx(0.1, abs=0.005)
     (remark,) = manifest.remarks
     assert re.fullmatch(
-        r"documents are few or unequal: of one the last [\d,]+ tokens are held out", remark
+        r"one document was cut: its last [\d,]+ tokens are held out, because documents are few or "
+        "unequal",
+        remark,
     )
 
 

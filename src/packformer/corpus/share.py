@@ -200,7 +200,10 @@ class NearShare:
 
 
 def _told(tail: int) -> str:
-    return f"documents are few or unequal: of one the last {tail:,} tokens are held out"
+    return (
+        f"one document was cut: its last {tail:,} tokens are held out, because documents are few "
+        "or unequal"
+    )
 
 
 def _number(shard: Shard) -> int:

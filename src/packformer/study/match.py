@@ -19,7 +19,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Size:
-    """How large a model is; embedding and head are left out of parameters and flops.
+    """How large a model is; parameters and flops are without embedding and head.
 
     So are tables of value embeddings: these numbers do not depend on the vocabulary. Where
     embedding, head and tables are alike, the totals are closer to each other than these numbers.
@@ -29,11 +29,13 @@ class Size:
         flops: of forward and backward per token, without the head, in documents of the longest
             length of training.
         kv_bytes: that generation keeps per token of such a document, in bfloat16.
+        per_token_id: numbers that each token id has in embedding, head and tables.
     """
 
     parameters: int
     flops: int
     kv_bytes: int
+    per_token_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,18 @@ class Match:
                 f"{difference(found, wanted):+.1%}"
             )
         return ", ".join(told)
+
+    @property
+    def in_full(self) -> str:
+        """``str`` of it, with what its parameters leave out, and all where that differs."""
+        told = f"{self} (without embedding, head and tables)"
+        if self.size.per_token_id == self.wanted.per_token_id:
+            return told
+        return f"{told}; with them {_whole(self.size)} against {_whole(self.wanted)}"
+
+
+def _whole(size: Size) -> str:
+    return f"{size.parameters:,} + {size.per_token_id:,} per token id"
 
 
 def difference(found: int, wanted: int) -> float:

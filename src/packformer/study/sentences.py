@@ -57,7 +57,7 @@ def sentence(one: Comparison, reference: str) -> str:
 def how_matched(found: Sequence[Comparison]) -> list[str]:
     """How variants were made as large as the reference; empty if they were not."""
     told = [one.variant.matched for one in found if one.variant.matched]
-    what = "Variants were made as large as the reference, embedding and head left out:"
+    what = "Variants were made as large as the reference, without embedding, head and tables:"
     return [what, *told] if told else []
 
 

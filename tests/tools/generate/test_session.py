@@ -245,3 +245,10 @@ def test_the_dtype_is_the_one_asked_for(run: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(torch.nn.Module, "to", to)
     told(capsys, run, "a", "--max-new-tokens", 2, "--dtype", "bfloat16")
     assert torch.bfloat16 in seen
+
+
+def test_prompts_may_follow_options(run: Path, capsys) -> None:
+    options = ("--max-new-tokens", 3, "--temperature", 0)
+    first = told(capsys, run, "the moon", "a tree", *options)
+    assert told(capsys, run, *options, "the moon", "a tree") == first
+    assert told(capsys, run, "the moon", *options, "a tree") == first

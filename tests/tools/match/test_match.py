@@ -80,7 +80,12 @@ def test_flops_match_with_tables_of_values_and_parameters_do_where_tables_are_al
     alibi = replace(tables, name="alibi", overrides=(*tables.overrides, "position=alibi"))
     _, match = match_variants([tables, alibi], tables.name, "parameters")
     assert match.setting is None
-    with pytest.raises(ValueError, match="gives a token 128 numbers in tables, 0 in the"):
+    message = (
+        "cannot be matched in parameters: its tables have 128 numbers per token id and the "
+        "reference's 0, and the size of the vocabulary is not known here. Match flops instead: "
+        "looking up tables costs none"
+    )
+    with pytest.raises(ValueError, match=message):
         match_variants([plain, tables], plain.name, "parameters")
 
 
@@ -110,7 +115,7 @@ def test_a_cache_matches_by_heads_where_they_are_not(reference):
         (["parameters", "model.tie_embeddings=true,false"], "so embedding and head differ"),
         (
             ["parameters", "attention.value_embeddings=false,true"],
-            "attention.value_embeddings gives",
+            "its tables have 384 numbers per token id",
         ),
     ],
 )
@@ -127,7 +132,17 @@ def test_the_command_prints_what_to_train(capsys):
     main(["match", "parameters", "+experiment=mha,gqa", "model.num_layers=2"])
     told = capsys.readouterr().out.splitlines()
     assert re.match(r"gqa: model.hidden_width 512 -> \d+, parameters [\d,]+ against", told[1])
+    assert told[1].endswith("% (without embedding, head and tables)")
     assert told[2] == "packformer train +experiment=mha model.num_layers=2"
     assert re.fullmatch(
         r"packformer train \+experiment=gqa model.num_layers=2 model.hidden_width=\d+", told[3]
     )
+
+
+def test_tables_that_differ_are_counted_beside_what_is_matched(capsys, reference):
+    main(["match", "flops", "+experiment=mha,value_embeddings", "model.num_layers=2"])
+    line = capsys.readouterr().out.splitlines()[1]
+    outside, width = reference.num_parameters() - reference.embedding.weight.numel(), 192
+    assert line.endswith(f" per token id against {outside:,} + {width} per token id")
+    (per_token_id,) = re.findall(r"with them [\d,]+ \+ (\d+) per token id", line)
+    assert int(per_token_id) == width + 128, "the embedding and its tables"

@@ -38,6 +38,6 @@ def _run(options: argparse.Namespace) -> None:
     reference = options.reference or variants[0].name
     matches = match_variants(variants, reference, options.quantity)
     for match in matches:
-        print(match)
+        print(match.in_full)
     for variant, match in zip(variants, matches, strict=True):
         print(f"packformer train {shlex.join([*variant.overrides, *match.overrides])}")

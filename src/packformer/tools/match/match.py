@@ -81,7 +81,7 @@ class _Sized:
     @property
     def size(self) -> Size:
         model, length = self.model, self._max_position
-        of_ends = model.embedding.weight.numel()
+        of_ends = model.embedding.weight.numel()  # of one token id
         of_ends += model.head.weight.numel() * (model.head.weight is not model.embedding.weight)
         of_ends += self.of_tables
         weights = matrix_weights(model) - model.head.weight.numel()
@@ -90,6 +90,7 @@ class _Sized:
             parameters=model.num_parameters() - of_ends,
             flops=flops // length,
             kv_bytes=model.kv_cache_bytes(length) // length,
+            per_token_id=of_ends,
         )
 
     @property
@@ -113,9 +114,9 @@ def _matched(name: str, variant: _Sized, standard: _Sized, quantity: str) -> Mat
         )
     if quantity == "parameters" and variant.of_tables != standard.of_tables:
         raise ValueError(
-            f"{name} cannot be matched in parameters: attention.value_embeddings gives a token "
-            f"{variant.of_tables:,} numbers in tables, {standard.of_tables:,} in the reference; "
-            "how many tokens there are is not known: match flops, which tables do not cost"
+            f"{name} cannot be matched in parameters: its tables have {variant.of_tables:,} "
+            f"numbers per token id and the reference's {standard.of_tables:,}, and the size of the "
+            "vocabulary is not known here. Match flops instead: looking up tables costs none"
         )
     if is_match(found, getattr(wanted, quantity)):
         return Match(name, quantity, None, 0, 0, variant.size, wanted)
