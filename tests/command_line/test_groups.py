@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from packformer.command_line import composition
 from packformer.command_line.groups import OF_CLASSES, check_groups, refuse_removed
 from packformer.command_line.overrides import refuse_altered_text
+from packformer.command_line.variants import variants_of
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,22 @@ def test_what_every_run_needs_stays(train: Callable, name: str) -> None:
     assert (
         done.err == f"error: ~{name} takes {name} away, and every run needs it: leave ~{name} out\n"
     )
+
+
+@pytest.mark.parametrize(
+    "given", ["+experiment=nope +experiment=gqa", "+experiment=nope experiment=gqa"]
+)
+def test_two_experiments_are_refused(train: Callable, given: str) -> None:
+    message = (
+        "experiment=nope and experiment=gqa cannot be combined: keep one experiment and write "
+        "settings instead of the other, such as position=none; variants to compare are one list, "
+        "+experiment=nope,gqa"
+    )
+    done = train(*given.split())
+    assert (done.code, done.err) == (1, f"error: {message}\n")
+    for read in (composition.compose, variants_of):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read(given.split())
 
 
 def test_what_a_run_does_without_may_go() -> None:

@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from packformer.command_line.errors import one_line
-from packformer.command_line.groups import refuse_removed
+from packformer.command_line.groups import refuse_removed, refuse_two_experiments
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.resumed import with_settings_added
 from packformer.run.continued import with_settings_of_run
@@ -24,6 +24,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         ValueError: if there is none; says why.
     """
     refuse_removed(overrides)
+    refuse_two_experiments(overrides)
     overrides = with_settings_added(overrides)
     try:
         with hydra.initialize_config_module("packformer.conf", version_base="1.3"):

@@ -54,6 +54,26 @@ def refuse_removed(overrides: Iterable[str]) -> None:
             )
 
 
+def refuse_two_experiments(overrides: Iterable[str]) -> None:
+    """Refuses ``+experiment=nope experiment=gqa``, of which Hydra would take the last alone.
+
+    Args:
+        overrides: of the command line; other arguments of it may be among them.
+
+    Raises:
+        ValueError: naming both.
+    """
+    given = [one.lstrip("+") for one in overrides]
+    both = [one for one in given if one.startswith("experiment=")]
+    if len(both) > 1:
+        choices = ",".join(dict.fromkeys(one.partition("=")[2] for one in both))
+        raise ValueError(
+            f"{' and '.join(both)} cannot be combined: keep one experiment and write settings "
+            "instead of the other, such as position=none; variants to compare are one list, "
+            f"+experiment={choices}"
+        )
+
+
 def check_groups(settings: Mapping[str, Any]) -> None:
     """Refuses a configuration that lacks a part, or has one value in place of a group.
 

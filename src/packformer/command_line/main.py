@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from packformer import completion
 from packformer.command_line.checks import check_configuration
 from packformer.command_line.errors import is_user_error, keep_traceback, one_line, records_of
-from packformer.command_line.groups import refuse_removed
+from packformer.command_line.groups import refuse_removed, refuse_two_experiments
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.imports import import_training, is_imported_otherwise
 from packformer.command_line.overrides import refuse_altered_text, settings_last
@@ -238,6 +238,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         refuse_secrets({}, given)  # before Hydra writes them to a sweep's folder
         refuse_altered_text(given)
         refuse_removed(given)
+        refuse_two_experiments(given)
         if asked := completion.script(given):
             print(asked)
             return

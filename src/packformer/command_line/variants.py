@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from packformer.command_line.groups import refuse_two_experiments
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -32,8 +34,10 @@ def variants_of(overrides: Sequence[str]) -> list[Variant]:
         overrides: as of ``packformer train -m``.
 
     Raises:
-        ValueError: if one cannot be read, or gives an interval instead of values.
+        ValueError: if one cannot be read, or gives an interval instead of values, or if there are
+            two experiments.
     """
+    refuse_two_experiments(overrides)
     lists: list[list[str]] = []
     for text in overrides:
         try:
