@@ -13,11 +13,12 @@ def _ladder(*losses: float) -> Ladder:
     )
     fitted = [rung for rung in rungs if not rung.held_out]
     law = fit_power_law([r.parameters for r in fitted], [r.mean for r in fitted])
-    return Ladder("gqa", rungs, law)
+    return Ladder("gqa", rungs, law, "model.width")
 
 
 def test_a_loss_that_falls_with_size_has_a_law() -> None:
     told = sentence_of(_ladder(5.0, 4.5, 4.1, 3.8))
+    assert " For width=8 (8,000,000 parameters), which was held out, it predicts" in told
     assert "measured 3.8000" in told
     assert "no better" not in told
 
@@ -25,6 +26,6 @@ def test_a_loss_that_falls_with_size_has_a_law() -> None:
 def test_a_loss_that_rises_with_size_has_none() -> None:
     told = sentence_of(_ladder(5.2982, 5.1115, 5.2014, 5.2530, 5.4305))
     assert told.endswith(
-        " But 4 (5.2014) is no better than 2 (5.1115), so no law of this form describes them. "
-        "Train longer, with more seeds, or with a learning rate for each size."
+        " But width=4 (5.2014) is no better than width=2 (5.1115), so no law of this form "
+        "describes them. Train longer, with more seeds, or with a learning rate for each size."
     )

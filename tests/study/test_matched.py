@@ -35,13 +35,15 @@ def test_variants_are_matched_at_each_size(made) -> None:
     for name, width in (("mha", 64), ("mha", 128), ("gqa", 64), ("gqa", 128)):
         size, hidden = f"model.width={width}", f"model.hidden_width={4 * width + len(matched)}"
         own, place = (f"+experiment={name}", size), f"{name}-{width}"
-        matched.append(Matched(place, own, f"{name}, {width}: matched"))
+        matched.append(Matched(place, own, f"{name} at width={width}: matched"))
         for seed in range(2):
             study = made(name, seed, 5 + seed / width, within=place, given=(size, hidden))
     question = Question(sizes="model.width", matched=tuple(matched))
     found = {one.variant.name: one.variant for one in report_of(study, question).found}
     assert {name: variant.matched for name, variant in found.items()} == {
-        name: f"{name}: matched" for name in ("mha, 64", "mha, 128", "gqa, 64", "gqa, 128")
+        f"{name} at width={width}": f"{name} at width={width}: matched"
+        for name in ("mha", "gqa")
+        for width in (64, 128)
     }
     assert all(len(variant.runs) == 2 for variant in found.values())
 

@@ -84,9 +84,9 @@ def test_a_report_draws_the_ladder_and_predicts(made) -> None:
         assert abs(ladder.error(ladder.rungs[-1])) < 0.015
     words = "\n".join(report.lines())
     assert "A N^-alpha, without E: that needs four sizes" in words
-    assert "For m8 (8,000,000 parameters), which was held out, it predicts" in words
+    assert "For model=m8 (8,000,000 parameters), which was held out, it predicts" in words
     page = write_report(report, study).read_text(encoding="utf-8")
     assert "Ladder of sizes" in page
-    assert "mqa, m8 is worse than mha" in page
+    assert "mqa at model=m8 is worse than mha" in page
     with pytest.raises(ValueError, match=r"--sizes \(model.depth\) is no setting"):
         report_of(study, Question(sizes="model.depth"))

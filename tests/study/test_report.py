@@ -66,6 +66,15 @@ def test_both_figures_of_seeds_say_their_probability() -> None:
     assert "5.0200 over 3 seeds (standard deviation between seeds 0.0200)" in sentence(found[0], "")
 
 
+def test_no_seeds_are_asked_for_a_difference_that_is_shown_as_zero() -> None:
+    found = compare([of("a", [5.0, 5.0021, 4.9983]), of("b", [5.0001, 5.002, 4.9985])], "a", [])
+    assert found[1].needed is not None
+    words = sentence(found[1], "a")
+    assert "(0.00%) higher" in words
+    assert "would show it" not in words
+    assert "With a probability of 80 %, 3 seeds show a difference of about 0.0" in words
+
+
 @pytest.mark.parametrize(
     ("losses", "words"),
     [
@@ -270,7 +279,10 @@ def test_the_page_has_one_minus_sign(made) -> None:
     assert not re.findall(r"(?<!\w)-\d|\^-", shown)
     assert "95 % interval −0." in shown
     assert "A N^−alpha" in shown
-    assert "b, 64 is better than a-1" in shown
+    assert "\nb at width=64 and b at width=128 are better than a-1.\n" in shown
+    assert "a-1 at width=64 is the reference" in shown
+    assert shown.count("\nb at width=64\n") == 5, "chart, results, and three runs"
+    assert "For width=" not in shown
 
 
 @pytest.mark.parametrize(

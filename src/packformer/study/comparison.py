@@ -18,7 +18,7 @@ from packformer.study.statistics import (
     mean_of,
     seeds_needed,
 )
-from packformer.study.variants import Variant
+from packformer.study.variants import Variant, name_at
 
 REFERENCE, BETTER, WORSE = "reference", "better", "worse"
 NOT_TOLD, UNKNOWN, NOT_COMPARED = "not told apart", "cannot be told", "not compared"
@@ -109,7 +109,10 @@ def _compared(
         return replace(
             one,
             verdict=NOT_COMPARED,
-            remarks=(*one.remarks, f"{label} has no run of the size {variant.size}"),
+            remarks=(
+                *one.remarks,
+                f"there is no run of {name_at(label, variant.size_setting, variant.size)}",
+            ),
         )
     others = {run.seed: run for run in finished(reference)}
     pairs = [(run, others[run.seed]) for run in runs if run.seed in others]

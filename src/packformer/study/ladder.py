@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from packformer.study.comparison import LOSS, finished
 from packformer.study.power_law import PowerLaw, fit_power_law
-from packformer.study.variants import Variant
+from packformer.study.variants import Variant, shown_size
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ class Ladder:
         label: of the variant.
         rungs: by parameters, without sizes that no run finished.
         law: fitted to the rungs that are not held out; None of fewer than two.
+        size_setting: that makes the sizes.
     """
 
     label: str
     rungs: tuple[Rung, ...]
     law: PowerLaw | None
+    size_setting: str
 
     def error(self, rung: Rung) -> float:
         """Of the prediction, relative to what was measured."""
@@ -61,7 +63,8 @@ def ladders(variants: Sequence[Variant], hold_out: int) -> list[Ladder]:
         hold_out: how many of the largest sizes are predicted instead of fitted.
     """
     found = []
-    for label in dict.fromkeys(variant.label for variant in variants):
+    settings = {variant.label: variant.size_setting for variant in variants}
+    for label, setting in settings.items():
         rungs = [(v, finished(v)) for v in variants if v.label == label]
         known = sorted(
             (runs[0].figure("parameters"), v.size, tuple(r.figure(LOSS) for r in runs))
@@ -74,7 +77,7 @@ def ladders(variants: Sequence[Variant], hold_out: int) -> list[Ladder]:
         )
         points = [(r.parameters, loss) for r in steps if not r.held_out for loss in r.losses]
         law = fit_power_law([p for p, _ in points], [loss for _, loss in points])
-        found.append(Ladder(label, steps, law))
+        found.append(Ladder(label, steps, law, setting))
     return found
 
 
@@ -82,6 +85,10 @@ def sentence_of(ladder: Ladder) -> str:
     """The law and what it predicted, in words."""
     if ladder.law is None:
         return f"{ladder.label}: a law needs at least two sizes that are not held out."
+
+    def at(rung: Rung) -> str:
+        return shown_size(ladder.size_setting, rung.size)
+
     law = ladder.law
     form = "E + A N^-alpha" if law.has_floor else "A N^-alpha, without E: that needs four sizes"
     words = f"{ladder.label}: L(N) = {form}; alpha = {law.exponent:.3f}"
@@ -93,14 +100,14 @@ def sentence_of(ladder: Ladder) -> str:
             low, high = law.interval(rung.parameters, len(rung.losses))
             told = f", 95 % interval {low:.4f} to {high:.4f}" if math.isfinite(low) else ""
             words += (
-                f" For {rung.size} ({rung.parameters:,.0f} parameters), which was held out, it "
+                f" For {at(rung)} ({rung.parameters:,.0f} parameters), which was held out, it "
                 f"predicts {float(law(rung.parameters)):.4f}{told}; measured {rung.mean:.4f}: "
                 f"{ladder.error(rung):+.2%}."
             )
     for smaller, larger in pairwise(ladder.rungs):
         if larger.mean > smaller.mean:
             return (
-                f"{words} But {larger.size} ({larger.mean:.4f}) is no better than {smaller.size} "
+                f"{words} But {at(larger)} ({larger.mean:.4f}) is no better than {at(smaller)} "
                 f"({smaller.mean:.4f}), so no law of this form describes them. Train longer, with "
                 "more seeds, or with a learning rate for each size."
             )

@@ -54,6 +54,7 @@ def page(
     """
     labels = list(dict.fromkeys([reference, *(one.variant.label for one in found)]))
     numbers = {label: number for number, label in enumerate(labels)}
+    names = {(one.variant.label, one.variant.size): one.variant.name for one in found}
     answer, seeds = headline(found, reference), _bold_and_thin(found)
     parts = [
         f'<header><p class="kicker">{escape(title)}</p><h1>{escape(answer)}</h1></header>',
@@ -61,7 +62,7 @@ def page(
         _verdicts(found, reference),
         _differences(found, numbers),
         "<h2>Results</h2>",
-        _results(rows),
+        _results(rows, names),
         _note(rows),
         *(f'<p class="note">{_prose(words)}</p>' for words in how_matched(found)),
         _ladder(steps, numbers),
@@ -69,7 +70,7 @@ def page(
         _section("Training loss", _key(labels), draw_curves(found, numbers, "train/loss"), seeds),
         _positions(found, labels, numbers),
         "<h2>How the runs were made</h2>",
-        _runs(run_rows),
+        _runs(run_rows, names),
         _environment(runs),
     ]
     style = files("packformer.study").joinpath("page.css").read_text(encoding="utf-8")
@@ -136,11 +137,11 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], tuple[str, str]]],
 )
 
 
-def _results(rows: Sequence[Mapping[str, Any]]) -> str:
+def _results(rows: Sequence[Mapping[str, Any]], names: Mapping[tuple[str, str], str]) -> str:
     head = "".join(f'<th scope="col">{label}</th>' for _, label, _ in _COLUMNS)
     body = []
     for row in rows:
-        name = f"{row['variant']}, {row['size']}" if row["size"] else str(row["variant"])
+        name = names[row["variant"], row["size"]]
         cells = [f'<td data-column="variant">{escape(name)}</td>']
         for column, label, shown in _COLUMNS:
             value, below = shown(row)
@@ -220,7 +221,7 @@ def _positions(
     return f'<h2>Position and length</h2>{key}<div class="charts">{figures}</div>{note}'
 
 
-def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
+def _runs(rows: Sequence[Mapping[str, Any]], names: Mapping[tuple[str, str], str]) -> str:
     head = "".join(
         f'<th scope="col">{name}</th>'
         for name in ("run", "seed", "state", "loss", "steps", "tokens", "time", "device")
@@ -228,7 +229,7 @@ def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
     body = []
     for row in rows:
         cells = (
-            ("", f"{row['variant']} {row['size']}".strip()),
+            ("", names[row["variant"], row["size"]]),
             ("seed", "" if row["seed"] is None else row["seed"]),
             ("state", f"{row['state']}: {row['error']}" if row["error"] else row["state"]),
             ("loss", _number(row["loss"], "{:.4f}")),

@@ -100,6 +100,9 @@ def _more_seeds(one: Comparison) -> str:
     if value == 0 or math.isnan(one.detectable):
         return "No number of seeds tells a difference of zero." if value == 0 else ""
     chance = f"a probability of {POWER * 100:.0f} %"
+    if f"{abs(one.difference.relative):.2%}" == "0.00%":  # seeds would show nothing worth it
+        seeds = counted(one.seeds, "seed")
+        return f"With {chance}, {seeds} show a difference of about {one.detectable:.4f} or more."
     if one.needed is None:
         needed = f"It would take more than {MOST_SEEDS:,} seeds to show so small a difference"
     else:

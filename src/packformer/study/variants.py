@@ -22,21 +22,33 @@ class Variant:
         label: what it is called: what it differs in from the others.
         size: value of the setting that makes the ladder; empty if there is none.
         runs: by seed.
+        size_setting: its name; empty if there is none.
     """
 
     label: str
     size: str
     runs: tuple[Run, ...]
+    size_setting: str = ""
 
     @property
     def name(self) -> str:
-        """Label and size."""
-        return f"{self.label}, {self.size}" if self.size else self.label
+        """Label and size: ``gqa at width=96``."""
+        return name_at(self.label, self.size_setting, self.size)
 
     @property
     def matched(self) -> str:
         """How it was made as large as the reference; empty if it was not."""
         return self.runs[0].matched
+
+
+def name_at(label: str, size_setting: str, size: str) -> str:
+    """Of a variant at a size; the label where there is none."""
+    return f"{label} at {shown_size(size_setting, size)}" if size else label
+
+
+def shown_size(size_setting: str, size: str) -> str:
+    """``width=96``, for ``model.width``."""
+    return f"{size_setting.rpartition('.')[2]}={size}"
 
 
 def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Variant]:
@@ -72,7 +84,7 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
     if len(set(zip(labels, sizes, strict=True))) < len(kept):
         labels = _by_settings([group[0] for group in kept], labels, size_setting)
     return [
-        Variant(label, size, tuple(sorted(group, key=_seed)))
+        Variant(label, size, tuple(sorted(group, key=_seed)), size_setting or "")
         for label, size, group in zip(labels, sizes, kept, strict=True)
     ]
 

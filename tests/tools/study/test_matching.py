@@ -104,7 +104,7 @@ def test_a_ladder_is_matched_at_each_size_under_the_names_of_the_page() -> None:
         [*given, "model.num_layers=1"], "model.width=96,192", "num_kv_heads=4", "parameters"
     )
     assert [one.matched.told.partition(":")[0] for one in found] == [
-        *("num_kv_heads=4, 96", "num_kv_heads=4, 192", "num_kv_heads=1, 96", "num_kv_heads=1, 192")
+        f"num_kv_heads={heads} at width={width}" for heads in (4, 1) for width in (96, 192)
     ]
     assert found[1].overrides == found[1].matched.overrides  # the reference stays as it is
     few = found[3]
@@ -112,6 +112,20 @@ def test_a_ladder_is_matched_at_each_size_under_the_names_of_the_page() -> None:
     assert "model.hidden_width=512" in few.matched.overrides
     assert [one for one in few.overrides if "hidden_width" in one] == [few.overrides[-1]]
     assert len({one.matched.folder for one in found}) == 4
+
+
+def test_a_matched_ladder_of_an_earlier_version_continues(swept) -> None:
+    given = [*GIVEN, "--seeds", "2", "--position-tokens", "0", "--output", "answer"]
+    given += ["--ladder", "model.width=96,192,384"]
+    main(given)
+    file = Path("answer", "study.json")
+    text = file.read_text()
+    assert text.count(" at width=96: ") == 2
+    file.write_text(re.sub(r" at width=(\d+): ", r", \1: ", text))
+    folders = sorted(Path("answer").iterdir())
+    assert any(re.fullmatch(r"gqa-96-\w{6}", folder.name) for folder in folders)
+    main(given)
+    assert sorted(Path("answer").iterdir()) == folders
 
 
 def test_each_matching_has_a_folder_of_its_own() -> None:

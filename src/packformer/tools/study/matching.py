@@ -14,7 +14,7 @@ from packformer.study.match import Match
 from packformer.study.matched import Matched, first_folder
 from packformer.study.question import Question, read_question
 from packformer.study.run_record import read_runs
-from packformer.study.variants import labels_of
+from packformer.study.variants import labels_of, name_at
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,21 @@ def sized_variants(
     _check_labels(labels, reference)
     steps = [one.overrides for one in variants_of([ladder])] if ladder else [()]
     sizes = [(own[0].partition("=")[2] if own else "", own) for own in steps]
+    setting = ladder.partition("=")[0].lstrip("+") if ladder else ""
     found: dict[tuple[str, str], SizedVariant] = {}
     for size, own in sizes:
         whole = [(*each, *own) for each in asked]
-        names = [_name(label, size) for label in labels]
+        names = [name_at(label, setting, size) for label in labels]
         matches = match_variants(
             [
                 Variant(name, tuple(one for one in each if not _is_of_hydra(one)))
                 for name, each in zip(names, whole, strict=True)
             ],
-            _name(reference or labels[0], size),
+            name_at(reference or labels[0], setting, size),
             quantity,
         )
         for label, each, match in zip(labels, whole, matches, strict=True):
-            matched = Matched(_folder(match.name), each, str(match))
+            matched = Matched(_folder(label, size), each, str(match))
             found[label, size] = SizedVariant(matched, _with(match, each))
     return [found[label, size] for label in labels for size, _ in sizes]
 
@@ -94,12 +95,17 @@ def refuse_other_runs(folder: Path, question: Question) -> None:
         return
     for run in runs:
         place = first_folder(run.folder, folder)
-        if place not in now or former.get(place, now[place]) != now[place]:
+        if place not in now or _how(former.get(place, now[place])) != _how(now[place]):
             told = former.get(place, "not matched")
             raise ValueError(
                 f"--output ({folder}) holds {run.folder.relative_to(folder)} of another study "
                 f"({told}): give another folder"
             )
+
+
+def _how(told: str) -> str:
+    """Without the name of the variant: earlier versions called a size ``gqa, 96``."""
+    return told.rpartition(": ")[2]
 
 
 def _check_labels(labels: Sequence[str], reference: str | None) -> None:
@@ -114,12 +120,9 @@ def _check_labels(labels: Sequence[str], reference: str | None) -> None:
         )
 
 
-def _name(label: str, size: str) -> str:
-    return f"{label}, {size}" if size else label
-
-
-def _folder(name: str) -> str:
-    """The name, or as much of it as a folder may have, and a hash that keeps others apart."""
+def _folder(label: str, size: str) -> str:
+    """Both, or as much of them as a folder may have, and a hash that keeps others apart."""
+    name = f"{label}, {size}" if size else label
     safe = re.sub(r"[^\w.]+", "-", name).strip("-.")[:48]
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
