@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import getpass
 import os
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -49,6 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--on-gpu"):
         import torch
 
