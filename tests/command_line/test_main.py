@@ -337,6 +337,16 @@ def test_a_warm_up_that_never_ends_is_told(
     assert caplog.text.count(told) == 1
 
 
+def test_a_longest_document_that_no_row_holds_is_told(
+    train: Callable, small: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = "packing.max_document_length (99999) is above packing.row_length"
+    assert train(*small).code == 0
+    assert "is above packing.row_length" not in caplog.text
+    assert train(*small, "packing.max_document_length=99999").code == 0
+    assert caplog.text.count(told) == 1
+
+
 def test_python_runs_the_package_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "packformer", "--help"], capture_output=True, text=True, timeout=60

@@ -150,6 +150,14 @@ def _announce(config: DictConfig, run: Run, name: str, changes: list[str]) -> No
     log.info("data     %s", data.splits.description)
     most = counted(data.max_documents, "document")
     log.info("rows     %s in up to %s", counted(data.row_length, "token"), most)
+    longest = config.packing.max_document_length
+    if isinstance(longest, int) and longest > data.row_length:
+        log.warning(
+            "rows     packing.max_document_length (%d) is above packing.row_length (%d), which "
+            "limits it",
+            longest,
+            data.row_length,
+        )
     log.info("batch    %s (%s)", rows, counted(rows.total * data.row_length, "token"))
     log.info("model    %s", counted(model.num_parameters(), "parameter"))
     if pattern := pattern_of(config):
