@@ -285,6 +285,14 @@ def test_the_page_has_one_minus_sign(made) -> None:
     assert "For width=" not in shown
 
 
+def test_a_size_that_the_reference_lacks_is_named(made) -> None:
+    for name, width in (("a", 64), ("b", 64), ("b", 128)):
+        for seed in range(2):
+            study = made(name, seed, 5.0 + seed, given=(f"model.width={width}",))
+    report = report_of(study, Question(sizes="model.width", hold_out=0))
+    assert "b at width=128 is not compared: there is no run of a at width=128." in told(report)
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(8.4, "8 s"), (119.0, "119 s"), (120.0, "2.0 min"), (6000, "100.0 min")]
 )
