@@ -57,7 +57,7 @@ def without_data(train: Callable, tmp_path: Path) -> Callable:
         ("attention._target_=nowhere.Mine", "attention._target_ (nowhere.Mine) cannot be imported"),
         (
             "model._target_=packformer.model.GPTT",
-            "model._target_ (packformer.model.GPTT) does not exist: did you mean packformer.model.GPT?",
+            "model._target_ (packformer.model.GPTT) does not exist: did you mean packformer.model.",
         ),
     ],
 )
