@@ -85,7 +85,8 @@ def signals_heard_by(handle: Callable[[int, FrameType | None], None]) -> Iterato
         yield
     finally:
         for number, handler in heard.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            outlived = number == signal.SIGTERM and signal.getsignal(number) is signal.SIG_IGN
+            if not outlived:
                 signal.signal(number, handler)
 
 
