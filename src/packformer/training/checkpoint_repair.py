@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,7 @@ def follow_moved_folder(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoi
         checkpoint: as it was read; changed in place.
         callbacks: of this run, that save checkpoints.
     """
-    states = checkpoint.get("callbacks", {})
-    for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
-            states[callback.state_key] = _in_folder_of(callback, states[callback.state_key])
+    _change_states(checkpoint, callbacks, _in_folder_of)
 
 
 def forget_scores(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoint]) -> None:
@@ -38,10 +35,7 @@ def forget_scores(checkpoint: dict[str, Any], callbacks: Iterable[Checkpoint]) -
         checkpoint: as it was read; changed in place.
         callbacks: of this run, that save checkpoints.
     """
-    states = checkpoint.get("callbacks", {})
-    for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
-            states[callback.state_key] = _without_scores(callback, states[callback.state_key])
+    _change_states(checkpoint, callbacks, _without_scores)
 
 
 def recount_batches(checkpoint: dict[str, Any], accumulated: int) -> None:
@@ -65,6 +59,18 @@ def recount_batches(checkpoint: dict[str, Any], accumulated: int) -> None:
             counts |= dict.fromkeys(("ready", "started", "processed"), done)
             counts["completed"] = done - open_batches
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = max(0, steps - 1)
+
+
+def _change_states(
+    checkpoint: dict[str, Any],
+    callbacks: Iterable[Checkpoint],
+    change: Callable[[ModelCheckpoint, dict[str, Any]], dict[str, Any]],
+) -> None:
+    """Changes what was saved of each ``ModelCheckpoint``."""
+    states = checkpoint.get("callbacks", {})
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+            states[callback.state_key] = change(callback, states[callback.state_key])
 
 
 def _in_folder_of(callback: ModelCheckpoint, saved: dict[str, Any]) -> dict[str, Any]:
