@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 
 from packformer.study.question import Question
 from packformer.study.report import report_of, write_report
+from packformer.study.tuning import Trial, Tuned, Tuning
 
 Made = Callable[..., Path]
 
@@ -35,7 +38,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in study.glob("*_seed-[012]"):
         positions = {"trained_length": 64, "by_position": spans, "by_length": spans}
         (folder / "loss_by_position.json").write_text(json.dumps(positions))
-    return write_report(report_of(study, Question()), study)
+    report = report_of(study, Question())
+    losses = (5.21, 5.2, 5.3, 5.6)
+    trials = tuple(Trial(f"{0.001 * 2**n:g}", loss) for n, loss in enumerate(losses))
+    trials += (Trial("0.016", math.nan, "failed (it broke, and says why in many words, as it is)"),)
+    tuned = tuple(
+        Tuned(one.variant.name, "optimizer.learning_rate", trials) for one in report.found
+    )
+    tuning = Tuning("optimizer.learning_rate", tuple(one.value for one in trials), 1000)
+    return write_report(replace(report, tuning=tuning, tuned=tuned), study)
 
 
 def maker(study: Path) -> Made:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from packformer.study.ladder import Ladder, Rung, sentence_of
 from packformer.study.power_law import fit_power_law
 
@@ -24,8 +26,11 @@ def test_a_loss_that_falls_with_size_has_a_law() -> None:
 
 
 def test_a_loss_that_rises_with_size_has_none() -> None:
-    told = sentence_of(_ladder(5.2982, 5.1115, 5.2014, 5.2530, 5.4305))
-    assert told.endswith(
+    ladder = _ladder(5.2982, 5.1115, 5.2014, 5.2530, 5.4305)
+    told = (
         " But width=4 (5.2014) is no better than width=2 (5.1115), so no law of this form "
-        "describes them. Train longer, with more seeds, or with a learning rate for each size."
+        "describes them. Train longer, "
     )
+    advice = "with more seeds, or with a learning rate for each size (--tune)."
+    assert sentence_of(ladder).endswith(f"{told}{advice}")
+    assert sentence_of(replace(ladder, is_tuned=True)).endswith(f"{told}or with more seeds.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from packformer.study.comparability import cautions, obstacle
-from packformer.study.run_record import DAMAGED, FINISHED, Run
+from packformer.study.run_record import DAMAGED, FAILED, FINISHED, UNFINISHED, Run
 from packformer.study.statistics import (
     LEVEL,
     Difference,
@@ -62,6 +62,18 @@ class Comparison:
 def is_finished(run: Run) -> bool:
     """Whether it has a final validation loss."""
     return run.state == FINISHED and math.isfinite(run.figure(LOSS))
+
+
+def problem_of(run: Run) -> str:
+    """Why it has no final validation loss, in words: ``failed (why)``; empty if it has one."""
+    if run.state == FAILED:
+        return f"failed ({run.error.rstrip('.')})"
+    if run.state == UNFINISHED:
+        asked = "" if run.steps_asked is None else f" of {run.steps_asked:,}"
+        return f"is unfinished (at step {run.steps_done:,}{asked})"
+    if run.state == DAMAGED:
+        return run.error
+    return "" if is_finished(run) else "diverged (its validation loss is no finite number)"
 
 
 def finished(variant: Variant) -> list[Run]:
@@ -190,15 +202,8 @@ def _missing(variant: Variant, seeds: Sequence[int]) -> list[str]:
     found = []
     for run in variant.runs:
         seed = f"a run of {_seed(run)}" if run.seed is None else _seed(run)
-        if run.state == "failed":
-            found.append(f"{seed} failed ({run.error.rstrip('.')})")
-        elif run.state == "unfinished":
-            asked = "" if run.steps_asked is None else f" of {run.steps_asked:,}"
-            found.append(f"{seed} is unfinished (at step {run.steps_done:,}{asked})")
-        elif run.state == DAMAGED:
-            found.append(run.error)
-        elif not is_finished(run):
-            found.append(f"{seed} diverged (its validation loss is no finite number)")
+        if problem := problem_of(run):
+            found.append(problem if run.state == DAMAGED else f"{seed} {problem}")
     there = {run.seed for run in variant.runs}
     found += [f"seed {seed} has not begun" for seed in seeds if seed not in there]
     return found

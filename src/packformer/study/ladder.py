@@ -43,12 +43,14 @@ class Ladder:
         rungs: by parameters, without sizes that no run finished.
         law: fitted to the rungs that are not held out; None of fewer than two.
         size_setting: that makes the sizes.
+        is_tuned: whether each size has a value of its own of a setting that was tuned.
     """
 
     label: str
     rungs: tuple[Rung, ...]
     law: PowerLaw | None
     size_setting: str
+    is_tuned: bool = False
 
     def error(self, rung: Rung) -> float:
         """Of the prediction, relative to what was measured."""
@@ -77,7 +79,8 @@ def ladders(variants: Sequence[Variant], hold_out: int) -> list[Ladder]:
         )
         points = [(r.parameters, loss) for r in steps if not r.held_out for loss in r.losses]
         law = fit_power_law([p for p, _ in points], [loss for _, loss in points])
-        found.append(Ladder(label, steps, law, setting))
+        is_tuned = any(v.tuned for v, _ in rungs)
+        found.append(Ladder(label, steps, law, setting, is_tuned))
     return found
 
 
@@ -106,9 +109,12 @@ def sentence_of(ladder: Ladder) -> str:
             )
     for smaller, larger in pairwise(ladder.rungs):
         if larger.mean > smaller.mean:
+            advice = "or with more seeds"
+            if not ladder.is_tuned:
+                advice = "with more seeds, or with a learning rate for each size (--tune)"
             return (
                 f"{words} But {at(larger)} ({larger.mean:.4f}) is no better than {at(smaller)} "
-                f"({smaller.mean:.4f}), so no law of this form describes them. Train longer, with "
-                "more seeds, or with a learning rate for each size."
+                f"({smaller.mean:.4f}), so no law of this form describes them. Train longer, "
+                f"{advice}."
             )
     return words

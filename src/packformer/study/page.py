@@ -21,9 +21,10 @@ from packformer.study.charts import (
 from packformer.study.comparison import LOSS, Comparison
 from packformer.study.ladder import Ladder, sentence_of
 from packformer.study.run_record import Run
-from packformer.study.sentences import headline, how_matched, sentence
+from packformer.study.sentences import headline, how_matched, how_tuned, sentence
 from packformer.study.statistics import LEVEL
 from packformer.study.svg import sample
+from packformer.study.tuning import Trial, Tuned, Tuning
 
 _SIGNS = {"better": "▼", "worse": "▲", "reference": "●", "not told apart": "≈"}
 Cell = tuple[str, str, str]  # column of the table, value shown, and what stands below it
@@ -39,6 +40,8 @@ def page(
     reference: str,
     title: str,
     cannot: Sequence[str],
+    tuning: Tuning | None = None,
+    tuned: Sequence[Tuned] = (),
 ) -> str:
     """The whole page.
 
@@ -51,6 +54,8 @@ def page(
         reference: label of the variant that others are compared with.
         title: of the study.
         cannot: what the study cannot tell, in sentences.
+        tuning: what was tuned; None if nothing was.
+        tuned: the value of each variant.
     """
     labels = list(dict.fromkeys([reference, *(one.variant.label for one in found)]))
     numbers = {label: number for number, label in enumerate(labels)}
@@ -65,6 +70,7 @@ def page(
         _results(rows, names),
         _note(rows),
         *(f'<p class="note">{_prose(words)}</p>' for words in how_matched(found)),
+        _tuning(tuning, tuned) if tuning else "",
         _ladder(steps, numbers),
         _section("Validation loss", _key(labels), draw_curves(found, numbers, LOSS), seeds),
         _section("Training loss", _key(labels), draw_curves(found, numbers, "train/loss"), seeds),
@@ -176,6 +182,25 @@ def _note(rows: Sequence[Mapping[str, Any]]) -> str:
     told.append("The losses are those of the last step, in nats per token.")
     told.append("The same figures are in report.csv, those of each run in report_runs.csv.")
     return f'<p class="note">{" ".join(told)}</p>'
+
+
+def _tuning(tuning: Tuning, tuned: Sequence[Tuned]) -> str:
+    head = "".join(f'<th scope="col">{escape(value)}</th>' for value in tuning.values)
+    body = []
+    for one in tuned:
+        cells = "".join(_trial(trial, trial is one.best) for trial in one.trials)
+        body.append(f"<tr><td>{escape(one.name)}</td>{cells}</tr>")
+    return (
+        f'<h2>Tuning</h2><p class="note">{escape(how_tuned(tuning))}</p><table><thead><tr>'
+        f'<th scope="col">{escape(tuning.setting)}</th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def _trial(trial: Trial, is_best: bool) -> str:
+    shown = escape(trial.problem) or f"{trial.loss:.4f}"
+    inner = f"<strong>{shown}</strong>" if is_best else shown
+    return f'<td data-label="{escape(trial.value)}">{inner}</td>'
 
 
 def _ladder(steps: Sequence[Ladder], numbers: Mapping[str, int]) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from packformer.counted import counted
 from packformer.study.comparison import Comparison, compare, is_finished
 from packformer.study.ladder import Ladder, ladders, sentence_of
-from packformer.study.matched import as_asked
 from packformer.study.page import page
+from packformer.study.placed import as_asked, tuned_in
 from packformer.study.question import Question
 from packformer.study.run_record import (
     DAMAGED,
@@ -22,9 +22,17 @@ from packformer.study.run_record import (
     cannot_be_read,
     read_runs,
 )
-from packformer.study.sentences import headline, how_matched, listed, sentence
+from packformer.study.sentences import (
+    ends_of_tuning,
+    headline,
+    how_matched,
+    how_tuned,
+    listed,
+    sentence,
+)
 from packformer.study.table import row_of, row_of_run, write_rows
-from packformer.study.variants import Variant, not_begun, variants_in
+from packformer.study.tuning import Tuned, Tuning
+from packformer.study.variants import Variant, names_of, not_begun, variants_in
 from packformer.whole_file import replace_text
 
 PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
@@ -46,6 +54,8 @@ class Report:
         found: each variant beside the reference.
         ladders: of each label; empty without sizes.
         cannot: what cannot be told, in sentences.
+        tuning: what was tuned; None if nothing was.
+        tuned: the value of each variant.
     """
 
     runs: tuple[Run, ...]
@@ -53,6 +63,8 @@ class Report:
     found: tuple[Comparison, ...]
     ladders: tuple[Ladder, ...]
     cannot: tuple[str, ...]
+    tuning: Tuning | None = None
+    tuned: tuple[Tuned, ...] = ()
 
     def lines(self) -> list[str]:
         """The answer in sentences, for a terminal."""
@@ -61,8 +73,23 @@ class Report:
             *self.cannot,
             *(sentence(one, self.reference) for one in self.found),
             *how_matched(self.found),
+            *([how_tuned(self.tuning)] if self.tuning else []),
+            *(one.told for one in self.tuned),
             *(sentence_of(ladder) for ladder in self.ladders),
         ]
+
+
+def compared_runs(folder: Path, question: Question) -> tuple[list[Run], list[Tuned]]:
+    """The runs that are compared, and the value of each variant if they were tuned.
+
+    Raises:
+        ValueError: if there is no run.
+    """
+    runs, tuned = read_runs(folder), []
+    if question.tuning is not None:
+        names = names_of([one.overrides for one in question.placed], question.sizes)
+        tuned = tuned_in(runs, folder, question.placed, question.tuning, names)
+    return as_asked(runs, folder, question.placed, tuned), tuned
 
 
 def report_of(folder: Path, question: Question) -> Report:
@@ -71,7 +98,12 @@ def report_of(folder: Path, question: Question) -> Report:
     Raises:
         ValueError: if there is no run, or no variant has the name of the reference.
     """
-    runs = as_asked(read_runs(folder), folder, question.matched)
+    runs, tuned = compared_runs(folder, question)
+    if not runs:
+        raise ValueError(
+            f"{folder} holds no run to compare, only those of its tuning: give the command of the "
+            "study again"
+        )
     variants = variants_in(runs, question.sizes)
     labels = list(dict.fromkeys(variant.label for variant in variants))
     reference = labels[0] if question.reference is None else question.reference
@@ -86,7 +118,15 @@ def report_of(folder: Path, question: Question) -> Report:
     cannot = _cannot(variants, seeds)
     if left := not_begun(question.asked, runs):
         cannot.append(f"No run of {listed(left)} has begun.")
-    return Report(tuple(runs), reference, tuple(found), tuple(steps), tuple(cannot))
+    return Report(
+        tuple(runs),
+        reference,
+        tuple(found),
+        tuple(steps),
+        (*cannot, *ends_of_tuning(tuned)),
+        question.tuning,
+        tuple(tuned),
+    )
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -107,6 +147,8 @@ def write_report(report: Report, folder: Path) -> Path:
         reference=report.reference,
         title=title,
         cannot=report.cannot,
+        tuning=report.tuning,
+        tuned=report.tuned,
     )
     replace_text(folder / PAGE_FILE, text)
     return folder / PAGE_FILE

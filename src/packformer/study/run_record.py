@@ -45,6 +45,7 @@ class Run:
         metrics: rows of ``metrics.csv``, values that are absent left out.
         positions: content of ``loss_by_position.json``; None if that was not measured.
         matched: how its variant was made as large as the reference; empty if it was not.
+        tuned: which value its variant was given, and which were tried; empty if none were.
         damaged: names of its files that cannot be read; what they hold is missing.
     """
 
@@ -58,6 +59,7 @@ class Run:
     metrics: tuple[Mapping[str, float], ...] = ()
     positions: Mapping[str, Any] | None = None
     matched: str = ""
+    tuned: str = ""
     damaged: tuple[str, ...] = ()
 
     @property

@@ -17,6 +17,7 @@ from packformer.study.comparison import (
 )
 from packformer.study.run_record import DAMAGED
 from packformer.study.statistics import MOST_SEEDS, POWER, Mean
+from packformer.study.tuning import Tuned, Tuning
 
 
 def headline(found: Sequence[Comparison], reference: str) -> str:
@@ -59,6 +60,27 @@ def how_matched(found: Sequence[Comparison]) -> list[str]:
     told = [one.variant.matched for one in found if one.variant.matched]
     what = "Variants were made as large as the reference, without embedding, head and tables:"
     return [what, *told] if told else []
+
+
+def how_tuned(tuning: Tuning) -> str:
+    """How the values of variants were chosen."""
+    return (
+        f"Each variant has the {tuning.setting} that gave it the lowest final validation loss with "
+        f"seed {tuning.seed}, which is not compared:"
+    )
+
+
+def ends_of_tuning(tuned: Sequence[Tuned]) -> list[str]:
+    """Warnings of best values that may not be the best."""
+    names: dict[tuple[str, str, str], list[str]] = {}
+    for one in tuned:
+        if one.best is not None and one.end:
+            names.setdefault((one.setting, one.best.value, one.end), []).append(one.name)
+    return [
+        f"The best {setting} of {listed(several)}, {value}, is the {end} that was tried: try "
+        f"{'larger' if end == 'largest' else 'smaller'} ones."
+        for (setting, value, end), several in names.items()
+    ]
 
 
 def _verdict(one: Comparison, reference: str) -> str:

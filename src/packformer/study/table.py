@@ -52,7 +52,7 @@ def row_of(one: Comparison) -> dict[str, Any]:
         values = [run.figure(name) for run in runs]
         row[name] = sum(values) / len(values) if values else math.nan
     row |= {name: runs[0].figure(name) if runs else math.nan for name in _FIRST}
-    row["matched"] = one.variant.matched or None
+    row |= {"matched": one.variant.matched or None, "tuned": one.variant.tuned or None}
     return {name: _plain(value) for name, value in row.items()}
 
 

@@ -40,6 +40,11 @@ class Variant:
         """How it was made as large as the reference; empty if it was not."""
         return self.runs[0].matched
 
+    @property
+    def tuned(self) -> str:
+        """Which value it was given, and which were tried; empty if none were."""
+        return self.runs[0].tuned
+
 
 def name_at(label: str, size_setting: str, size: str) -> str:
     """Of a variant at a size; the label where there is none."""
@@ -92,6 +97,14 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
 def labels_of(commands: Sequence[Sequence[str]]) -> list[str]:
     """What ``variants_in`` will call the variants that these overrides make, without sizes."""
     return _labels([_telling(given_by(overrides)) for overrides in commands])
+
+
+def names_of(commands: Sequence[Sequence[str]], size_setting: str | None) -> list[str]:
+    """Names of the variants that these overrides make, with their sizes: ``gqa at width=96``."""
+    told = [_telling(given_by(overrides)) for overrides in commands]
+    setting = size_setting or ""
+    sizes = [one.pop(setting, "") for one in told]
+    return [name_at(label, setting, size) for label, size in zip(_labels(told), sizes, strict=True)]
 
 
 def not_begun(asked: Sequence[Sequence[str]], runs: Sequence[Run]) -> list[str]:

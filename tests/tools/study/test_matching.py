@@ -103,15 +103,15 @@ def test_a_ladder_is_matched_at_each_size_under_the_names_of_the_page() -> None:
     found = sized_variants(
         [*given, "model.num_layers=1"], "model.width=96,192", "num_kv_heads=4", "parameters"
     )
-    assert [one.matched.told.partition(":")[0] for one in found] == [
+    assert [one.placed.told.partition(":")[0] for one in found] == [
         f"num_kv_heads={heads} at width={width}" for heads in (4, 1) for width in (96, 192)
     ]
-    assert found[1].overrides == found[1].matched.overrides  # the reference stays as it is
+    assert found[1].overrides == found[1].placed.overrides  # the reference stays as it is
     few = found[3]
-    assert few.matched.overrides[-1] == "model.width=192"
-    assert "model.hidden_width=512" in few.matched.overrides
+    assert few.placed.overrides[-1] == "model.width=192"
+    assert "model.hidden_width=512" in few.placed.overrides
     assert [one for one in few.overrides if "hidden_width" in one] == [few.overrides[-1]]
-    assert len({one.matched.folder for one in found}) == 4
+    assert len({one.placed.folder for one in found}) == 4
 
 
 def test_a_matched_ladder_of_an_earlier_version_continues(swept) -> None:

@@ -38,6 +38,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         choices=list(QUANTITIES),
         help="makes every variant as large as the reference in this, as `packformer match` does",
     )
+    parser.add_argument(
+        "--tune",
+        action="append",
+        metavar="SETTING=A,B,...",
+        help="gives every variant at every size the value with the lowest loss, found by a run of "
+        "each value with a seed of its own",
+    )
     parser.add_argument("--jobs", type=int, help="runs at a time (hydra/launcher=side_by_side)")
     parser.add_argument(
         "--output",
@@ -65,12 +72,16 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> None:
     from packformer.tools.study.study import Study, run_study
 
+    tune = options.tune or [None]
+    if len(tune) > 1:
+        raise ValueError(f"--tune is given {len(tune)} times: one setting can be tuned")
     run_study(
         Study(
             overrides=tuple(options.overrides),
             num_seeds=options.seeds,
             ladder=options.ladder,
             match=options.match,
+            tune=tune[0],
             jobs=options.jobs,
             reference=options.reference,
             hold_out=1 if options.hold_out is None else options.hold_out,

@@ -16,14 +16,19 @@ from packformer.counted import counted
 from packformer.run.lock import lock_study, release_new
 from packformer.settings import check_whole
 from packformer.study.question import Question, write_question
+from packformer.study.report import compared_runs
 from packformer.study.run_record import FINISHED, read_runs
-from packformer.study.variants import labels_of, variants_in
+from packformer.study.tuning import TUNING_FOLDER, Tuning, tuned_by
+from packformer.study.variants import labels_of, names_of, variants_in
 from packformer.tools.output_folder import output_folder
 from packformer.tools.report.report import print_report
 from packformer.tools.study.matching import SizedVariant, refuse_other_runs, sized_variants
+from packformer.tools.study.tuning import TUNING_SEED, refuse_untunable, tuning_of, with_best
 from packformer.tools.sweep_process import in_quotes, run_sweep
 
 _ROOT = Path("runs", "studies")
+Sweep = tuple[list[str], Path]
+"""Arguments for ``packformer``, and the folder of the sweep."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Study:
         ladder: ``SETTING=A,B,...`` of the sizes; None without.
         match: quantity in which variants are made as large as the reference, of ``QUANTITIES`` in
             ``packformer.study.match``; None if they are trained as they are.
+        tune: ``SETTING=A,B,...``, of which every variant gets its best value; None without.
         jobs: runs at a time; None for one after the other, as Hydra's default launcher.
         reference: label of the variant that others are compared with; None for the first.
         hold_out: sizes that are predicted instead of fitted.
@@ -47,6 +53,7 @@ class Study:
     num_seeds: int = 3
     ladder: str | None = None
     match: str | None = None
+    tune: str | None = None
     jobs: int | None = None
     reference: str | None = None
     hold_out: int = 1
@@ -65,7 +72,8 @@ class Study:
         check_whole("--reach", self.reach, at_least=1)
         if self.jobs is not None:
             check_whole("--jobs", self.jobs, at_least=1)
-        names = [override.lstrip("+~").partition("=")[0] for override in self.overrides]
+        given = [*self.overrides, *([self.tune] if self.tune else [])]
+        names = [override.lstrip("+~").partition("=")[0] for override in given]
         for name, instead in (
             ("seed", "--seeds"),
             ("hydra.sweep.dir", "--output"),
@@ -86,6 +94,8 @@ class Study:
                 f"({self.hold_out}) leaves fewer than the two that a law needs: list more, or "
                 "lower --hold-out"
             )
+        if self.tune is not None:
+            refuse_untunable(self.tune, self.overrides, self.ladder, self.match, self.num_seeds)
 
     @property
     def sizes(self) -> str | None:
@@ -104,14 +114,19 @@ class Study:
         return tuple(tuple(one.overrides) for one in variants_of([*self.overrides, *ladder]))
 
     def sized_variants(self) -> list[SizedVariant]:
-        """Its variants at each size, matched; empty if they are not to be.
+        """Its variants at each size, if they are to be matched or tuned; otherwise empty.
 
         Raises:
             ValueError: if one cannot be matched.
         """
-        if self.match is None:
+        if self.match is None and self.tune is None:
             return []
         return sized_variants(self.overrides, self.ladder, self.reference, self.match)
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What is tuned."""
+        return None if self.tune is None else tuning_of(self.tune)
 
     @property
     def folder(self) -> Path:
@@ -121,6 +136,8 @@ class Study:
         text = re.sub(r"[^\w.]+", "-", "_".join(swept)).strip("-")[:48]
         if self.match is not None:  # the sizes depend on the reference too
             named += [f"--match {self.match}", f"--reference {self.reference}"]
+        if self.tuning is not None:  # values may be added
+            named.append(f"--tune {self.tuning.setting}")
         digest = hashlib.sha256("\n".join(sorted(named)).encode()).hexdigest()[:6]
         return _ROOT / "_".join(filter(None, [text, digest]))
 
@@ -136,41 +153,48 @@ class Study:
         if self.reference is None:
             return
         labels = labels_of([one.overrides for one in variants_of(self.overrides)])
-        with suppress(ValueError):  # nothing is there yet
-            labels += [one.label for one in variants_in(read_runs(folder), self.sizes)]
+        if self.match is None and self.tune is None:  # in its folder others may be
+            with suppress(ValueError):  # nothing is there yet
+                labels += [one.label for one in variants_in(read_runs(folder), self.sizes)]
         if self.reference not in labels:
             raise ValueError(
                 f"--reference ({self.reference}) is none of the variants: name one of "
                 f"{', '.join(dict.fromkeys(labels))}"
             )
 
-    def sweeps(
-        self, folder: Path, variants: Sequence[SizedVariant]
-    ) -> list[tuple[list[str], Path]]:
-        """Arguments for ``packformer`` of each sweep that trains the study, and its folder.
+    def sweeps(self, folder: Path, variants: Sequence[SizedVariant]) -> list[Sweep]:
+        """The sweeps that train the study.
 
         Args:
             folder: of the study.
-            variants: that were matched, each of which has a sweep of its own; empty if none was.
+            variants: that have a sweep each; empty if one sweep trains all.
         """
         if not variants:
             ladder = [self.ladder] if self.ladder else []
-            return [(self._sweep([*self.overrides, *ladder], folder), folder)]
-        places = [folder / one.matched.folder for one in variants]
-        return [
-            (self._sweep(one.overrides, place), place)
-            for one, place in zip(variants, places, strict=True)
-        ]
+            return [self._sweep([*self.overrides, *ladder], folder, self.seeds)]
+        return [self._sweep(one.overrides, folder / one.folder, self.seeds) for one in variants]
 
-    def _sweep(self, overrides: Sequence[str], folder: Path) -> list[str]:
-        seeds = ",".join(map(str, self.seeds))
+    def tuning_sweep(self, tune: str, folder: Path, variant: SizedVariant) -> Sweep:
+        """The sweep that tries values of a variant.
+
+        Args:
+            tune: ``SETTING=A,B,...``.
+            folder: of the study.
+            variant: one of its variants.
+        """
+        place = folder / variant.folder / TUNING_FOLDER
+        return self._sweep([*variant.overrides, tune], place, [TUNING_SEED])
+
+    def _sweep(self, overrides: Sequence[str], folder: Path, numbers: Sequence[int]) -> Sweep:
+        seeds = ",".join(map(str, numbers))
         launcher = ["hydra/launcher=side_by_side", f"hydra.launcher.jobs={self.jobs}"]
-        return [
+        command = [
             *("train", "-m", *overrides),
             f"seed={seeds}",
             f"hydra.sweep.dir={in_quotes(folder)}",
             *(launcher if self.jobs is not None else []),
         ]
+        return command, folder
 
 
 def run_study(study: Study, folder: Path | None, options: argparse.Namespace) -> None:
@@ -189,31 +213,24 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
     with output_folder(study.folder if folder is None else folder) as folder, _alone_in(folder):
         study.check_reference(folder)
         variants = study.sized_variants()
-        matched = tuple(one.matched for one in variants)
+        placed = tuple(one.placed for one in variants)
         question = Question(
             study.reference,
             study.sizes,
             study.hold_out,
             study.seeds,
-            matched,
-            tuple(one.overrides for one in matched) or study.commands,
+            placed,
+            tuple(one.overrides for one in placed) or study.commands,
+            study.tuning,
         )
         refuse_other_runs(folder, question)
-        print(f"study    {folder}", *(f"matched  {one.told}" for one in matched), sep="\n")
+        told = [f"matched  {one.told}" for one in placed if one.told]
+        print(f"study    {folder}", *told, sep="\n")
+        variants = _tuned(study, variants, question, folder)
         code = 0
-        for command, place in study.sweeps(folder, variants):
-            print(f"sweep    packformer {shlex.join(command)}", flush=True)
-            former, own = _time_of_table(place), None
-            try:
-                own = run_sweep(command)
-            finally:  # a sweep that was refused says nothing of the runs that are there
-                was_run = own == 0 or _time_of_table(place) != former
-                if was_run:
-                    write_question(question, folder)
-            if not was_run:
-                raise ValueError("no run was started: the lines above say why")
-            code = own or code
-        runs = read_runs(folder)
+        for sweep in study.sweeps(folder, variants):
+            code = _train(sweep, question, folder) or code
+        runs, _ = compared_runs(folder, question)
         if study.position_tokens:
             _measure([run.folder for run in runs if run.state == FINISHED], study, options)
         print_report(folder, question)
@@ -224,6 +241,48 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
             if failed
             else "the sweep ended with an error: the lines above say why"
         )
+
+
+def _tuned(
+    study: Study, variants: Sequence[SizedVariant], question: Question, folder: Path
+) -> list[SizedVariant]:
+    """Tries values for each variant, and gives it the best; nothing to do if none are tuned.
+
+    Raises:
+        ValueError: if no value of a variant is known to be good.
+    """
+    if study.tune is None or question.tuning is None:
+        return list(variants)
+    names = names_of([one.placed.overrides for one in variants], study.sizes)
+    found = []
+    for one, name in zip(variants, names, strict=True):
+        sweep = study.tuning_sweep(study.tune, folder, one)
+        _train(sweep, question, folder)  # a run that fails loses
+        tuned = tuned_by(name, question.tuning, read_runs(sweep[1]))
+        found.append(with_best(one, study.tune, tuned))
+        print(f"tuned    {tuned.told}", flush=True)
+    return found
+
+
+def _train(sweep: Sweep, question: Question, folder: Path) -> int:
+    """Runs a sweep; returns its exit code.
+
+    Raises:
+        ValueError: if it could not begin.
+        Interrupted: if a signal ended it.
+    """
+    command, place = sweep
+    print(f"sweep    packformer {shlex.join(command)}", flush=True)
+    former, code = _time_of_table(place), None
+    try:
+        code = run_sweep(command)
+    finally:  # a sweep that was refused says nothing of the runs that are there
+        was_run = code == 0 or _time_of_table(place) != former
+        if was_run:
+            write_question(question, folder)
+    if not was_run:
+        raise ValueError("no run was started: the lines above say why")
+    return code
 
 
 @contextmanager

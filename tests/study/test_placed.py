@@ -6,12 +6,12 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from packformer.study.matched import Matched
+from packformer.study.placed import Placed
 from packformer.study.question import Question, read_question, write_question
 from packformer.study.report import report_of, write_report
 
-MHA = Matched("mha", ("+experiment=mha",), "mha: as it is")
-GQA = Matched("gqa", ("+experiment=gqa",), "gqa: model.hidden_width 512 -> 600")
+MHA = Placed("mha", ("+experiment=mha",), "mha: as it is")
+GQA = Placed("gqa", ("+experiment=gqa",), "gqa: model.hidden_width 512 -> 600")
 
 
 def test_labels_are_those_of_the_variants_in_their_order(made) -> None:
@@ -19,7 +19,7 @@ def test_labels_are_those_of_the_variants_in_their_order(made) -> None:
         made("gqa", seed, 5 + seed, within="gqa", given=("model.hidden_width=600",))
         study = made("mha", seed, 5.5 + seed, within="mha")
     made("gqa", 2, 5.0, within="gqa", given=("model.hidden_width=600",), state="failed")
-    write_question(Question(seeds=(0, 1, 2), matched=(MHA, GQA)), study)
+    write_question(Question(seeds=(0, 1, 2), placed=(MHA, GQA)), study)
     report = report_of(study, read_question(study))
     assert [one.variant.label for one in report.found] == ["mha", "gqa"]
     assert [len(one.variant.runs) for one in report.found] == [2, 3]
@@ -35,10 +35,10 @@ def test_variants_are_matched_at_each_size(made) -> None:
     for name, width in (("mha", 64), ("mha", 128), ("gqa", 64), ("gqa", 128)):
         size, hidden = f"model.width={width}", f"model.hidden_width={4 * width + len(matched)}"
         own, place = (f"+experiment={name}", size), f"{name}-{width}"
-        matched.append(Matched(place, own, f"{name} at width={width}: matched"))
+        matched.append(Placed(place, own, f"{name} at width={width}: matched"))
         for seed in range(2):
             study = made(name, seed, 5 + seed / width, within=place, given=(size, hidden))
-    question = Question(sizes="model.width", matched=tuple(matched))
+    question = Question(sizes="model.width", placed=tuple(matched))
     found = {one.variant.name: one.variant for one in report_of(study, question).found}
     assert {name: variant.matched for name, variant in found.items()} == {
         f"{name} at width={width}": f"{name} at width={width}: matched"
@@ -49,10 +49,12 @@ def test_variants_are_matched_at_each_size(made) -> None:
 
 
 def test_a_question_of_an_older_study_matches_nothing(tmp_path: Path) -> None:
-    question = Question(matched=(GQA,))
+    question = Question(placed=(GQA,))
     write_question(question, tmp_path)
     assert read_question(tmp_path) == question
     file = tmp_path / "study.json"
     text = file.read_text()
-    file.write_text(text[: text.index(',\n  "matched"')] + "\n}")
-    assert read_question(tmp_path) == replace(question, matched=())
+    file.write_text(text[: text.index(',\n  "placed"')] + "\n}")
+    assert read_question(tmp_path) == replace(question, placed=())
+    file.write_text(text.replace('"placed"', '"matched"'))  # as it was called
+    assert read_question(tmp_path) == question
