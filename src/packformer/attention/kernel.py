@@ -160,6 +160,7 @@ class Kernel:
             proved anew.
         adds_in_any_order: names from ``features`` whose gradients differ from call to call: it does
             not run them under ``torch.use_deterministic_algorithms(True)``.
+        keeps_programs: what it compiles is kept on disk, so another process can compile it.
         slower_than: names of kernels that were faster wherever both were measured (without a bias
             tensor): where one of them is right, ``auto`` does not try this one.
     """
@@ -176,6 +177,7 @@ class Kernel:
     loaded: Callable[[str], str] = _is_there
     packages: tuple[str, ...] = ()
     adds_in_any_order: frozenset[str] = frozenset()
+    keeps_programs: bool = False
     slower_than: tuple[str, ...] = ()
 
     def unsupported(self, variant: Variant) -> str | None:

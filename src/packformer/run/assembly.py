@@ -17,12 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from packformer.attention import select_kernel
+from packformer.attention.proof.compiling import Compiling
 from packformer.counted import counted
 from packformer.data import PackedDataModule
 from packformer.data.ahead import Ahead
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
-from packformer.ranks.launched import check_processes
+from packformer.ranks.launched import check_processes, rank
 from packformer.ranks.others import rank_zero_first
 from packformer.ranks.starting import watch_ranks
 from packformer.ranks.termination import keep_signals_from
@@ -40,6 +41,7 @@ from packformer.run.build import (
     build_trainer,
     rows_of_step,
 )
+from packformer.run.compiled_ahead import CompiledAhead, compile_ahead
 from packformer.run.device import (
     check_strategy,
     is_sharded,
@@ -115,7 +117,12 @@ class Run:
 
 
 def assemble(
-    config: DictConfig, plain: dict[str, Any], times: StartTimes, ahead: Ahead, claim: Claim
+    config: DictConfig,
+    plain: dict[str, Any],
+    times: StartTimes,
+    ahead: Ahead,
+    claim: Claim,
+    compiling: Compiling,
 ) -> Run:
     """Builds everything, what is quickly told wrong first.
 
@@ -125,6 +132,7 @@ def assemble(
         times: of the start.
         ahead: of the data.
         claim: that takes the run's folder.
+        compiling: starts processes that compile.
 
     Raises:
         ValueError: if something in the configuration, the data or a checkpoint cannot be used.
@@ -132,7 +140,10 @@ def assemble(
     devices = _devices(config, plain)
     check_loggers(config.get("logger"))
     start_own_ranks(devices.rows.num_devices // config.trainer.get("num_nodes", 1))
-    rehearse(config, plain, devices.accelerator, devices.precision)
+    sketch, packing = rehearse(config, plain, devices.accelerator, devices.precision)
+    if sketch is not None and rank() == 0:
+        dtype = DTYPES[devices.precision]
+        compile_ahead(compiling, sketch, devices.accelerator, dtype, packing)
     _forget_former_job()
     times.ended("rehearsal")
     with rank_zero_first():
@@ -176,7 +187,11 @@ def assemble(
         "the data's fingerprint": data.splits.fingerprint,
         "the step to continue from": resumed_step,
     }
-    trainer.callbacks[:0] = [FirstStep(times), SameRanks(plain, found)]  # type: ignore[attr-defined]
+    trainer.callbacks[:0] = [  # type: ignore[attr-defined]
+        FirstStep(times),
+        SameRanks(plain, found),
+        CompiledAhead(compiling),
+    ]
     finished = resumed_step == config.trainer.max_steps and (folder / SUMMARY_FILE).is_file()
     return Run(
         *(devices, folder, checkpoint, resumed_step, finished, trainer, data, module, taken),

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from packformer.attention import select_kernel
+from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
 from packformer.run.device import resolve_float8
@@ -22,7 +23,7 @@ from packformer.training.module import DTYPES
 
 def rehearse(
     config: DictConfig, settings: Mapping[str, Any], accelerator: str, precision: str
-) -> None:
+) -> tuple[GPT | None, PackingSettings]:
     """Builds packing, model, attention, optimizer and schedule.
 
     Args:
@@ -30,6 +31,10 @@ def rehearse(
         settings: the same, resolved, as plain types.
         accelerator: ``"cuda"`` or ``"cpu"``.
         precision: Lightning's name.
+
+    Returns:
+        The model, on the device ``meta``, and the packing. No model if a user's class needs real
+        memory, so that it is built with the data.
 
     Raises:
         ValueError: if something does not take its settings, or no kernel runs the variant.
@@ -48,10 +53,10 @@ def rehearse(
             build_optimizer(make_factory(config.optimizer), model, fused=False)
     with settings_of("scheduler"):
         check_factor(make_factory(config.scheduler))
+    return model, packing
 
 
 def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
-    """The model; None if a user's class needs real memory, so that it is built with the data."""
     try:
         with torch.device("meta"):
             return make_model(config, config.model.vocab_size or 1, max_position)

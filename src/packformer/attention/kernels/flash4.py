@@ -191,4 +191,5 @@ flash4_kernel = Kernel(
     run=_run,
     lacks=_lacks,
     packages=("flash-attn-4", "nvidia-cutlass-dsl"),
+    keeps_programs=True,
 )

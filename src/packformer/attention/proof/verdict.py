@@ -157,7 +157,7 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _deterministic(*, strict: bool) -> Iterator[None]:
+def deterministic(*, strict: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=not strict)
@@ -182,7 +182,7 @@ def _leaves_others_alone(kernel: Kernel, variant: Variant, *, strict: bool) -> b
     begin = sum(case.lengths[:4])
     document = slice(begin, begin + case.lengths[4])
     changed = inputs.changed(lambda x: _replaced(x, document))
-    with _deterministic(strict=strict):
+    with deterministic(strict=strict):
         before = results(kernel.run, inputs)
         after = results(kernel.run, changed)
     return all(
