@@ -35,8 +35,6 @@ def _interface() -> ModuleType:
         ValueError: if it is not installed or cannot be imported.
     """
     _keep_compiled_kernels()
-    # Said once per kernel compiled, of an argument that is not used.
-    warnings.filterwarnings("ignore", message=r"Argument aux_data .* cannot be converted")
     try:
         from flash_attn.cute import interface
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -56,6 +54,9 @@ def _keep_compiled_kernels() -> None:
 
 
 def _lacks() -> str | None:
+    # Said once per kernel compiled, of an argument that is not used. Here and not at the import,
+    # because jobs of a sweep each begin with the filters of the first.
+    warnings.filterwarnings("ignore", message=r"Argument aux_data .* cannot be converted")
     if torch.cuda.get_device_capability() < _MIN_CAPABILITY:
         return "needs compute capability 9.0 (Hopper) or newer"
     if importlib.util.find_spec("flash_attn") is None:
