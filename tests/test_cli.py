@@ -109,3 +109,12 @@ def test_only_the_command_asked_for_is_imported(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert f"usage: packformer {command} " in done.stdout
+
+
+def test_help_shows_defaults_once_and_only_what_is_one(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["study", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "seeds from 0 (default: 3)" in told
+    assert "compared with (default: the first) --hold-out" in told
+    assert "None" not in told

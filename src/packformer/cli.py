@@ -17,6 +17,7 @@ from packformer.masking import mask_messages, masked, refuse_credentials
 from packformer.output import outlive_output, show_crashes
 from packformer.ranks.ending import ends_when_interrupted
 from packformer.threads import share_processor
+from packformer.tools.help_format import HelpFormatter
 
 # Beside `train`. Each module adds its arguments by `add_to`.
 _COMMANDS = {
@@ -125,7 +126,7 @@ def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
         prog="packformer",
         description="Trains language models (`packformer train` is `python -m train`), with tools "
         "for data, kernels and speed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a model", add_help=False)  # Hydra reads the rest

@@ -66,6 +66,7 @@ def draw_curves(found: Sequence[Comparison], numbers: Mapping[str, int], name: s
             _frame(axes, [c for _, several in lines for c in several], axis)
             axes.set_xlabel(label)
             axes.set_title(f"{what} loss")
+            axes.xaxis.get_major_locator().set_params(integer=axis in ("steps", "tokens"))
             axes.xaxis.set_major_formatter(_short)
         pictures.append(made[0])
     return pictures
@@ -98,6 +99,7 @@ def draw_difference_over_training(found: Sequence[Comparison], numbers: Mapping[
         axes.axhline(0, color=INK, linewidth=1)
         axes.set_title("validation loss minus the reference's")
         axes.set_xlabel("steps")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.xaxis.set_major_formatter(_short)
     return made[0]
 
@@ -128,13 +130,16 @@ def draw_positions(found: Sequence[Comparison], numbers: Mapping[str, int], part
         for one, points in lines:
             style = style_of(numbers[one.variant.label])
             axes.plot(*zip(*points, strict=True), **style, linewidth=1.6, marker="o", markersize=3)
-        for length in sorted(trained):
-            axes.axvline(length, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-            axes.text(
-                length, 1, "trained to here ", ha="right", va="top", color=MUTED, fontsize=8,
-                transform=axes.get_xaxis_transform(),
-            )  # fmt: skip
         axes.set_xscale("log", base=2)
+        for length in trained:
+            axes.axvline(length, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        middle = math.sqrt(math.prod(axes.get_xlim()))
+        for length in sorted(trained):
+            side, away = ("right", -3) if length > middle else ("left", 3)  # where there is room
+            axes.annotate(
+                "trained to here", (length, 1), (away, 0), axes.get_xaxis_transform(),
+                "offset points", ha=side, va="top", color=MUTED, fontsize=8,
+            )  # fmt: skip
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_title("loss, nats per token")
         axes.set_xlabel(what)

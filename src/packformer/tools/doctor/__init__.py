@@ -7,6 +7,7 @@ import json
 import sys
 
 from packformer.tools.device_arguments import add_device, device_and_dtype
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +17,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="prove the attention kernels right on this machine",
         description="Checks every attention kernel against float64 on this machine, forward and "
         "backward, and keeps the verdicts that attention.kernel=auto uses.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_device(parser)
     parser.add_argument("--head-dim", type=int, default=64, help="head size")

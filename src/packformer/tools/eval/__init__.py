@@ -7,6 +7,7 @@ from pathlib import Path
 
 from packformer.tools.device_arguments import add_device, device_and_dtype
 from packformer.tools.document_arguments import add_reading
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +17,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="loss, perplexity and bits per byte of runs on a text or corpus",
         description="Scores every token of the documents once, in packed rows: all together, by "
         "length of the document, and by position in it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folder, checkpoint or exported folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from packformer.tools.device_arguments import add_device
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -14,7 +15,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="continue prompts with a trained model",
         description="Continues prompts: those given here, those of --prompts, or all of standard "
         "input as one. With none, at a terminal, asks for one after another.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("model", metavar="RUN", help="run folder, checkpoint or exported folder")
     parser.add_argument("prompt", nargs="*", help="text to continue")

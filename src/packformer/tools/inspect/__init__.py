@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from packformer.tools.document_arguments import add_policy, corpus_of, packing
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -14,7 +15,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="show the documents of token shards, or a packed row of them",
         description="Documents of a corpus decoded; with --row a packed row, its boundaries, and "
         "what is predicted.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("path", help="folder or URL of a corpus made by `packformer prepare`")
     parser.add_argument("--split", choices=("train", "validation"), default="train")

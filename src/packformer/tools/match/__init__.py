@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from packformer.study.match import QUANTITIES
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +17,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Finds for each variant the setting with which its parameters, training flops "
         "or KV cache are those of the reference within 0.5 %%, and prints the command that trains "
         "it. Nothing is trained, and no memory is taken.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("quantity", choices=list(QUANTITIES), help="what is made equal")
     parser.add_argument(

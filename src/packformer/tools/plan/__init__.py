@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from packformer.tools.document_arguments import add_documents, corpus_of, documents, packing
+from packformer.tools.help_format import HelpFormatter
 
 _PRESETS = files("packformer.conf").joinpath("experiment")
 
@@ -21,7 +22,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Padding, concatenation and packing of the same documents side by side: fill, "
         "what is cut or dropped, attention, and speed by flops. With a preset instead of a path, "
         "such as gpt_7b: the memory of each GPU, and whether it fits.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_documents(parser, "Python's standard library")
     parser.add_argument(

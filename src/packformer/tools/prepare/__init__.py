@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packformer.tools.document_arguments import add_preparation, preparation
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -17,7 +18,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         ".bz2, .xz), .parquet, the standard input (-) or a data set of the Hugging Face hub "
         "(hf:NAME[@CONFIG][:SPLIT]) into token shards for data=shards. After an interruption the "
         "same command continues after the last finished shard.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_preparation(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder of the corpus")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from packformer.tools.help_format import HelpFormatter
 from packformer.tools.question_arguments import add_question
 
 
@@ -15,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="compare the runs of a folder, with the uncertainty of the answer",
         description="Reads the runs of a study or a sweep and writes report.html, report.csv and "
         "report_runs.csv. Needs neither torch nor the data.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("folder", type=Path, help="of a study, a sweep, or of runs")
     add_question(parser, sizes=True)

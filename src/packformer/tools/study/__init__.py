@@ -7,6 +7,7 @@ from pathlib import Path
 
 from packformer.study.match import QUANTITIES
 from packformer.tools.device_arguments import add_device
+from packformer.tools.help_format import HelpFormatter
 from packformer.tools.question_arguments import add_question
 
 
@@ -18,7 +19,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Trains every combination of the listed values with every seed, and writes a "
         "page that says which variants are better, worse, or not told apart. The same command "
         "continues a study that was interrupted, and repeats runs that failed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "overrides",

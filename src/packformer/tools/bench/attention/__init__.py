@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packformer.tools.device_arguments import add_device, device_and_dtype
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -15,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="kernels beside what one would write otherwise",
         description="Time and memory of packed attention, beside xFormers as users call it, "
         "torch's varlen_attn and padded SDPA.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_device(parser)
     parser.add_argument("--heads", type=int, default=12, help="query heads")

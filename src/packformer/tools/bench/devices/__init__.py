@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from packformer.tools.help_format import HelpFormatter
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command, with its arguments."""
@@ -14,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Tokens per second of `python -m train` on each number of devices, beside the "
         "first. Each run is a process of its own, on random documents; their rates are medians "
         "over the records after the first one.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("preset", nargs="?", default="gqa", help="an experiment, such as gpt_124m")
     parser.add_argument(

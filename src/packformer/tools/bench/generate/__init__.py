@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from packformer.tools.help_format import HelpFormatter
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command, with its arguments."""
@@ -13,7 +15,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="a preset's generation against transformers",
         description="Tokens per second, time to the first token, and a step beside the time that "
         "reading weights and cache takes; and the same weights in transformers' generate.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("preset", nargs="?", default="gqa", help="an experiment, such as gpt_124m")
     parser.add_argument("overrides", nargs="*", help="settings as of `python -m train`")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packformer.tools.document_arguments import add_documents, add_policy, documents, packing
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -15,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="packing and loading",
         description="Tokens per second of the packer alone and of the loader with some numbers of "
         "workers, and how full the rows are.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_documents(parser, "log-normal documents of 600 tokens on average")
     add_policy(parser)

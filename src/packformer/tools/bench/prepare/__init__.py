@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packformer.tools.document_arguments import add_preparation, preparation
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -15,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="`packformer prepare` beside the bare tokenizer",
         description="MB of text per second of the tokenizers library alone and of the whole "
         "preparation, on the same cores.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_preparation(parser)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from packformer.tools.bench.recipe.recipes import RECIPES
+from packformer.tools.help_format import HelpFormatter
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +17,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Trains a preset by several recipes, on the same data and sizes, and tells the "
         "time and tokens that each needs to the same bits per byte of held-out documents. The same "
         "command continues what was interrupted; another --target costs no new run.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("preset", nargs="?", default="gqa", help="an experiment, such as gpt_124m")
     parser.add_argument(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from packformer.tools.help_format import HelpFormatter
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Adds the command, with its arguments."""
@@ -14,7 +16,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Tokens per second, utilisation, memory and compile time of a training step, "
         "bare and in Lightning; where its time goes; and the same model in Hugging Face's library "
         "and litgpt (pip install transformers litgpt).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("preset", nargs="?", default="gqa", help="an experiment, such as gpt_124m")
     parser.add_argument(
