@@ -15,7 +15,7 @@ import yaml
 from packformer.cli import main
 from packformer.tools.study import study as module
 from packformer.tools.study.matching import sized_variants
-from packformer.tools.study.study import Study
+from packformer.tools.study.asked import Study
 
 GIVEN = ["study", "+experiment=mha,gqa", "model.num_layers=1", "--match", "parameters"]
 

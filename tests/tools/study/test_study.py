@@ -15,7 +15,7 @@ from packformer.interruption import Interrupted
 from packformer.run.lock import lock_study
 from packformer.study.question import Question, read_question, write_question
 from packformer.tools.study import study as module
-from packformer.tools.study.study import Study
+from packformer.tools.study.asked import Study
 
 
 def test_a_study_from_the_command_to_the_page(

@@ -71,7 +71,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from packformer.tools.study.study import Study, run_study
+    from packformer.tools.study.asked import Study
+    from packformer.tools.study.study import run_study
 
     tune = options.tune or [None]
     if len(tune) > 1:
