@@ -14,8 +14,8 @@ import yaml
 
 from packformer.cli import main
 from packformer.tools.study import study as module
-from packformer.tools.study.matching import sized_variants
 from packformer.tools.study.asked import Study
+from packformer.tools.study.matching import sized_variants
 
 GIVEN = ["study", "+experiment=mha,gqa", "model.num_layers=1", "--match", "parameters"]
 
@@ -39,7 +39,7 @@ def swept(tmp_path, monkeypatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr(module, "run_sweep", sweep)
-    monkeypatch.setattr(module, "sized_variants", cache(sized_variants))
+    monkeypatch.setattr(asked, "sized_variants", cache(sized_variants))
     return asked
 
 

@@ -14,8 +14,8 @@ from packformer.cli import main
 from packformer.study.placed import Placed
 from packformer.study.tuning import Trial, Tuned, Tuning
 from packformer.tools.study import study as module
-from packformer.tools.study.matching import SizedVariant
 from packformer.tools.study.asked import Study
+from packformer.tools.study.matching import SizedVariant
 from packformer.tools.study.tuning import tuning_of, with_best
 
 RATE = "optimizer.learning_rate"
