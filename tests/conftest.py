@@ -17,9 +17,11 @@ from forks import start_server
 from hypothesis import settings
 from spared import (
     compose_once,
+    copy_settings_quickly,
     leave_loss_curves_blank,
     look_for_plugins_once,
     merge_groups_once,
+    parse_overrides_once,
     read_configuration_once,
     sample_few_tokens,
 )
@@ -148,6 +150,8 @@ def _configuration_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         read_configuration_once(patch)
         merge_groups_once(patch)
+        copy_settings_quickly(patch)
+        parse_overrides_once(patch)
         yield
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from copy import copy
+from collections import defaultdict
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -16,6 +17,8 @@ def spare(patch: pytest.MonkeyPatch) -> None:
     """Spares runs all that takes longer than a few steps."""
     read_configuration_once(patch)
     merge_groups_once(patch)
+    copy_settings_quickly(patch)
+    parse_overrides_once(patch)
     compose_once(patch)
     look_for_plugins_once(patch)
     leave_loss_curves_blank(patch)
@@ -92,6 +95,78 @@ def merge_groups_once(patch: pytest.MonkeyPatch) -> None:
 
 def _names(store: dict[str, Any]) -> tuple[Any, ...]:
     return tuple((k, _names(v)) if isinstance(v, dict) else k for k, v in sorted(store.items()))
+
+
+def copy_settings_quickly(patch: pytest.MonkeyPatch) -> None:
+    """Spares OmegaConf copying, deeply, the types and flags of each setting one by one.
+
+    The copies are the same: of each node and its metadata, without its parent, with its value.
+    """
+    from omegaconf import AnyNode, DictConfig, ListConfig
+
+    def quick(node: Any) -> Any:
+        new = object.__new__(type(node))
+        state = new.__dict__
+        state.update(node.__dict__)
+        metadata = object.__new__(type(state["_metadata"]))
+        metadata.__dict__.update(state["_metadata"].__dict__)
+        metadata.flags = metadata.flags and dict(metadata.flags)
+        cache = metadata.resolver_cache
+        metadata.resolver_cache = deepcopy(cache) if cache else defaultdict(dict)
+        state["_metadata"] = metadata
+        return new
+
+    def copied(node: Any, memo: dict[int, Any], parent: Any) -> Any:
+        if type(node) is AnyNode:
+            new = quick(node)
+            new.__dict__["_flags_cache"] = None
+        elif type(node) in (DictConfig, ListConfig):
+            new = copy_of_container(node, memo)
+        else:
+            new = deepcopy(node, memo)
+        new.__dict__["_parent"] = parent
+        return new
+
+    def copy_of_container(node: Any, memo: dict[int, Any]) -> Any:
+        new = quick(node)
+        state = new.__dict__
+        state["_flags_cache"] = copy(state["_flags_cache"])
+        content = state["_content"]
+        if isinstance(content, dict):
+            state["_content"] = {key: copied(v, memo, new) for key, v in content.items()}
+        elif isinstance(content, list):
+            state["_content"] = [copied(v, memo, new) for v in content]
+        return new
+
+    def use(container: Any) -> None:
+        @wraps(container.__deepcopy__)
+        def whole(node: Any, memo: dict[int, Any]) -> Any:
+            return copy_of_container(node, memo)
+
+        patch.setattr(container, "__deepcopy__", whole)
+
+    use(DictConfig)
+    use(ListConfig)
+
+
+def parse_overrides_once(patch: pytest.MonkeyPatch) -> None:
+    """Spares Hydra reading the same override by its grammar again."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Override
+
+    parse = OverridesParser.parse_rule
+    parsed: dict[tuple[str, str], Override] = {}
+
+    @wraps(parse)
+    def parse_once(self: OverridesParser, text: str, rule: str) -> Any:
+        if (text, rule) in parsed:
+            return copy(parsed[text, rule])
+        found = parse(self, text, rule)
+        if isinstance(found, Override):
+            parsed[text, rule] = copy(found)
+        return found
+
+    patch.setattr(OverridesParser, "parse_rule", parse_once)
 
 
 def compose_once(patch: pytest.MonkeyPatch) -> None:

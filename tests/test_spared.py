@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from inspect import unwrap
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra._internal import config_loader_impl
-from omegaconf import OmegaConf
-from spared import merge_groups_once
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.base import Node
+from spared import copy_settings_quickly, merge_groups_once, parse_overrides_once
 
 from packformer.run.naming import register_folder_suffix
 from packformer.sweeps.launchers import register_launchers
@@ -40,3 +45,73 @@ def test_groups_that_are_merged_once_make_the_same_configuration() -> None:
         wanted = _composed()
         merge_groups_once(patch)
         assert [_composed(), _composed()] == [wanted, wanted]
+
+
+OVERRIDES = (
+    *("a=1", "+a.b={c:[1,2.5,null],d:'x y'}", "~a", "++a@b=c", "a=1,2", "a=shuffle(range(1,9))"),
+    *("a=choice(x,y)", "a='x,y'", "a=${b}", "a=interval(0,1)", "a=", "a/b=c"),
+)
+
+
+def _read(text: str) -> Any:
+    override = OverridesParser.create().parse_overrides([text])[0]
+    sweep = list(override.sweep_iterator()) if override.is_discrete_sweep() else None
+    return override, None if sweep else override.value(), sorted(sweep or [])
+
+
+def test_overrides_that_are_read_once_are_the_same() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OverridesParser, "parse_rule", unwrap(OverridesParser.parse_rule))
+        wanted = [_read(text) for text in OVERRIDES]
+        parse_overrides_once(patch)
+        for _ in range(2):
+            assert [_read(text) for text in OVERRIDES] == wanted
+            with pytest.raises(HydraException):
+                _read("a=[")
+        changed = _read("a=1")[0]
+        changed.key_or_group = "b"
+        assert _read("a=1")[0].key_or_group == "a"
+
+
+def _state(node: Any) -> Any:
+    """All that a node holds, and whether each node in it has it as its parent."""
+    if not isinstance(node, Node):
+        return node
+    state = {name: v for name, v in node.__dict__.items() if name not in ("_parent", "_content")}
+    content = node.__dict__.get("_content")
+    parts = content if isinstance(content, dict) else dict(enumerate(content or ()))
+    if isinstance(content, dict | list):
+        state["inside"] = {key: _state(part) for key, part in parts.items()}
+        state["own"] = all(part.__dict__["_parent"] is node for part in parts.values())
+    else:
+        state["content"] = content
+    return type(node), state
+
+
+def test_settings_that_are_copied_quickly_are_the_same() -> None:
+    register_launchers()
+    register_folder_suffix()
+    with initialize_config_module("packformer.conf", version_base="1.3"):
+        config = compose("config", COMMAND_LINES[1], return_hydra_config=True)
+    OmegaConf.set_struct(config, False)
+    config.attention.a_list = [1, [2, {"x": None}], "???"]
+    config.attention.b_list = "${.a_list}"
+    config.attention.c_list = ListConfig(None)
+    OmegaConf.set_struct(config.attention, True)
+    OmegaConf.set_readonly(config.attention.a_list, True)
+    parts = (config, config.attention, config.attention.a_list)
+    with pytest.MonkeyPatch.context() as patch:
+        copy_settings_quickly(patch)
+        quick = [deepcopy(part) for part in parts]
+    with pytest.MonkeyPatch.context() as patch:
+        for container in DictConfig, ListConfig:
+            patch.setattr(container, "__deepcopy__", unwrap(container.__deepcopy__))
+        slowly = [deepcopy(part) for part in parts]
+    for part, found, wanted in zip(parts, quick, slowly, strict=True):
+        assert _state(found) == _state(wanted)
+        assert found.__dict__["_parent"] is wanted.__dict__["_parent"]
+        assert OmegaConf.get_type(found) == OmegaConf.get_type(part)
+    OmegaConf.set_readonly(quick[1].a_list, False)
+    quick[1].a_list[0] = 2
+    assert OmegaConf.is_readonly(config.attention.a_list), "the copy has flags of its own"
+    assert config.attention.a_list[0] == 1
