@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+_LEAVES_MODE = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.launcher.jobs=", "hydra/launcher=")
+"""Overrides that set no ``hydra.mode``."""
+
 
 def spare(patch: pytest.MonkeyPatch) -> None:
     """Spares runs all that takes longer than a few steps."""
@@ -176,7 +179,9 @@ def compose_once(patch: pytest.MonkeyPatch) -> None:
     get_mode = Hydra.get_mode
 
     def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
-        may_be_set = any("hydra" in override for override in overrides)
+        may_be_set = any(
+            "hydra" in override and not override.startswith(_LEAVES_MODE) for override in overrides
+        )
         return get_mode(self, config_name, overrides) if may_be_set else None
 
     patch.setattr(Hydra, "get_mode", mode)

@@ -173,7 +173,7 @@ def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_p
     """Associative recall with 8 values: 1/8 without sight, far more with it."""
     accuracy = {}
     # How soon the plateau ends is noise: it ends the run, at 100 steps with this seed.
-    for window, steps in (("1", 200), ("null", 1000)):
+    for window, steps in (("1", 100), ("null", 1000)):
         done = train(
             "+experiment=recall",
             "data.num_keys=8",

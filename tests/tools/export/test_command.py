@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 
@@ -142,6 +141,16 @@ def test_a_run_without_text_is_written_without_a_tokenizer(
     assert packformer.load(tmp_path / "new").tokenizer is None
 
 
+def export_and_import(run: str) -> None:
+    """In a process that has imported neither, whose packages may be in ``site``."""
+    sys.path.insert(0, "site")
+    for command in (["export", run, "folder"], ["import", "folder"]):
+        for name in [*sys.modules]:
+            if name.partition(".")[0] in ("transformers", "torchao"):
+                del sys.modules[name]
+        main(command)
+
+
 def test_transformers_imports_no_torchao(run_folder: Callable, tmp_path: Path) -> None:
     """It would with every model, and torchao tells what it lacks on a machine."""
     pytest.importorskip("transformers")
@@ -152,13 +161,7 @@ def test_transformers_imports_no_torchao(run_folder: Callable, tmp_path: Path) -
     metadata = tmp_path / "site" / "torchao-99.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchao\nVersion: 99.0\n")
-    paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    for arguments in (["export", str(run), "folder"], ["import", "folder"]):
-        command = [sys.executable, "-m", "packformer.cli", *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        assert "checked with transformers " in done.stdout
-        assert "torchao" not in done.stderr
+    code, out = forks.run(export_and_import, str(run), cwd=tmp_path, timeout=120)
+    assert code == 0, out
+    assert out.count("checked with transformers ") == 2
+    assert "torchao" not in out
