@@ -16,7 +16,7 @@ from packformer.data import PackedDataModule, PackingSettings, TokenShards
 
 PACKING = PackingSettings(256, 64, lookahead=16)
 ROWS, CHECKPOINT_EVERY, VALIDATE_EVERY = 900, 3, 7
-KILLS = {0: 40, 1: 30, 4: 30}
+KILLS = {0: 50, 1: 30, 3: 20}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from packformer.training import LastCheckpoint, TrainingModule
 from packformer.training.checkpoint import recorded_steps
 from packformer.training.shards import folder_of
 
-STEPS, STOPPED_AT = 6, 2
+STEPS, STOPPED_AT = 4, 2
 COMMON = (
     "+experiment=gqa",
     "trainer.accelerator=cpu",

@@ -20,7 +20,7 @@ from packformer.sweeps.side_by_side import SideBySide
 COMMAND = (sys.executable, "-m", "train", "-m", "hydra.sweep.dir=tree", "trainer.accelerator=cpu")
 SIDE_BY_SIDE = ("hydra/launcher=side_by_side", "hydra.launcher.jobs=2")
 SMALLER = ("packing.row_length=128", "trainer.validate_every_n_steps=50", "callbacks.samples=null")
-STEPS = "trainer.max_steps=50,400"
+STEPS = "trainer.max_steps=50,250"
 
 
 def rows(folder: Path) -> dict[str, dict[str, str]]:
@@ -55,18 +55,18 @@ def test_a_killed_sweep_goes_on_in_its_folder(small: list[str], tmp_path: Path) 
             process.kill()
     wait_until(lambda: not processes_of(tmp_path), 5)
     done, stopped = sorted(tmp_path.glob("tree/?_*"))
-    assert [done.name, stopped.name] == ["0_default_max_steps-50", "1_default_max_steps-400"]
+    assert [done.name, stopped.name] == ["0_default_max_steps-50", "1_default_max_steps-250"]
     before = (done / "config.yaml").stat().st_mtime_ns
     assert not (stopped / "summary.json").exists()
 
     code, out = run(sweep, command[3:], cwd=tmp_path, timeout=300)
     assert code == 0, out
-    assert out.startswith("1 job finished before\njob 1_default_max_steps-400 finished\n")
+    assert out.startswith("1 job finished before\njob 1_default_max_steps-250 finished\n")
     assert (done / "config.yaml").stat().st_mtime_ns == before
     assert "resumed  after step" in (stopped / "output.txt").read_text()
     table = rows(tmp_path)
     assert list(table) == [done.name, stopped.name]
-    assert [row["steps"] for row in table.values()] == ["50", "400"]
+    assert [row["steps"] for row in table.values()] == ["50", "250"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tree"]
 
 
