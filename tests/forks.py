@@ -41,8 +41,13 @@ def start_server() -> None:
         return
     _requests, heard = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
-        _requests.close()
-        _serve(heard)
+        try:
+            _requests.close()
+            _serve(heard)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
     heard.close()
 
 
@@ -118,6 +123,9 @@ class Forked:
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

@@ -185,7 +185,7 @@ def test_training_starts_after_any_preparation(tmp_path, count, fraction):
 def test_workers_fetch_while_their_parent_does(corpus, server, tmp_path, monkeypatch, num_workers):
     """A forked process inherits what its parent's threads had begun, but not the threads."""
     monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
-    server.delay = 0.3
+    server.delay = 0.15
     data = TokenShards(serve(server, corpus), shards_at_once=1)
     module = PackedDataModule(data, PACKING, num_workers=num_workers, seed=1)
     loader = module.train_dataloader()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
+import resource
+import signal
 import sys
 from functools import partial
 from itertools import product
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import run
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -280,35 +283,30 @@ def test_an_error_of_the_library_keeps_its_reason(
     assert list(tmp_path.iterdir()) == []
 
 
-_EXPORT = """if True:
-    import os, resource, signal, sys
-    from packformer import GPT, Rotary
-    from packformer.huggingface import export
-    model = GPT(300, 64, num_layers=1, width=48, num_heads=2, position=Rotary)
+def export_without_room_then_be_killed(folder: Path) -> None:
     room, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, most))
     try:
-        export(model, None, sys.argv[1])
+        export(make_model(), None, folder)
     except OSError as error:
-        print(error, os.listdir(os.path.dirname(sys.argv[1])), flush=True)
+        print(error, os.listdir(folder.parent), flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
-    module = sys.modules["packformer.huggingface.export"]
+    module: Any = sys.modules["packformer.huggingface.export"]
     module._generation = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
-    export(model, None, sys.argv[1])
-"""
+    export(make_model(), None, folder)
 
 
 @pytest.mark.platform
 def test_a_full_disk_leaves_nothing_and_a_kill_no_half_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _EXPORT, str(tmp_path / "folder")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == -9, done.stderr
-    assert done.stdout.startswith(f"cannot write {tmp_path / 'folder'} (")
-    assert done.stdout.endswith(" MiB left []\n")
+    folder = tmp_path / "folder"
+    code, out = run(export_without_room_then_be_killed, folder, cwd=tmp_path, timeout=60)
+    assert code == -signal.SIGKILL, out
+    assert out.startswith(f"cannot write {folder} (")
+    assert out.endswith(" MiB left []\n")
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".folder.")
-    export(make_model(), None, tmp_path / "folder")
-    verify(tmp_path / "folder")
+    export(make_model(), None, folder)
+    verify(folder)
 
 
 def test_files_have_the_rights_of_others_made_here(tmp_path: Path) -> None:

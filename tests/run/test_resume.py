@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from forks import Forked
+from forks import Forked, sweep
 
-from packformer.command_line.main import main
 from packformer.run.resume import find_checkpoint
 
 from .conftest import rows_in, rows_of, weights_in
@@ -26,7 +25,7 @@ def test_a_killed_run_goes_on_exactly(train: Callable, small: list[str], tmp_pat
     whole = train("+experiment=gqa", *small, *_LENGTH, "output_dir=whole")
     assert whole.code == 0, whole.err
     command = ["+experiment=gqa", *small, *_LENGTH, "output_dir=killed"]
-    with Forked(main, command, cwd=tmp_path) as process:
+    with Forked(sweep, command, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert any("step 5/8" in line for line in process.stdout)
         process.kill()
@@ -157,7 +156,7 @@ def test_an_interrupted_run_loses_no_step_and_says_how_to_go_on(
         "trainer.log_every_n_steps=7",
         "trainer.validate_every_n_steps=21",
     ]
-    with Forked(main, [*settings, "trainer.max_steps=100000"], cwd=tmp_path) as process:
+    with Forked(sweep, [*settings, "trainer.max_steps=100000"], cwd=tmp_path) as process:
         assert process.stdout is not None
         assert any("step     14/" in line for line in process.stdout)
         process.send_signal(number)

@@ -14,7 +14,6 @@ from forks import Forked, run, sweep
 
 import packformer.run.curve
 import packformer.run.train  # noqa: F401
-from packformer.command_line.main import main
 
 EACH = ("trainer.accelerator=cpu", "callbacks.samples=null")
 IN_ONE = ("-m", "hydra.sweep.dir=tree", "hydra/launcher=side_by_side", "hydra.launcher.jobs=1")
@@ -90,7 +89,7 @@ def test_jobs_in_any_order_compute_what_they_do_alone(small: list[str], tmp_path
         name = f"{experiment}_precision-{precision}"
         given = [f"+experiment={experiment}", f"trainer.precision={precision}"]
         alone_in = [*EACH, *small, *given, f"hydra.run.dir={name}"]
-        code, out = run(main, alone_in, cwd=tmp_path, env=ONE_THREAD, timeout=600)
+        code, out = run(sweep, alone_in, cwd=tmp_path, env=ONE_THREAD, timeout=600)
         assert code == 0, out
         alone[name] = measured(tmp_path / name)
     for name, numbers in alone.items():

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
+from forks import Forked, sweep
 
+import packformer.run.train  # noqa: F401  # what the forked run imports
+from packformer.tools.bench.devices import bench
 from packformer.tools.bench.devices.bench import DevicesBench, command, run_devices_bench
 
 
@@ -24,8 +30,8 @@ def test_numbers_that_measure_nothing_are_refused(options: dict, message: str) -
 
 
 def test_every_run_has_as_many_rows_per_device(tmp_path: Path) -> None:
-    bench = DevicesBench("gqa", ("+debug=fast",), records=3, rows_per_record=5)
-    line = command(bench, tmp_path, rows=2, devices=4)
+    given = DevicesBench("gqa", ("+debug=fast",), records=3, rows_per_record=5)
+    line = command(given, tmp_path, rows=2, devices=4)
     wanted = {
         *("trainer.devices=4", "trainer.rows_per_step=8", "trainer.max_steps=9"),
         *("trainer.log_every_n_steps=3", "data=random", "+debug=fast"),
@@ -36,7 +42,7 @@ def test_every_run_has_as_many_rows_per_device(tmp_path: Path) -> None:
 
 
 def measured(folder: Path, *overrides: str) -> dict[str, str]:
-    bench = DevicesBench(
+    given = DevicesBench(
         "gqa",
         ("+debug=fast", "trainer.accelerator=cpu", *overrides),
         devices=(1,),
@@ -44,12 +50,25 @@ def measured(folder: Path, *overrides: str) -> dict[str, str]:
         records=2,
         rows_per_record=1,
     )
-    run_devices_bench(bench, folder)
+    run_devices_bench(given, folder)
     with (folder / "devices.csv").open() as file:
         (row,) = csv.DictReader(file)
     return row
 
 
+@pytest.fixture
+def forked_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run imports nothing."""
+
+    def forked(arguments: list[str], stdout: IO[str], stderr: IO[str]) -> Forked:
+        assert arguments[:3] == [sys.executable, "-m", "train"]
+        assert stderr is stdout
+        return Forked(sweep, arguments[3:], cwd=Path.cwd(), output=stdout.fileno())
+
+    monkeypatch.setattr(bench, "subprocess", SimpleNamespace(Popen=forked))
+
+
+@pytest.mark.usefixtures("forked_run")
 def test_a_run_is_measured(tmp_path: Path) -> None:
     row = measured(tmp_path)
     assert float(row["tokens_per_second"]) > 0
