@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from packformer.cli import main
+from packformer.tools.study import asked as asking
 from packformer.tools.study import study as module
 from packformer.tools.study.asked import Study
 from packformer.tools.study.matching import sized_variants
@@ -39,7 +40,7 @@ def swept(tmp_path, monkeypatch) -> list[list[str]]:
         return 0
 
     monkeypatch.setattr(module, "run_sweep", sweep)
-    monkeypatch.setattr(asked, "sized_variants", cache(sized_variants))
+    monkeypatch.setattr(asking, "sized_variants", cache(sized_variants))
     return asked
 
 
