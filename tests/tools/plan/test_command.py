@@ -29,6 +29,27 @@ def test_plan_compares_ways_on_the_users_own_text(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "plan" / "plan.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("policy", ["best_fit", "concatenate", "blocks"])
+def test_speeds_are_relative_to_the_policy_asked_for(tmp_path, monkeypatch, capsys, policy):
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"text": "{"some words of text " * (1 + n % 13)}"}}\n' for n in range(40))
+    )
+    sizes = ["--row-length", "128", "--max-document-length", "64", "--vocab-size", "300"]
+    plan = tmp_path / "plan"
+    main(["plan", str(tmp_path / "a.jsonl"), *sizes, "--policy", policy, "--output", str(plan)])
+    names = {
+        "best_fit": "best fit (packformer)",
+        "concatenate": "concatenate, documents apart",
+        "blocks": "concatenate, blocks of 64",
+    }
+    with (plan / "plan.csv").open() as file:
+        speeds = {row["way"]: float(row["relative_speed"]) for row in csv.DictReader(file)}
+    assert speeds[names[policy]] == 1.0
+    assert speeds[names["concatenate"]] > speeds[names["blocks"]]
+    assert names["blocks"] in capsys.readouterr().out
+
+
 def test_a_corpus_shorter_than_a_row_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
     (tmp_path / "a.txt").write_text("some words of text " * 20)

@@ -7,6 +7,7 @@ from packformer.data import PackingSettings
 from packformer.data.order import all_lengths
 from packformer.data.packers import make_packer
 from packformer.data.packing import PackerState
+from packformer.data.rows import PackedRows
 from packformer.data.source import Mixture
 from packformer.tools.plan.costs import Lengths, costs
 
@@ -58,6 +59,31 @@ def test_documents_apart_are_what_the_packer_makes_of_them():
     assert cost.useful == sum(piece.length for row in rows for piece in row)
     assert (cost.dropped, cost.kept) == (1, 25 / 26)  # the last token of 7, cut at 6
     assert cost.useful < cost.pairs < of("concatenate and cut").pairs
+
+
+def test_blocks_are_what_rows_of_this_policy_are_laid_out_as():
+    lengths = [*LENGTHS, 1, 12]
+    settings = PackingSettings(ROW, LONGEST, policy="blocks")
+    (cost,) = (found for found in costs(lengths, settings) if found.policy == "blocks")
+    rows = list(
+        PackedRows(Lengths(lengths), settings, max_documents=ROW, seed=0, epochs=1),
+    )
+    assert cost.computed == len(rows) * ROW
+    assert cost.useful == sum(row.num_tokens for row in rows) == sum(LENGTHS) + 12
+    assert cost.dropped == 1, "the document of one token"
+    assert cost.pairs == sum(n * (n + 1) // 2 for row in rows for n in row.lengths)
+    assert [sum(row) for row in cost.rows] == [row.num_tokens for row in rows]
+    assert cost.name == "concatenate, blocks of 6"
+
+
+def test_a_document_is_cut_wherever_a_block_ends_in_it():
+    (cost,) = (
+        found for found in costs([4] * 4, PackingSettings(ROW, LONGEST)) if found.policy == "blocks"
+    )
+    assert cost.rows == ((4, 4), (4, 4))
+    assert cost.cut == 2, "blocks end at 6, 8, 14 and 16"
+    whole = costs([4] * 4, PackingSettings(ROW, 4))
+    assert [found.cut for found in whole if found.policy == "blocks"] == [0]
 
 
 @pytest.mark.parametrize("name", ["first fit", "best fit"])

@@ -8,7 +8,13 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from packformer.tools.document_arguments import add_documents, corpus_of, documents, packing
+from packformer.tools.document_arguments import (
+    add_documents,
+    add_policy,
+    corpus_of,
+    documents,
+    packing,
+)
 from packformer.tools.help_format import HelpFormatter
 
 _PRESETS = files("packformer.conf").joinpath("experiment")
@@ -20,11 +26,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "plan",
         help="what packing saves on your documents, or what memory a preset takes",
         description="Padding, concatenation and packing of the same documents side by side: fill, "
-        "what is cut or dropped, attention, and speed by flops. With a preset instead of a path, "
+        "what is cut or dropped, attention, and speed by flops, as a multiple of the --policy's. "
+        "With a preset instead of a path, "
         "such as gpt_7b: the memory of each GPU, and whether it fits.",
         formatter_class=HelpFormatter,
     )
     add_documents(parser, "Python's standard library")
+    add_policy(parser)
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -28,11 +28,12 @@ class Cost:
         name: of the way.
         computed: tokens that the model computes, padding included.
         useful: tokens of documents among them.
-        cut: documents that lie in several rows, or lost their end.
+        cut: documents that lie in several rows or blocks, or lost their end.
         dropped: tokens that no batch holds.
         pairs: query-key pairs that attention computes.
         rows: lengths of the documents of the first rows, for pictures; empty for padding.
         estimated: whether ``computed`` follows from the fill of the first rows alone.
+        policy: of ``PackingSettings``, that makes such batches; None if none does.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Cost:
     pairs: int
     rows: tuple[tuple[int, ...], ...] = ()
     estimated: bool = False
+    policy: str | None = None
 
     @property
     def fill(self) -> float:
@@ -75,7 +77,7 @@ def costs(
     batch: int = 8,
     seed: int = 0,
 ) -> list[Cost]:
-    """Costs of the usual ways; packformer's own packing comes last.
+    """Costs of the usual ways, those of all policies among them; best fit comes last.
 
     Args:
         lengths: of all documents, in tokens.
@@ -90,6 +92,7 @@ def costs(
         _padded(shuffled, longest, batch, fixed=True),
         _concatenated(shuffled, settings.row_length),
         _cut_apart(shuffled, settings, seed),
+        _in_blocks(shuffled, settings),
         _first_fit(shuffled, settings),
         _best_fit(shuffled, settings),
     ]
@@ -158,6 +161,33 @@ def _cut_apart(lengths: NDArray[np.int64], settings: PackingSettings, seed: int)
         cut=len(cut),
         dropped=int(lengths.sum()) - useful,
         pairs=int(causal_pairs(parts).sum()),
+        policy="concatenate",
+    )
+
+
+def _in_blocks(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
+    """Documents read whole, in rows laid out as blocks: attention sees all of a block, whatever
+    documents lie in it."""
+    row, block = settings.row_length, settings.max_seqlen
+    pieces = lengths[lengths >= 2]
+    ends, useful = pieces.cumsum(), int(pieces.sum())
+    num_rows = math.ceil(useful / row)
+    starts = np.add.outer(np.arange(num_rows) * row, np.arange(0, row, block)).ravel()
+    starts = starts[starts < useful]
+    first = np.searchsorted(starts, ends - pieces, side="right")
+    last = np.searchsorted(starts, ends - 1, side="right")
+    return Cost(
+        name=f"concatenate, blocks of {block:,}",
+        computed=num_rows * row,
+        useful=useful,
+        cut=int((first != last).sum()),
+        dropped=int(lengths.sum()) - useful,
+        pairs=int(causal_pairs(np.diff(starts, append=useful)).sum()),
+        rows=tuple(
+            _between(ends, number * row, min((number + 1) * row, useful))
+            for number in range(min(num_rows, _ROWS_SHOWN))
+        ),
+        policy="blocks",
     )
 
 
@@ -199,7 +229,8 @@ def _best_fit(lengths: NDArray[np.int64], settings: PackingSettings) -> Cost:
         epochs=1,
     )
     rows = (tuple(piece.length for piece in row) for row in packer.rows(PackerState()))
-    return _packed("best fit (packformer)", rows, lengths, settings, shortest=2)
+    cost = _packed("best fit (packformer)", rows, lengths, settings, shortest=2)
+    return replace(cost, policy="best_fit")
 
 
 def _packed(

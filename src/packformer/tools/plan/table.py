@@ -58,6 +58,8 @@ def run_plan(
 ) -> None:
     """Prints a histogram and a table, and writes ``plan.csv`` and ``plan.png``.
 
+    Speeds are relative to that of ``settings.policy``.
+
     Raises:
         ValueError: if the data or a number cannot be used.
     """
@@ -68,7 +70,8 @@ def run_plan(
     console = Console(width=130)
     console.print(splits.description, highlight=False)
     _print_histogram(lengths, console)
-    ours = found[-1].flops_per_token(sizes.weights, sizes.width, sizes.num_layers)
+    chosen = next(cost for cost in found if cost.policy == settings.policy)
+    ours = chosen.flops_per_token(sizes.weights, sizes.width, sizes.num_layers)
     rows = [_row(cost, sizes, ours) for cost in found]
     _print(rows, settings, sizes, console)
     if lengths.sum() < settings.row_length:
@@ -77,8 +80,8 @@ def run_plan(
             "concatenation drops what does not fill one",
             highlight=False,
         )
-    num_rows = -(-found[-1].computed // settings.row_length)
-    if num_rows < _FEW_ROWS and found[-1].fill < 1:
+    num_rows = -(-chosen.computed // settings.row_length)
+    if num_rows < _FEW_ROWS and chosen.fill < 1:
         console.print(
             f"  packing made {counted(num_rows, 'row')}: the last, partly full, lowers the fill "
             "of so few; in training it is filled from the next epoch",
