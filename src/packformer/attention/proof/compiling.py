@@ -119,17 +119,24 @@ class Compiling:
     def wait(self) -> None:
         """Returns when all have ended, or after two minutes; warns of what went wrong."""
         ends = time.monotonic() + _LONGEST_WAIT
+        reasons = []
         for process, told in self._processes:
             try:
                 code = process.wait(max(0.0, ends - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("compile  takes over %.0f s beside this process", _LONGEST_WAIT)
-                break
+                reasons.append(f"it takes over {_LONGEST_WAIT:.0f} s")
+                continue
             if code:
                 told.seek(0)
                 lines = told.read().decode(errors="replace").strip().splitlines()
-                why = lines[-1] if lines else f"exit code {code}"
-                log.warning("compile  failed in a process of its own: %s", why)
+                reasons.append(lines[-1] if lines else f"exit code {code}")
+        if reasons:
+            log.warning(
+                "compile  %d of %d processes did not end well, so this one compiles: %s",
+                len(reasons),
+                len(self._processes),
+                reasons[0],
+            )
         self.close()
 
     def close(self) -> None:
