@@ -36,7 +36,7 @@ def wait_until(true: Callable[[], object], seconds: float) -> None:
 
 
 def processes_of(folder: Path) -> list[str]:
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    found = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
     return [line for line in found.stdout.splitlines() if f"{folder}/tree" in line]
 
 

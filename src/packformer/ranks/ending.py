@@ -24,7 +24,7 @@ from pathlib import Path
 
 from packformer.interruption import exit_code, interrupt, signals_heard_by
 from packformer.masking import masked
-from packformer.ranks.launched import ERRORS, PARENT, SWEEP, launched, rank
+from packformer.ranks.launched import ERRORS, OF_COMMAND, PARENT, SWEEP, launched, rank
 from packformer.whole_file import replace_text
 
 _WATCHED_EVERY = 0.3  # seconds
@@ -86,10 +86,11 @@ def quiet_other_ranks() -> None:
 def end_with_parent() -> None:
     """Ends this process within a second when what started it is gone.
 
-    Otherwise a rank whose rank 0 or torchrun was killed would wait for it in a collective.
+    Otherwise a rank whose rank 0 or torchrun was killed would wait for it in a collective, and
+    the sweep of a killed study would train to its end, unseen.
     """
     of_rank_zero = ERRORS in os.environ and rank() != 0
-    if of_rank_zero or SWEEP in os.environ:
+    if of_rank_zero or SWEEP in os.environ or OF_COMMAND in os.environ:
         parent = int(os.environ.get(PARENT, os.getppid()))  # which may be gone already
     elif _TORCHRUNS in os.environ:
         parent = os.getppid()

@@ -17,8 +17,10 @@ _MPI = {
 }
 SWEEP = "PACKFORMER_SWEEP"
 """Names the sweep's folder, in the process of one of its jobs."""
+OF_COMMAND = "PACKFORMER_SWEEP_OF_COMMAND"
+"""Variable of the environment of a sweep that another command started, and continues."""
 PARENT = "PACKFORMER_PARENT"
-"""The id of the process that a rank or a job ends with."""
+"""The id of the process that a rank, a job or the sweep of a command ends with."""
 ERRORS = "PACKFORMER_ERRORS"
 """Names the folder where the ranks that rank 0 started leave their errors and what they print."""
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from packformer.ranks.launched import SWEEP
+from packformer.ranks.launched import OF_COMMAND, PARENT, SWEEP
 from packformer.run.shown_override import shown_override
 
-OF_COMMAND = "PACKFORMER_SWEEP_OF_COMMAND"
-"""Variable of the environment of a sweep that another command started, and continues."""
 _FIXED = "PACKFORMER_FIXED_SETTINGS"
 
 
@@ -29,6 +27,11 @@ def sweep_folder() -> Path | None:
     if folder := os.environ.get(SWEEP):
         return Path(folder)
     return Path(HydraConfig.get().sweep.dir) if in_sweep() else None
+
+
+def of_this_command() -> dict[str, str]:
+    """The environment of a sweep that this command starts and continues, and that ends with it."""
+    return {OF_COMMAND: "1", PARENT: str(os.getpid())}
 
 
 def fixed_settings() -> list[str] | None:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
-from packformer.run.of_sweep import OF_COMMAND
+from packformer.run.of_sweep import of_this_command
 
 
 def run_sweep(command: Sequence[str]) -> int:
-    """Runs it; signals reach it once, and it saves and ends.
+    """Runs it; signals reach it once, and it saves and ends. It ends if this process is killed.
 
     Args:
         command: arguments of ``packformer``.
@@ -26,7 +26,7 @@ def run_sweep(command: Sequence[str]) -> int:
     process = subprocess.Popen(
         [sys.executable, "-m", "packformer", *command],
         start_new_session=True,
-        env={**os.environ, OF_COMMAND: "1"},
+        env=os.environ | of_this_command(),
     )
     with signals_heard_by(lambda number, _: process.send_signal(number)):
         code = process.wait()
