@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,16 @@ def test_the_script_that_generates(train, small, tmp_path, capsys):
     assert len(names["tokens"]) == 50
 
 
-def test_the_commands_that_export_and_start_from_weights(train, small, corpus, tmp_path, capsys):
+def test_the_commands_that_export_and_start_from_weights(
+    train, small, corpus, tmp_path, monkeypatch
+):
     pytest.importorskip("transformers")
+    library = tmp_path / "library"  # all of Python's takes ten seconds to encode
+    library.mkdir()
+    for file in corpus.iterdir():
+        shutil.copy(file, library / f"{file.stem}.py")
+    paths = {**sysconfig.get_paths(), "stdlib": str(library)}
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: paths)
     page = (ROOT / "docs" / "use.md").read_text(encoding="utf-8").replace("\\\n", " ")
     sections = page.partition("## Export")[2]
     lines = "".join(re.findall(r"```sh\n(.*?)```", sections, flags=re.DOTALL)).splitlines()
