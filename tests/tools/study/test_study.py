@@ -114,6 +114,9 @@ def test_a_study_that_is_refused_leaves_what_is_there(
     assert capsys.readouterr().err.endswith("no run was started: the lines above say why\n")
     assert asked.read_bytes() == before
     assert list(tmp_path.iterdir()) == [asked]
+    with pytest.raises(SystemExit):
+        main([*given[:-1], str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_interrupted_study_says_what_was_asked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_a_value_that_is_added_and_better_replaces_the_runs_of_the_former(swept,
     assert losses() == pytest.approx([5.0005] * 2)
     assert [row["finished_seeds"] for row in rows()] == ["2"] * 2
     assert Path("answer", "gqa", "learning_rate_0.002").is_dir()
+
+
+def test_a_study_that_is_killed_while_it_tunes_continues(swept, monkeypatch) -> None:
+    sweep = module.run_sweep
+
+    def killed(command: list[str]) -> int:
+        sweep(command)
+        shutil.copytree("answer", "killed")  # as it is then
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_sweep", killed)
+    given = [*GIVEN, f"{RATE}=1e-3,2e-3"]
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        main(given)
+    shutil.rmtree("answer")
+    Path("killed").rename("answer")
+    monkeypatch.setattr(module, "run_sweep", sweep)
+    main(given)
+    assert losses() == pytest.approx([5.0005] * 2)
 
 
 def test_a_variant_that_no_value_trains_ends_the_study_before_its_seeds(swept, capsys) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packformer.counted import counted
 from packformer.run.lock import lock_study, release_new
-from packformer.study.question import Question, write_question
+from packformer.study.question import STUDY_FILE, Question, write_question
 from packformer.study.report import compared_runs
 from packformer.study.run_record import FINISHED, read_runs
 from packformer.study.tuning import tuned_by
@@ -100,6 +100,9 @@ def _train(sweep: Sweep, question: Question, folder: Path) -> int:
     command, place = sweep
     print(f"sweep    packformer {shlex.join(command)}", flush=True)
     former, code = _time_of_table(place), None
+    is_new = not (folder / STUDY_FILE).exists()
+    if is_new:  # if this process is killed, it tells whose runs are there
+        write_question(question, folder)
     try:
         code = run_sweep(command)
     finally:  # a sweep that was refused says nothing of the runs that are there
@@ -107,6 +110,8 @@ def _train(sweep: Sweep, question: Question, folder: Path) -> int:
         if was_run:
             write_question(question, folder)
     if not was_run:
+        if is_new:
+            (folder / STUDY_FILE).unlink()
         raise ValueError("no run was started: the lines above say why")
     return code
 
