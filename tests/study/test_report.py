@@ -241,6 +241,18 @@ def test_variants_are_named_by_what_differs(made) -> None:
         report_of(study, Question(reference="gqa"))
 
 
+def test_a_run_that_was_added_belongs_to_its_variant_and_comes_last(made) -> None:
+    for name in ("mha", "gqa"):
+        study = made(name, 0, 5.0, given=("optimizer.learning_rate=0.01",))
+    for name in ("gqa", "mqa"):
+        made(name, 1, 5.0, given=("optimizer.learning_rate=1e-2",))
+    for folder in study.glob("*_seed-1"):
+        folder.rename(study / f"2027-01-01_{folder.name}")
+    report = report_of(study, Question())
+    found = [(one.variant.label, len(one.variant.runs)) for one in report.found]
+    assert found == [("mha", 1), ("gqa", 2), ("mqa", 1)]
+
+
 def test_a_folder_without_runs_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no run"):
         report_of(tmp_path, Question())

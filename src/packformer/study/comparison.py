@@ -134,7 +134,7 @@ def _compared(
         told |= cautions(*pair)
     remarks = [*one.remarks, *told.values()]
     if obstacles:
-        return replace(one, verdict=NOT_COMPARED, remarks=(*remarks, obstacles[0]))
+        return replace(one, verdict=NOT_COMPARED, remarks=(obstacles[0], *remarks))
     copies = _copies(runs) or _copies([other for _, other in pairs])
     one = replace(
         one,

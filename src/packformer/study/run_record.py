@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -22,6 +23,7 @@ POSITIONS_FILE = "loss_by_position.json"
 """The loss by position and by length of documents, which ``packformer study`` measures."""
 
 _OBJECTS = (SUMMARY_FILE, FAILURE_FILE, ENVIRONMENT_FILE, POSITIONS_FILE)
+_FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
 _LONGEST_NUMBER = 64  # characters
 _MOST_METRICS = 2**30  # bytes
 FINISHED, FAILED, UNFINISHED, DIVERGED = "finished", "failed", "unfinished", "diverged"
@@ -172,14 +174,18 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def given_by(overrides: Sequence[str]) -> dict[str, str]:
-    """Values of the overrides of a command line, by name."""
+    """Values of the overrides of a command line, by name; 1e-2 is 0.01, as a sweep writes it."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return {name: value for name, _, value in pairs}
+    return {name: _written(value) for name, _, value in pairs}
 
 
-def _order(folder: Path) -> tuple[str, int, str]:
-    number = folder.name.partition("_")[0]
-    return str(folder.parent), int(number) if number.isdecimal() else -1, folder.name
+def _written(value: str) -> str:
+    return str(float(value)) if _FRACTION.fullmatch(value) else value
+
+
+def _order(folder: Path) -> tuple[str, float, str]:
+    number = folder.name.partition("_")[0]  # a run that was added to a sweep has none
+    return str(folder.parent), int(number) if number.isdecimal() else math.inf, folder.name
 
 
 def _config(file: Path) -> dict[str, Any]:
