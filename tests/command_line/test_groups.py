@@ -11,7 +11,12 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from packformer.command_line import composition
-from packformer.command_line.groups import OF_CLASSES, check_groups, refuse_removed
+from packformer.command_line.groups import (
+    OF_CLASSES,
+    check_groups,
+    refuse_removed,
+    refuse_two_experiments,
+)
 from packformer.command_line.overrides import refuse_altered_text
 from packformer.command_line.variants import variants_of
 
@@ -64,7 +69,13 @@ def test_what_every_run_needs_stays(train: Callable, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["+experiment=nope +experiment=gqa", "+experiment=nope experiment=gqa"]
+    "given",
+    [
+        *("+experiment=nope +experiment=gqa", "+experiment=nope experiment=gqa"),
+        *("+experiment=[nope,gqa]", "experiment=[nope,gqa]"),
+        *("-m +experiment=[nope,gqa]", "-m +experiment=[nope,gqa],nope seed=1,2"),
+        *("-m +experiment=nope,[nope,gqa]", "-m +experiment=choice([nope,gqa],nope)"),
+    ],
 )
 def test_two_experiments_are_refused(train: Callable, given: str) -> None:
     message = (
@@ -72,11 +83,18 @@ def test_two_experiments_are_refused(train: Callable, given: str) -> None:
         "settings instead of the other, such as position=none; variants to compare are one list, "
         "+experiment=nope,gqa"
     )
-    done = train(*given.split())
+    done = train(*given.split(), "model.width=0")  # told second, if at all: nothing is trained
     assert (done.code, done.err) == (1, f"error: {message}\n")
     for read in (composition.compose, variants_of):
         with pytest.raises(ValueError, match=re.escape(message)):
-            read(given.split())
+            read([word for word in given.split() if word != "-m"])
+
+
+@pytest.mark.parametrize(
+    "given", ["+experiment=nope,gqa", "+experiment=[nope]", "+experiment=[nope],[gqa]"]
+)
+def test_one_experiment_for_each_job_is_no_combination(given: str) -> None:
+    refuse_two_experiments([given])
 
 
 def test_what_a_run_does_without_may_go() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hydra.core.override_parser.types import ChoiceSweep
+
+from packformer.command_line.grammar import parse
 from packformer.settings import shown
 
 OF_CLASSES = (
@@ -57,6 +60,9 @@ def refuse_removed(overrides: Iterable[str]) -> None:
 def refuse_two_experiments(overrides: Iterable[str]) -> None:
     """Refuses ``+experiment=nope experiment=gqa``, of which Hydra would take the last alone.
 
+    Of ``+experiment=[nope,gqa]`` it would take both, and settings of the last where they differ.
+    ``+experiment=nope,gqa``, two jobs of a sweep, is neither.
+
     Args:
         overrides: of the command line; other arguments of it may be among them.
 
@@ -64,7 +70,7 @@ def refuse_two_experiments(overrides: Iterable[str]) -> None:
         ValueError: naming both.
     """
     given = [one.lstrip("+") for one in overrides]
-    both = [one for one in given if one.startswith("experiment=")]
+    both = [word for one in given if one.startswith("experiment=") for word in _one_by_one(one)]
     if len(both) > 1:
         choices = ",".join(dict.fromkeys(one.partition("=")[2] for one in both))
         raise ValueError(
@@ -72,6 +78,18 @@ def refuse_two_experiments(overrides: Iterable[str]) -> None:
             "instead of the other, such as position=none; variants to compare are one list, "
             f"+experiment={choices}"
         )
+
+
+def _one_by_one(override: str) -> list[str]:
+    """The overrides that a list of choices stands for; the first list among those of a sweep."""
+    read = parse(override) if "[" in override else None
+    if read is None:
+        return [override]
+    value = read.value()
+    for one in value.list if isinstance(value, ChoiceSweep) else [value]:
+        if isinstance(one, list) and len(one) > 1:
+            return [f"{read.key_or_group}={choice}" for choice in one]
+    return [override]
 
 
 def check_groups(settings: Mapping[str, Any]) -> None:
