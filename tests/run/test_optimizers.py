@@ -121,3 +121,14 @@ def test_what_is_no_optimizer_is_refused_before_anything_is_written(
     assert message in done.err
     assert len([line for line in done.err.splitlines() if "rror" in line]) == 1
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=side_by_side", "hydra.launcher.jobs=1"]])
+def test_a_search_path_finds_choices_as_a_folder_of_them_does(
+    train: Callable, settings: list[str], tmp_path: Path, launcher: list[str]
+) -> None:
+    own = f'hydra.searchpath=["file://{tmp_path}/conf"]'
+    sweep = ["-m", "hydra.sweep.dir=tree", *launcher] if launcher else ["hydra.run.dir=tree/run"]
+    done = train(own, *settings[2:], f"optimizer={next(iter(_SETTINGS))}", *sweep)
+    assert done.code == 0, done.err
+    assert len(list(tmp_path.glob("tree/*/summary.json"))) == 1

@@ -8,6 +8,7 @@ from typing import Any
 from hydra._internal.defaults_list import Overrides
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -61,7 +62,18 @@ def chosen_settings(overrides: Sequence[str], known: Mapping[str, str]) -> set[s
 
 
 def _defaults(overrides: Sequence[str]) -> Any:
-    return _loader().compute_defaults_list(_PRIMARY, list(overrides), RunMode.RUN)
+    given = [*search_path_of(HydraConfig.instance().cfg), *overrides]
+    return _loader().compute_defaults_list(_PRIMARY, given, RunMode.RUN)
+
+
+def search_path_of(config: Any) -> list[str]:
+    """The override of ``hydra.searchpath`` on the command line; empty if there is none.
+
+    Args:
+        config: with Hydra's own; None outside of ``train``.
+    """
+    given = [] if config is None else config.hydra.overrides.hydra
+    return [one for one in given if one.lstrip("+").startswith("hydra.searchpath=")]
 
 
 def _loader() -> Any:

@@ -162,3 +162,23 @@ def test_more_seeds_belong_to_the_same_folder() -> None:
     assert one.folder == Study(("+experiment=mha,gqa",), num_seeds=5).folder
     assert one.folder != Study(("+experiment=mha,gqa", "trainer.max_steps=9")).folder
     assert one.folder.parent == Path("runs", "studies")
+
+
+def test_choices_of_ones_own_are_in_every_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    optimizer = tmp_path / "my conf" / "optimizer" / "radam.yaml"
+    optimizer.parent.mkdir(parents=True)
+    optimizer.write_text("_target_: torch.optim.RAdam\nlr: 1.0e-3\n")
+    swept: list[list[str]] = []
+    monkeypatch.setattr(module, "run_sweep", lambda command: swept.append(command) or 1)
+    given = ["study", "+experiment=gqa,mha", "optimizer=radam", "--config-dir"]
+    for more in ([], ["--match", "parameters", "--tune", "optimizer.lr=1e-3,1e-2"]):
+        with pytest.raises(SystemExit):
+            main([*given, "my conf", *more])
+    own = f'hydra.searchpath=["file://{tmp_path}/my conf"]'
+    assert [command.count(own) for command in swept] == [1, 1]
+    with pytest.raises(SystemExit):
+        main([*given, "my_conf"])
+    assert capsys.readouterr().err.endswith("error: --config-dir (my_conf) is no folder\n")

@@ -46,6 +46,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="gives every variant at every size the value with the lowest loss, found by a run of "
         "each value with a seed of its own",
     )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        help="folder with choices of your own, as of `packformer train --config-dir`",
+    )
     parser.add_argument("--jobs", type=int, help="runs at a time (hydra/launcher=side_by_side)")
     parser.add_argument(
         "--output",
@@ -79,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--tune is given {len(tune)} times: one setting can be tuned")
     run_study(
         Study(
-            overrides=tuple(options.overrides),
+            overrides=(*options.overrides, *_own_choices(options.config_dir)),
             num_seeds=options.seeds,
             ladder=options.ladder,
             match=options.match,
@@ -93,3 +98,14 @@ def _run(options: argparse.Namespace) -> None:
         options.output,
         options,
     )
+
+
+def _own_choices(folder: Path | None) -> list[str]:
+    """The setting that adds the choices in ``folder``; empty without one."""
+    from packformer.tools.sweep_process import in_quotes
+
+    if folder is None:
+        return []
+    if not folder.expanduser().is_dir():
+        raise ValueError(f"--config-dir ({folder}) is no folder")
+    return [f"hydra.searchpath=[{in_quotes(f'file://{folder.expanduser().resolve()}')}]"]
