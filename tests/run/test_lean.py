@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-from packformer.run.lean import hidden, import_lean
+from packformer.run.lean import hidden, import_lean, import_lean_for, names_own_code
 
 _CODE = """
 import sys
@@ -57,3 +58,46 @@ def test_what_was_hidden_is_there_again() -> None:
         importlib.metadata.version("hydra-core")
     assert importlib.metadata.version("hydra-core")
     assert vars(importlib.metadata.Distribution)["from_name"] is kept
+
+
+_OPENED = """
+import sys
+from packformer.run.lean import import_lean_for
+import_lean_for({paths})
+print(*[name for name in ("scipy", "torchmetrics") if name in sys.modules])
+"""
+
+
+def _run_folder(folder, settings) -> str:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    return str(folder)
+
+
+def _exported(folder) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return str(folder)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_models_are_opened_without_packages_of_metrics(tmp_path, damaged: bool) -> None:
+    paths = [_run_folder(tmp_path / "run", _OWN), _exported(tmp_path / "llama")]
+    if damaged:
+        (tmp_path / "run" / "config.yaml").write_text("data: [")
+    code = _OPENED.format(paths=", ".join(map(repr, paths)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["torchmetrics"]), done.stderr
+
+
+def test_a_model_of_the_users_class_may_use_all_metrics(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("packformer.run.lean.import_lean", asked.append)
+    mine = {**_OWN, "model": {"_target_": "my_parts.Mine"}}
+    import_lean_for(_run_folder(tmp_path / "a", _OWN), _run_folder(tmp_path / "b", mine))
+    (settings,) = asked
+    assert names_own_code(settings)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError
+from pathlib import Path
 from typing import Any
 
 _OWN = ("packformer.", "lightning.", "torch.")
@@ -30,6 +31,26 @@ def import_lean(settings: Mapping[str, Any]) -> None:
         return
     with hidden(_OF_METRICS):
         import torchmetrics  # noqa: F401
+
+
+def import_lean_for(*models: str | Path) -> None:
+    """The same before models are opened: the class of one may be the user's.
+
+    Args:
+        models: run folders, checkpoints or folders of ``transformers``, checked.
+    """
+    from packformer.run.model_path import checkpoint_of, is_exported
+    from packformer.run.resume import CONFIG_FILE, read_configuration, run_folder
+
+    settings: dict[str, Any] = {}
+    for path in (Path(model).expanduser() for model in models):
+        if is_exported(path):
+            continue
+        with suppress(ValueError, OSError):  # told where it is opened
+            folder = run_folder(checkpoint_of(path))
+            if folder is not None:
+                settings[str(path)] = read_configuration(folder / CONFIG_FILE)
+    import_lean(settings)
 
 
 def names_own_code(settings: Mapping[str, Any]) -> bool:

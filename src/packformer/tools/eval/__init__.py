@@ -47,6 +47,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from packformer.run.lean import import_lean_for
     from packformer.run.model_path import check_model
     from packformer.settings import check_whole
     from packformer.tools.document_arguments import corpus_of
@@ -61,6 +62,7 @@ def _run(options: argparse.Namespace) -> None:
     corpus_of(options.data)
 
     # They import torch, which takes seconds.
+    import_lean_for(*options.runs)
     from packformer.tools.eval.evaluation import Request, run_eval
     from packformer.tools.eval.texts import Given
 

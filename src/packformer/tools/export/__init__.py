@@ -24,9 +24,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from packformer.run.lean import import_lean_for
     from packformer.run.model_path import check_model
 
     check_model(options.model)
+    import_lean_for(options.model)
     from packformer.tools.export.write import run  # imports torch, which takes seconds
 
     run(options.model, options.folder, verified=not options.no_verify)

@@ -48,6 +48,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from packformer.requirements import SAMPLES
+    from packformer.run.lean import import_lean_for
     from packformer.run.model_path import check_model
     from packformer.settings import check_sampling, check_whole
     from packformer.tools.generate.prompts import records_of
@@ -61,6 +62,7 @@ def _run(options: argparse.Namespace) -> None:
     records = records_of(options)
 
     # They import torch, which takes seconds.
+    import_lean_for(options.model)
     from packformer.tools.device_arguments import device_and_dtype
     from packformer.tools.generate.session import run
 
