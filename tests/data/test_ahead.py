@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,48 @@ def test_a_failure_is_told_without_trying_again(data, capfd):
     printed = capfd.readouterr().err
     assert "Traceback" not in printed
     assert printed.count("tokenizing") == 1
+
+
+def test_what_the_files_may_be_meant_as_is_told_once(data, capfd, caplog):
+    for number in range(19):
+        (Path(data["path"]) / f"{number}.txt").unlink()
+    (Path(data["path"]) / "list.json").write_text("[1, 2]")
+    told = "list.json: JSON without the field 'text', read as plain text"
+    with prepared_ahead(data) as ahead:
+        ahead.wait()
+    TextFiles(data["path"], vocab_size=270).prepare()
+    assert (capfd.readouterr().err + caplog.text).count(told) == 1
+    assert caplog.text.count("was cut: its last") == 1, "it is known at the end alone"
+
+
+def test_what_another_run_was_told_is_told_to_this_one(data, caplog):
+    (Path(data["path"]) / "list.json").write_text("[1, 2]")
+    code = (
+        "from packformer.data.text import TextFiles\n"
+        f"TextFiles({data['path']!r}, vocab_size=270).request().make()"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    with prepared_ahead(data) as ahead:
+        ahead.wait()
+    TextFiles(data["path"], vocab_size=270).prepare()
+    told = "list.json: JSON without the field 'text', read as plain text"
+    assert other.stderr.count(told) == caplog.text.count(told) == 1
+
+
+def test_a_run_that_prepares_by_itself_tells_it_once(data, caplog):
+    (Path(data["path"]) / "list.json").write_text("[1, 2]")
+    for _ in range(2):
+        TextFiles(data["path"], vocab_size=270).prepare()
+    told = "list.json: JSON without the field 'text', read as plain text"
+    assert caplog.text.count(told) == 1
+
+
+def test_it_is_told_though_the_text_cannot_be_prepared(data, capfd):
+    (Path(data["path"]) / "list.json").write_text("[1, 2]")
+    (Path(data["path"]) / "7.txt").write_bytes(b"\xff\xfe\xfd")
+    with prepared_ahead(data) as ahead, pytest.raises(ValueError, match="7.txt"):
+        ahead.wait()
+    assert capfd.readouterr().err.count("list.json: JSON without the field") == 1
 
 
 def test_a_process_that_is_killed_is_told(data, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,11 +84,14 @@ class Input:
                 walk.add_file(str(root))
         return walk
 
-    def announce(self) -> list[str]:
+    def announce(self, warn: Callable[[str], None] = log.warning) -> list[str]:
         """Logs what the content of files decides.
 
+        Args:
+            warn: is called with each of the warnings.
+
         Returns:
-            Warnings where other than that may be meant, a sentence each; they are logged too.
+            Warnings where other than that may be meant, a sentence each.
 
         Raises:
             ValueError: if a file cannot be read.
@@ -117,7 +120,7 @@ class Input:
             shown = listed(special, _NAMES_SHOWN)
             log.warning("%s: left out, no file but a socket, pipe or device", shown)
         for sentence in warnings:
-            log.warning(sentence)
+            warn(sentence)
         return warnings
 
     def _ignores_field(self) -> bool:

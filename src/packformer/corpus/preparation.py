@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -48,6 +49,8 @@ from packformer.corpus.tokenizer import (
 from packformer.counted import counted
 from packformer.whole_file import NO_ROOM, cannot_write
 
+log = logging.getLogger(__name__)
+
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
@@ -72,7 +75,9 @@ class Progress(NamedTuple):
 
 
 def prepare(
-    preparation: Preparation, report: Callable[[Progress], None] = lambda progress: None
+    preparation: Preparation,
+    report: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = log.warning,
 ) -> Manifest:
     """Prepares a corpus, or continues where a preparation of the same input stopped.
 
@@ -80,12 +85,18 @@ def prepare(
     a shard ends with the document that fills it. So neither the number of processes nor an
     interruption changes a byte. Finished shards are kept whatever happens.
 
+    Args:
+        preparation: of what, and how.
+        report: is called with the progress.
+        warn: is called before anything is read with those remarks of the manifest that are known
+            then: they are told early, as a preparation may take hours.
+
     Raises:
         ValueError: if the input cannot be read, the folder holds something else, or another process
             is preparing into it.
     """
     folder = preparation.output
-    run = _Run(preparation, report)
+    run = _Run(preparation, report, warn)
     _check_apart(preparation)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,10 +139,16 @@ def _check_apart(preparation: Preparation) -> None:
 
 
 class _Run:
-    def __init__(self, preparation: Preparation, report: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        preparation: Preparation,
+        report: Callable[[Progress], None],
+        warn: Callable[[str], None],
+    ) -> None:
         self._preparation = preparation
         self._folder = preparation.output
         self._report = report
+        self._warn = warn
         self._input = preparation.input
         self._sources = preparation.input.sources()
         files = [self._input.file_of(source) for source in self._sources]
@@ -171,7 +188,7 @@ class _Run:
             return self._finished()
         self._journal.load()
         self._is_own = True
-        self._remarks = self._input.announce()
+        self._remarks = self._input.announce(self._warn)
         tokenizer = self._tokenizer()
         self._write_shards(tokenizer)
         self._is_tokenized = True

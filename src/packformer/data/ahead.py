@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+from packformer.data.remarks import note_told, told
 from packformer.data.text import StandardLibrary, TextFiles
 
 _CLASSES = {f"packformer.data.{made.__name__}": made for made in (StandardLibrary, TextFiles)}
@@ -23,7 +24,7 @@ class Ahead:
 
     Args:
         process: that prepares; None if there is nothing to do.
-        told: file that it writes its error to, if it fails.
+        told: file that it writes what it told to, or its error, if it fails.
     """
 
     def __init__(
@@ -32,22 +33,27 @@ class Ahead:
         self._process, self._told = process, told
 
     def wait(self) -> None:
-        """Returns when it has ended.
+        """Returns when it has ended; what it told is not told again.
 
         Raises:
             ValueError: if the text cannot be prepared.
             OSError: likewise, or if the process was ended from without.
         """
-        if self._process is None or self._told is None or not (code := self._process.wait()):
+        if self._process is None or self._told is None:
             return
+        code = self._process.wait()
         self._told.seek(0)
-        if not (told := self._told.read()):
+        answer = self._told.read()
+        if not code:
+            note_told(json.loads(answer))
+            return
+        if not answer:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise OSError(
                 f"preparing the text ended with {how}, maybe for want of memory: start again, it "
                 "continues where it was"
             )
-        kind, message = json.loads(told)
+        kind, message = json.loads(answer)
         raise _ERRORS[kind](message)
 
     def stop(self) -> None:
@@ -97,13 +103,15 @@ def _text(data: Mapping[str, Any]) -> StandardLibrary | TextFiles | None:
 
 
 def main(data: Mapping[str, Any]) -> None:
-    """Prepares ``data``: what the process of its own runs. Writes its error to standard output."""
+    """Prepares ``data``: what the process of its own runs. Writes to standard output what it
+    told of the corpus, or its error."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("packformer").setLevel(logging.INFO)
     text = _text(data)
     assert text is not None
     try:
         text.request().make()
+        print(json.dumps(told()))
     except KeyboardInterrupt:
         sys.exit(1)
     except (ValueError, OSError) as error:

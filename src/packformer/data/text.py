@@ -21,6 +21,7 @@ from packformer.corpus import Input, Preparation, prepare
 from packformer.corpus.preparation import Progress
 from packformer.corpus.request import fingerprint_of
 from packformer.corpus.tokenizer import MIN_VOCAB
+from packformer.data.remarks import note_told
 from packformer.requirements import STANDARD_LIBRARY, TEXT_FILES
 from packformer.settings import Rules, check_settings
 
@@ -50,18 +51,25 @@ class Request:
         return (cache_folder() / self._folder()).is_dir()
 
     def make(self) -> Path:
-        """Its folder, made if the cache has none."""
+        """Its folder, made if the cache has none; what is told meanwhile is not told again."""
+        told: list[str] = []
+
+        def warn(remark: str) -> None:
+            log.warning(remark)
+            told.append(remark)
 
         def fill(folder: Path) -> None:
             log.info("tokenizing %s, once", self.name)
             try:
-                prepare(replace(self.preparation, output=folder), _tell(self.name))
+                prepare(replace(self.preparation, output=folder), _tell(self.name), warn)
             except ValueError:
                 if not any(folder.glob("*.tokens")):  # no finished part to continue after
                     shutil.rmtree(folder)
                 raise
 
-        return cached_folder(self._folder(), fill)
+        made = cached_folder(self._folder(), fill)
+        note_told((str(made), remark) for remark in told)
+        return made
 
     def _folder(self) -> str:
         return f"corpora/{fingerprint_of(self.preparation)[:24]}"

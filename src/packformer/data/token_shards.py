@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from packformer.corpus.tokenizer import num_ids, open_tokenizer, token_byte_leng
 from packformer.counted import counted
 from packformer.data.corpus_names import corpus_names
 from packformer.data.fetch import is_url, read_url
+from packformer.data.remarks import tell_once
 from packformer.data.sharded_documents import ShardAt, ShardedDocuments
 from packformer.data.source import DataSplits, DocumentSource, Mixture, Tokens
 from packformer.requirements import TOKEN_SHARDS
@@ -93,7 +93,7 @@ class TokenShards:
         tokenizer = open_tokenizer(first.tokenizer)
         for corpus in corpora:
             corpus.check_vocabulary(num_ids(tokenizer))
-            _tell_once(str(corpus.path), tuple(corpus.manifest.remarks), several)
+            tell_once(corpus.path, corpus.manifest.remarks, named=several)
         sources = [self._source(corpus, "train") for corpus in corpora]
         for corpus, source in zip(corpora, sources, strict=True):
             if not source.num_documents:
@@ -155,13 +155,6 @@ class TokenShards:
             for shard in getattr(m, split)
         ]
         return ShardedDocuments(places, at_once, int(self.cache_gib * 2**30))
-
-
-@lru_cache(maxsize=1024)
-def _tell_once(path: str, remarks: tuple[str, ...], several: bool) -> None:
-    """A process may open a corpus often: in each job of a sweep, for each run that is scored."""
-    for remark in remarks:
-        log.warning("%s%s", f"{path}: " if several else "", remark)
 
 
 def _byte_lengths(tokenizer: Tokenizer, found: dict[str, Any]) -> Tokens | None:
