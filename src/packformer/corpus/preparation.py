@@ -51,6 +51,9 @@ from packformer.whole_file import NO_ROOM, cannot_write
 
 log = logging.getLogger(__name__)
 
+TRAINING, TOKENIZING = "training the tokenizer", "tokenizing"
+"""What ``Progress`` says is being done. Each is told when it begins, too."""
+
 _STANDARD_INPUT = ".standard-input"
 _LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
@@ -257,7 +260,7 @@ class _Run:
         if given is not None:
             tokenizer = load_tokenizer(given)
         else:
-            self._report(Progress("training the tokenizer", 0, None, 0))
+            self._report(Progress(TRAINING, 0, None, 0))
             p = self._preparation
             texts = sample(self._input, self._sources, p.sample_mib * _MIB, p.skip_invalid)
             tokenizer = train_bpe(texts, p.vocab_size)
@@ -299,7 +302,7 @@ class _Run:
     def _part(self, tokenizer: Tokenizer) -> Iterator[Part]:
         def report(read: int, text: int) -> None:
             self._read, self._unfinished_tokens = read, part.tokens_in_work
-            self._report(Progress("tokenizing", read, size, text))
+            self._report(Progress(TOKENIZING, read, size, text))
 
         files = [self._input.file_of(source) for source in self._sources]
         size = self._size = sum(f.stat().st_size for f in files if f) if all(files) else None
@@ -316,14 +319,19 @@ class _Run:
         most = self._preparation.shard_mib * _MIB
         pieces: list[Raw] = []
         in_batch = in_part = before = 0
+        has_begun = False
         for number, source in enumerate(self._sources):
-            count = 0
+            count = read = 0
             if number >= place.source:
                 raws = self._input.read(source, skip_invalid=self._preparation.skip_invalid)
                 for raw in recut(raws, cutter):
                     count += 1
                     if number == place.source and count <= place.pieces:
+                        read = raw.read
                         continue
+                    if not has_begun:
+                        self._report(Progress(TOKENIZING, before + read, self._size, 0))
+                        has_begun = True
                     pieces.append(raw)
                     in_batch += len(raw.data)
                     in_part += len(raw.data)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from packformer.cli import main
+from packformer.corpus import preparation
 from packformer.corpus.preparation import Progress
 from packformer.tools.prepare import progress
 
@@ -99,10 +103,46 @@ def test_the_end_tells_what_was_made_and_how_to_train_on_it(
         assert line.endswith("in 1 shard")
     assert held_out.startswith("held out: ")
     assert vocabulary.startswith("vocabulary 300, uint16; ")
-    assert vocabulary.endswith(" MB/s")
+    number = r"[\d,]+\.\d"
+    times = rf"{number} s: tokenizer {number} s, tokenizing {number} s at {number} MB/s"
+    assert re.fullmatch(f"vocabulary 300, uint16; {times}", vocabulary)
     assert last == f"train on it with  packformer train data=shards data.path={output}"
     main(command)
-    assert ", nothing was left to do\n" in capsys.readouterr().out
+    assert " s: nothing was left to do\n" in capsys.readouterr().out
+
+
+def test_the_last_rate_is_that_of_tokenizing_alone(
+    songs: Path,
+    tmp_path: Path,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def passing(seconds: float, call: Callable) -> Callable:
+        def slow(*given: Any, **options: Any) -> Any:
+            clock.now += seconds
+            return call(*given, **options)
+
+        return slow
+
+    where = "packformer.corpus.preparation"
+    for name, seconds in (("train_bpe", 600.0), ("split", 50.0)):
+        monkeypatch.setattr(f"{where}.{name}", passing(seconds, getattr(preparation, name)))
+    added = passing(0.0002, preparation.Part.add)
+    monkeypatch.setattr(preparation.Part, "add", lambda *given: added(*given))
+    monkeypatch.setattr(f"{where}._BATCH_BYTES", 400)
+    output = tmp_path / "corpus"
+    main(["prepare", str(songs), "--output", str(output), "--vocab-size", "300"])
+    text = sum(len(f"the moon sees {n} small boats and sings of salt") for n in range(40))
+    rate = text / 1e6 / (clock.now - 100.0 - 650.0)
+    assert rate < 5, "MB/s: several batches, of 400 bytes in 0.2 ms"
+    told = f"; 650.0 s: tokenizer 600.0 s, tokenizing 0.0 s at {rate:.1f} MB/s\n"
+    assert told in capsys.readouterr().out
+    main(["prepare", str(songs), "--output", str(output), "--vocab-size", "300"])
+    assert "; 0.0 s: nothing was left to do\n" in capsys.readouterr().out
+    given = ["--tokenizer", str(output / "tokenizer.json"), "--output", str(tmp_path / "second")]
+    main(["prepare", str(songs), *given])
+    assert "; 50.0 s: tokenizing 0.0 s at " in capsys.readouterr().out
 
 
 def test_an_interruption_tells_how_to_go_on(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from packformer.corpus import Manifest, Preparation, prepare
+from packformer.corpus.preparation import TOKENIZING, TRAINING
 from packformer.corpus.preparation import Progress as Done
 from packformer.corpus.shards import totals
 from packformer.counted import counted
@@ -26,12 +27,11 @@ def run_prepare(preparation: Preparation) -> None:
     Raises:
         ValueError: if the input cannot be read or the folder not be used.
     """
-    start = time.perf_counter()
-    texts = [0]
+    times = _Times()
     with _shown(Console(stderr=True)) as show:
 
         def report(done: Done) -> None:
-            texts[0] = done.text
+            times.note(done)
             show(done)
 
         try:
@@ -40,7 +40,35 @@ def run_prepare(preparation: Preparation) -> None:
             print("the same command continues after the last finished part", file=sys.stderr)
             raise
     console = Console(width=None if sys.stdout.isatty() else 120)
-    _print(manifest, preparation, texts[0], time.perf_counter() - start, console)
+    _print(manifest, preparation, times.told(), console)
+
+
+class _Times:
+    """What took how long."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._began: dict[str, float] = {}
+        self._last = self._start
+        self._text = 0
+
+    def note(self, done: Done) -> None:
+        """Notes a report."""
+        self._last, self._text = time.perf_counter(), done.text
+        self._began.setdefault(done.doing, self._last)
+
+    def told(self) -> str:
+        """In words, when all is done: the rate is that of tokenizing alone."""
+        parts = []
+        trained, tokenized = self._began.get(TRAINING), self._began.get(TOKENIZING, self._last)
+        if trained is not None:
+            parts.append(f"tokenizer {tokenized - trained:,.1f} s")
+        if self._text:
+            seconds = self._last - tokenized
+            rate = f" at {self._text / 1e6 / seconds:,.1f} MB/s" if seconds else ""
+            parts.append(f"tokenizing {seconds:,.1f} s{rate}")
+        parts = parts or ["nothing was left to do"]
+        return f"{time.perf_counter() - self._start:,.1f} s: {', '.join(parts)}"
 
 
 class _Pace:
@@ -108,9 +136,7 @@ def _shown(console: Console) -> Iterator[Callable[[Done], None]]:
         yield update
 
 
-def _print(
-    manifest: Manifest, preparation: Preparation, text: int, seconds: float, console: Console
-) -> None:
+def _print(manifest: Manifest, preparation: Preparation, times: str, console: Console) -> None:
     for name, shards in (("train", manifest.train), ("validation", manifest.validation)):
         found = totals(shards)
         console.print(
@@ -122,11 +148,7 @@ def _print(
     _print_held_out(manifest, console)
     if manifest.left_out:
         print(manifest.left_out)
-    rate = f", {text / 1e6 / seconds:,.1f} MB/s" if text else ", nothing was left to do"
-    console.print(
-        f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}; {seconds:,.1f} s{rate}",
-        highlight=False,
-    )
+    console.print(f"vocabulary {manifest.vocab_size:,}, {manifest.dtype}; {times}", highlight=False)
     if preparation.tokenizer is None and manifest.vocab_size < preparation.vocab_size:
         console.print(
             "the text has no more pairs to merge: the vocabulary is smaller than asked for"
