@@ -77,9 +77,44 @@ def test_the_first_of_a_kind_is_named(folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         made(folder, tmp_path / "corpus")
     told = [message for message in caplog.messages if "the first of its kind" in message]
-    assert len(told) == 2
-    assert "a.jsonl, line 23, is not UTF-8 (character 0 of its text)" in told[0]
-    assert "a.jsonl, line 24, has a number in the field 'text', not text: write it" in told[1]
+    kinds = {
+        "not UTF-8": "line 23, is not UTF-8 (character 0 of its text)",
+        "without text in the field": "line 24, has a number in the field 'text', not text: write",
+        "without the field": "line 26, has no field 'text', but body",
+        "with the field more than once": "line 27, has the field 'text' more than once",
+        "no JSON": "line 28, cannot be read as JSON",
+        "JSON, but no object": "line 30, is an array, not an object",
+    }
+    assert len(told) == len(kinds)
+    for message, (kind, words) in zip(told, kinds.items(), strict=True):
+        assert f"the first of its kind ({kind}): " in message
+        assert f"a.jsonl, {words}" in message
+    assert caplog.messages[-1] == (
+        "left out as invalid: 2 no JSON, 1 JSON, but no object, 1 without the field, "
+        "1 with the field more than once, 2 without text in the field"
+    )
+
+
+def test_kinds_of_an_interrupted_preparation_are_counted_too(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("packformer.corpus.preparation._MIB", 200)
+    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 100)
+    (folder / "b.csv").write_text("text,n\n" + "a,1,2\n" * 3)
+    (folder / "c.zip").write_text("packed")
+    options = {"vocab_size": 270, "validation_fraction": 0.1, "skip_invalid": True}
+    stopped = Preparation(Input((str(folder),)), tmp_path / "cut", **options)
+
+    def stop(progress):
+        if progress.text > 300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(stopped, stop)
+    prepare(stopped)
+    assert caplog.messages[-1] == (
+        "left out as invalid: 2 no JSON, 1 JSON, but no object, 1 without the field, "
+        "1 with the field more than once, 2 without text in the field, "
+        "3 of another number of columns, 1 archived or damaged"
+    )
 
 
 def test_an_interruption_forgets_no_count(folder, tmp_path, monkeypatch):

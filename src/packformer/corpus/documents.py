@@ -43,6 +43,7 @@ class Raw(NamedTuple):
         last: ends its document.
         read: bytes of the input that are done with, for the progress.
         context: end of the piece before, which the tokens of this one may depend on.
+        invalid: kind of what is wrong, where ``form`` is ``INVALID``.
     """
 
     data: bytes
@@ -53,10 +54,20 @@ class Raw(NamedTuple):
     last: bool = True
     read: int = 0
     context: bytes = b""
+    invalid: Reason = Reason.UNREADABLE
 
 
 class InvalidDocumentError(ValueError):
-    """A document that cannot be read, although those after it can."""
+    """A document that cannot be read, although those after it can.
+
+    Args:
+        message: what is wrong with it, and where it is.
+        kind: of what is wrong.
+    """
+
+    def __init__(self, message: str, kind: Reason = Reason.UNREADABLE) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class UnreadableFileError(InvalidDocumentError):
@@ -68,12 +79,15 @@ class UnreadableFileError(InvalidDocumentError):
     """
 
     def __init__(self, shown: str, reason: str) -> None:
-        super().__init__(f"{shown} {reason}")
+        super().__init__(f"{shown} {reason}", Reason.UNREADABLE)
         self.as_document = Raw(reason.encode(), shown, Form.INVALID)
 
 
 class UndecodableError(InvalidDocumentError):
     """A document that is not UTF-8."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Reason.NOT_UTF8)
 
 
 def text_of(raw: Raw, field: str) -> str | None:
@@ -89,9 +103,10 @@ def text_of(raw: Raw, field: str) -> str | None:
     """
     if raw.form is Form.NULL:
         return None
-    if raw.form in (Form.INVALID, Form.NOT_UTF8):
-        error = InvalidDocumentError if raw.form is Form.INVALID else UndecodableError
-        raise error(f"{raw.place} {raw.data.decode()}")
+    if raw.form is Form.INVALID:
+        raise InvalidDocumentError(f"{raw.place} {raw.data.decode()}", raw.invalid)
+    if raw.form is Form.NOT_UTF8:
+        raise UndecodableError(f"{raw.place} {raw.data.decode()}")
     try:
         text = raw.data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -120,8 +135,7 @@ def text_or_omission(raw: Raw, field: str, skip_invalid: bool) -> str | Omission
     except InvalidDocumentError as error:
         if not skip_invalid:
             raise
-        is_text = not isinstance(error, UndecodableError)
-        return Omission(Reason.INVALID if is_text else Reason.NOT_UTF8, str(error))
+        return Omission(error.kind, str(error))
     if text is None:
         return Omission(Reason.NULL)
     return text if text or not (raw.first and raw.last) else Omission(Reason.EMPTY)
@@ -133,11 +147,12 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
     try:
         record = json.loads(line, object_pairs_hook=_Object if watched else None)
     except (ValueError, RecursionError) as error:
-        raise InvalidDocumentError(f"{place} {not_json(error)}") from error
+        raise InvalidDocumentError(f"{place} {not_json(error)}", Reason.NO_JSON) from error
     if not isinstance(record, dict):
         raise InvalidDocumentError(
             f"{place} is {json_type(record)}, not an object with {field!r}: write it as "
-            f"{record_with(field, '...')}"
+            f"{record_with(field, '...')}",
+            Reason.NO_OBJECT,
         )
     found = value_of(record, field, place)
     if found is None:
@@ -145,7 +160,8 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
     if not isinstance(found, str):
         raise InvalidDocumentError(
             f"{place} has {json_type(found)} in the field {field!r}, not text: write it as "
-            f"{record_with(field, chr(34) + '...' + chr(34))}, or set --field or data.field"
+            f"{record_with(field, chr(34) + '...' + chr(34))}, or set --field or data.field",
+            Reason.NO_TEXT,
         )
     try:
         found.encode()
@@ -186,10 +202,13 @@ def value_of(record: dict[str, Any], field: str, place: str, inside: str = "") -
             return value_of(record[outer], inner, place, f"{inside}{outer}.")
     if field not in record:
         others = [f"{inside}{name}" for name in record]
-        raise InvalidDocumentError(f"{place} {missing('field', inside + field, others)}")
+        raise InvalidDocumentError(
+            f"{place} {missing('field', inside + field, others)}", Reason.NO_FIELD
+        )
     if field in getattr(record, "repeated", ()):
         raise InvalidDocumentError(
-            f"{place} has the field {inside + field!r} more than once: keep one"
+            f"{place} has the field {inside + field!r} more than once: keep one",
+            Reason.REPEATED_FIELD,
         )
     return record[field]
 

@@ -21,13 +21,30 @@ _FILES = {
 
 
 class Reason(Enum):
-    """Why a document is left out; the values are names of ``LeftOut``."""
+    """Why a document is left out; the values are names of ``LeftOut``, or kinds of invalid ones."""
 
     EMPTY = "empty"
     NULL = "null"
     NOT_UTF8 = "not_utf8"
-    INVALID = "invalid"
     NO_TOKEN = "no_token"
+    NO_JSON = "no JSON"
+    NO_OBJECT = "JSON, but no object"
+    NO_FIELD = "without the field"
+    REPEATED_FIELD = "with the field more than once"
+    NO_TEXT = "without text in the field"
+    COLUMNS = "of another number of columns"
+    TOO_LONG = "too long"
+    UNREADABLE = "archived or damaged"
+
+    @property
+    def counted_as(self) -> str:
+        """Name in ``LeftOut``."""
+        return self.value if self.value in _DOCUMENTS else "invalid"
+
+    @property
+    def words(self) -> str:
+        """For messages."""
+        return _DOCUMENTS.get(self.value, self.value)
 
 
 class Omission(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ class Part:
         self._spares = {split: Spare(split) for split in SPLITS}
         self._counts = dict.fromkeys(COUNTS, 0)
         self._left_out = LeftOut()
+        self._kinds: Counter[str] = Counter()
 
     def add(self, encoded: Encoded, batch: Batch) -> None:
         """Writes a batch; one that is empty only ends its part."""
@@ -109,9 +111,11 @@ class Part:
         for reason, message in encoded.messages.items():
             if reason not in self._told:
                 self._told.add(reason)
-                log.warning("left out, the first of its kind: %s", message)
-        counts = {why.value: int((encoded.hashes == mark).sum()) for why, mark in MARKS.items()}
-        self._left_out += LeftOut(**counts)
+                log.warning("left out, the first of its kind (%s): %s", reason.words, message)
+        for reason, mark in MARKS.items():
+            if count := int((encoded.hashes == mark).sum()):
+                self._left_out += LeftOut(**{reason.counted_as: count})
+                self._kinds[reason.value] += count
 
     def finish(self) -> dict[str, Any]:
         """The shards on disk, and what was left out; then the next part begins."""
@@ -120,6 +124,7 @@ class Part:
         found["spare"] = {split: spare.found() for split, spare in self._spares.items()}
         found |= self._counts
         found["left_out"] = asdict(self._left_out)
+        found["kinds"] = dict(self._kinds)
         self._number += 1
         self._begin()
         return found

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +23,7 @@ from packformer.corpus.documents import InvalidDocumentError, Raw
 from packformer.corpus.encode import Encoded, encode
 from packformer.corpus.input import STANDARD_INPUT
 from packformer.corpus.journal import JOURNAL, Journal
-from packformer.corpus.left_out import LeftOut
+from packformer.corpus.left_out import LeftOut, Reason
 from packformer.corpus.long_texts import Cutter, recut
 from packformer.corpus.losses import loss_remarks, unknown_token
 from packformer.corpus.manifest_reading import read_manifest
@@ -358,6 +358,7 @@ class _Run:
                 + f", {left_out}" * bool(left_out)
                 + ": give files with text"
             )
+        self._tell_kinds()
         dtype, fraction = _dtype(tokenizer), self._preparation.validation_fraction
         sides = split(self._folder, parts, dtype, fraction, token_byte_lengths(tokenizer))
         shards = [shard for some in sides.shards.values() for shard in some]
@@ -381,6 +382,15 @@ class _Run:
         manifest.save(self._folder)
         self._tidy(manifest)
         return manifest
+
+    def _tell_kinds(self) -> None:
+        """How many invalid documents there were of each kind whose first one was told."""
+        counts: Counter[str] = Counter()
+        for part in self._journal.parts:
+            counts.update(part.get("kinds", {}))  # older journals have none
+        kinds = {why: counts[why.value] for why in Reason if why.counted_as == "invalid"}
+        if told := [f"{count:,} {why.words}" for why, count in kinds.items() if count]:
+            log.warning("left out as invalid: %s", ", ".join(told))
 
     def _tidy(self, manifest: Manifest) -> None:
         """Removes what only the making of the corpus needed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from packformer.corpus.documents import Form, InvalidDocumentError, Raw, json_type, value_of
+from packformer.corpus.left_out import Reason
 from packformer.corpus.wording import cause, not_text
 from packformer.counted import counted
 
@@ -49,9 +50,14 @@ def _document(row: dict[str, object], place: str, field: str) -> Raw:
         value = value_of(row, field, place)
     except InvalidDocumentError as error:
         reason = str(error).removeprefix(place).strip()
-        return Raw(reason.encode(), place, Form.INVALID)
+        return Raw(reason.encode(), place, Form.INVALID, invalid=error.kind)
     if value is None:
         return Raw(b"", place, Form.NULL)
     if not isinstance(value, str):
-        return Raw(not_text(json_type(value), "field", field).encode(), place, Form.INVALID)
+        return Raw(
+            not_text(json_type(value), "field", field).encode(),
+            place,
+            Form.INVALID,
+            invalid=Reason.NO_TEXT,
+        )
     return Raw(value.encode("utf-8", "surrogatepass"), place, Form.TEXT)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw
+from packformer.corpus.left_out import Reason
 from packformer.corpus.readers.compression import Content
 from packformer.corpus.readers.json_layout import is_cut_short
 from packformer.corpus.wording import not_json, unreadable_as
@@ -27,7 +28,7 @@ def read_lines(shown: str, content: Content) -> Iterator[Raw]:
             done = content.raw.tell()
         place = f"{shown}, line {number},"
         if len(line) > RECORD_BYTES and not line.endswith(b"\n"):
-            yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done)
+            yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done, invalid=Reason.TOO_LONG)
             _skip_line(content.stream)
         elif line.strip():
             yield Raw(line, place, Form.JSON, read=done)
@@ -56,7 +57,7 @@ def read_objects(shown: str, content: Content, *, is_array: bool) -> Iterator[Ra
         data = text.value(decoder).encode(errors="surrogateescape")
         place, done = f"{shown}, record {number},", content.raw.tell()
         if len(data) > RECORD_BYTES:
-            yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done)
+            yield Raw(TOO_LONG.encode(), place, Form.INVALID, read=done, invalid=Reason.TOO_LONG)
         else:
             yield Raw(data, place, Form.JSON, read=done)
     if is_array:

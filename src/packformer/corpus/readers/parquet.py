@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw, UnreadableFileError
+from packformer.corpus.left_out import Reason
 from packformer.corpus.wording import cause, missing, not_text
 
 _BATCH_BYTES = 8 * 2**20
@@ -101,5 +102,5 @@ def _document(value: Any, place: str, read: int) -> Raw:
     if value is None:
         return Raw(b"", place, Form.NULL, read=read)
     if value.size > RECORD_BYTES:
-        return Raw(TOO_LONG.encode(), place, Form.INVALID, read=read)
+        return Raw(TOO_LONG.encode(), place, Form.INVALID, read=read, invalid=Reason.TOO_LONG)
     return Raw(value.to_pybytes(), place, Form.TEXT, read=read)

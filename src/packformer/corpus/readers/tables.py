@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from packformer.corpus.documents import OWN_FILE, RECORD_BYTES, RECORD_LIMIT, Form, Raw
+from packformer.corpus.left_out import Reason
 from packformer.corpus.readers.compression import Content, name_inside
 from packformer.corpus.wording import missing
 from packformer.counted import counted
@@ -138,7 +139,12 @@ class _Table:
             if not row and len(names) > 1:  # a blank line
                 continue
             if len(row or [""]) != len(names):
-                yield Raw(self._wrong_number(row, names).encode(), place, Form.INVALID)
+                yield Raw(
+                    self._wrong_number(row, names).encode(),
+                    place,
+                    Form.INVALID,
+                    invalid=Reason.COLUMNS,
+                )
                 continue
             value = row[column] if row else ""
             if self._is_wary:
