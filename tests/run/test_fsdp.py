@@ -259,7 +259,7 @@ def test_a_part_that_is_missing_or_damaged_is_one_line(
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
-    with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*distcp: its checksum is"):
+    with pytest.raises(ValueError, match=r"last.ckpt is not whole, .*: its checksum is wrong$"):
         packformer.load(last)
     assert newest_whole(folder) == last.with_name("previous.ckpt"), "with parts of its own"
     part.unlink()
@@ -268,5 +268,5 @@ def test_a_part_that_is_missing_or_damaged_is_one_line(
         packformer.load(last)
     other = shutil.copytree(runs / "one" / "checkpoints", tmp_path / "one")
     shutil.copy(other / "best.ckpt", last.with_name("best.ckpt"))
-    with pytest.raises(ValueError, match=missing + r"; .*best.ckpt may be whole: resume="):
+    with pytest.raises(ValueError, match=missing + r"; .*best.ckpt is whole: resume="):
         packformer.load(last)

@@ -189,11 +189,31 @@ def test_other_settings_of_the_model_are_refused(path, model):
         check_checkpoint(path, model, STREAM, {**IDENTITY, "attention.window": 16})
 
 
-def test_a_damaged_last_checkpoint_names_the_best_beside_it(tmp_path):
+def test_a_damaged_last_checkpoint_names_the_best_beside_it(tmp_path, model):
     last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
     last.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"damaged or no checkpoint \([^)]*\)$"):
         check_checkpoint(last, torch.nn.Identity(), {}, {})
-    best.write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"best.ckpt may be whole: resume=.*best.ckpt"):
-        check_checkpoint(last, torch.nn.Identity(), {}, {})
+    save(best, checkpoint_of(model, loops={}))
+    with pytest.raises(ValueError, match=r"; .*best.ckpt is whole: resume=.*best.ckpt$"):
+        check_checkpoint(last, model, {}, {})
+
+
+@pytest.mark.parametrize("damage", ["cut", "no archive", "a bit", "weights alone", "a pipe"])
+def test_only_a_checkpoint_that_opens_is_named(tmp_path, model, damage):
+    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
+    last.write_bytes(b"PK")
+    save(best, checkpoint_of(model, **({} if damage == "weights alone" else {"loops": {}})))
+    content = bytearray(best.read_bytes())
+    content[content.index(model.weight.detach().numpy().tobytes()[:32]) + 9] ^= 1
+    if damage == "cut":
+        os.truncate(best, len(content) - 1000)
+    elif damage == "no archive":
+        best.write_bytes(b"PK")
+    elif damage == "a bit":
+        best.write_bytes(content)
+    elif damage == "a pipe":
+        best.unlink()
+        os.mkfifo(best)
+    with pytest.raises(ValueError, match=r"damaged or no checkpoint \([^)]*\)$"):
+        check_checkpoint(last, model, {}, {})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import torch
 from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
+from packformer.training import AtomicCheckpointIO
+from packformer.training.checkpoint import read_weights
 from packformer.training.shards import check_files, load_tensors, sum_of
 
 _PATH = ["state_dict", "model.weight"]
@@ -47,6 +51,59 @@ def test_whole_parts_are_read(saved: tuple[Path, dict[str, Any]]) -> None:
     path, checkpoint = saved
     check_files(path, checkpoint)
     assert torch.equal(load_tensors(path, checkpoint)["state_dict"]["model.weight"], _WEIGHT)
+
+
+def _in_files(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Saves it as the last and as the best, both of the same parts."""
+    rest = {
+        "packformer": {"version": "0"},
+        "global_step": 4,
+        "loops": {},
+        "PackedDataModule": {"stream": {}},
+    }
+    for file in (path, path.with_name("best.ckpt")):
+        AtomicCheckpointIO().save_checkpoint({**checkpoint, **rest}, file)
+
+
+@pytest.mark.parametrize("damage", ["a part is cut", "a part is gone", "a bit", "the table"])
+@pytest.mark.parametrize("read", [read_weights, AtomicCheckpointIO().load_checkpoint])
+def test_a_checkpoint_of_the_same_damaged_parts_is_not_recommended(
+    saved: tuple[Path, dict[str, Any]], read: Callable[[Path], object], damage: str
+) -> None:
+    path, checkpoint = saved
+    folder = path.parent / "shards" / "4-ab"
+    part, table = folder / "__0_0.distcp", folder / ".metadata"
+    if damage == "the table":  # as it was saved, but not what the loader can read
+        table.write_bytes(pickle.dumps({}))
+        checkpoint = _named(folder)
+    _in_files(path, checkpoint)
+    if damage == "a part is cut":
+        os.truncate(part, part.stat().st_size - 1)
+    elif damage == "a part is gone":
+        part.unlink()
+    elif damage == "a bit":
+        part.write_bytes(part.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=f"{path} is not whole") as told:
+        read(path)
+    assert "best.ckpt" not in str(told.value)
+
+
+def test_a_checkpoint_of_other_parts_is_recommended_if_they_are_whole(
+    saved: tuple[Path, dict[str, Any]],
+) -> None:
+    path, checkpoint = saved
+    _in_files(path, checkpoint)
+    best, folder = path.with_name("best.ckpt"), path.parent / "shards" / "4-ab"
+    other = shutil.copytree(folder, folder.with_name("2-cd"))
+    named = torch.load(best, weights_only=True)
+    named["shards"]["folder"] = other.name
+    AtomicCheckpointIO().save_checkpoint(named, best)
+    os.truncate(folder / "__0_0.distcp", 1)
+    with pytest.raises(ValueError, match=f"1 bytes of .*; {best} is whole: resume={best}$"):
+        read_weights(path)
+    os.truncate(other / "__0_0.distcp", 1)
+    with pytest.raises(ValueError, match=f"{path} is not whole, .*: 1 bytes of [0-9,]+$"):
+        read_weights(path)
 
 
 class _Payload:

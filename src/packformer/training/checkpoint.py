@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,8 +78,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
         checkpoint = super().load_checkpoint(path, *arguments, **keywords)
         if is_sharded(checkpoint):
-            check_sums(Path(path), checkpoint)
-            checkpoint = load_tensors(Path(path), checkpoint)
+            with naming_the_other(Path(path)):
+                check_sums(Path(path), checkpoint)
+                checkpoint = load_tensors(Path(path), checkpoint)
         return checkpoint
 
 
@@ -114,7 +116,8 @@ def check_checkpoint(
     checkpoint = _read(path)
     step = int(checkpoint["global_step"])
     if is_sharded(checkpoint):
-        check_files(path, checkpoint)
+        with naming_the_other(path):
+            check_files(path, checkpoint)
     rows = checkpoint["PackedDataModule"]["stream"]
     settings = in_its_words(checkpoint["packformer"]) | _FORMER | rows
     if "data" in stream and settings.get("data") != stream["data"]:
@@ -168,8 +171,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     checkpoint = _read(path)
     if is_sharded(checkpoint):
-        check_sums(path, checkpoint)
-        checkpoint = load_tensors(path, checkpoint, only="state_dict")
+        with naming_the_other(path):
+            check_sums(path, checkpoint)
+            checkpoint = load_tensors(path, checkpoint, only="state_dict")
     return _of_model(checkpoint["state_dict"])
 
 
@@ -269,12 +273,37 @@ def _num_bytes(node: Any) -> int:
     return sum(map(_num_bytes, node)) if isinstance(node, list | tuple) else 0
 
 
+@contextmanager
+def naming_the_other(damaged: Path) -> Iterator[None]:
+    """Adds to an error of the body which other checkpoint of the run can be opened, if one can.
+
+    Args:
+        damaged: that the body reads.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}{_beside(damaged)}") from error
+
+
 def _beside(damaged: Path) -> str:
-    """The other checkpoint of the run, if there is one, as advice."""
+    """The other checkpoint of the run, if it can be opened, as advice. All of it is read."""
     best, last = damaged.with_name("best.ckpt"), damaged.with_name("last.ckpt")
-    if damaged == best:
-        return f"; {last} may be whole: give that" if last.is_file() else ""
-    return f"; {best} may be whole: resume={best}" if best.is_file() else ""
+    other = last if damaged == best else best
+    shards = _shards_of(damaged)
+    if shards is not None and shards == _shards_of(other):
+        return ""
+    if why_damaged(other) is not None or resumable_step(other) is None:
+        return ""
+    return f"; {other} is whole: {'give that' if other == last else f'resume={other}'}"
+
+
+def _shards_of(path: Path) -> str | None:
+    """Name of the folder with a checkpoint's parts; None if it is a single file, or damaged."""
+    checkpoint, _ = _loaded(path)
+    if not isinstance(checkpoint, dict) or not is_sharded(checkpoint):
+        return None
+    return str(checkpoint[PARTS]["folder"])
 
 
 def _of_model(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:

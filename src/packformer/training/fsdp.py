@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from packformer import requirements
 from packformer.model import GPT
 from packformer.settings import check_settings
+from packformer.training.checkpoint import naming_the_other
 from packformer.training.checkpoint_repair import shard_like
 from packformer.training.float8 import gather_in_float8, plain_shards
 from packformer.training.sharded_saves import ShardedSaves
@@ -193,7 +194,7 @@ class FSDP2(ModelParallelStrategy):
         path = Path(self.broadcast(checkpoint_path))
         checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         if is_sharded(checkpoint):
-            self._on_all_ranks(check_sums, path, checkpoint, self.global_rank, self.world_size)
+            self._on_all_ranks(_check_share, path, checkpoint, self.global_rank, self.world_size)
             return load_tensors(path, checkpoint, self._empty, process_group=self._group)
         own = self.lightning_module.state_dict()
         checkpoint["state_dict"] = {
@@ -226,6 +227,11 @@ class FSDP2(ModelParallelStrategy):
                 self._saves.wait()
         finally:
             super().teardown()
+
+
+def _check_share(path: Path, checkpoint: Mapping[str, Any], rank: int, ranks: int) -> None:
+    with naming_the_other(path):
+        check_sums(path, checkpoint, rank, ranks)
 
 
 def _give_memory(model: nn.Module, device: torch.device) -> None:

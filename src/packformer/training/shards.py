@@ -217,21 +217,7 @@ def _tensors(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _damaged(path: Path, file: Path, reason: str) -> str:
-    best = path.with_name("best.ckpt")
-    shares = best == path or not best.is_file() or _names_shards(best, file.parent.name)
-    other = "" if shares else f"; {best} may be whole: resume={best}"
-    return f"checkpoint {path} is not whole, {file}: {reason}{other}"
-
-
-def _names_shards(path: Path, name: str) -> bool:
-    """Whether a checkpoint is made of the shards called ``name``, or cannot be read."""
-    if not path.is_file():
-        return True
-    try:
-        read = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception:  # a damaged file can make the unpickler raise anything
-        return True
-    return is_sharded(read) and read[PARTS]["folder"] == name
+    return f"checkpoint {path} is not whole, {file}: {reason}"
 
 
 def _reason(error: BaseException) -> str:
