@@ -111,6 +111,9 @@ WRONG = {
     "inspect corpus --count 0": "--count (0) must be a whole number from 1 up",
     "inspect corpus --document 99": "document 99 does not exist: train has 0 to",
     "inspect corpus --row 99": "row 99 does not exist: one pass over train has 1 row, numbered",
+    "inspect corpus --row -1": "--row (-1) must be a whole number from 0 up",
+    "inspect corpus --row 0 --row-length 1": "--row-length (1) must be a whole number from 2 up",
+    "inspect corpus --characters 0": "--characters (0) must be a whole number from 1 up",
     "inspect corpus --row 0 --seed -1": "--seed (-1) must be a whole number from 0 up",
     "inspect corpus --row 0 --document 3": "argument --document: not allowed with argument --row",
     "genrate run": "there is no command genrate: did you mean generate?",
@@ -177,7 +180,16 @@ WITHOUT_TORCH = (
     "eval run nowhere",
     "eval run texts --row-length 1",
     "export nowhere new",
+    "export run corpus",
+    "export run file/x",
+    "inspect nowhere",
     "inspect texts",
+    "inspect corpus --count 0",
+    "inspect corpus --characters 0",
+    "inspect corpus --document 99",
+    "inspect corpus --row -1",
+    "inspect corpus --row 0 --row-length 1",
+    "inspect corpus --row 0 --seed -1",
 )
 
 

@@ -6,7 +6,6 @@ from packformer.huggingface.form import Form
 from packformer.huggingface.form_of_model import form_of_model
 from packformer.huggingface.read import Read, read, read_form, read_tokenizer
 from packformer.huggingface.verify import TOLERANCE, Verified, can_verify, verify
-from packformer.huggingface.whole_folder import check_new
 
 __all__ = [
     "TOLERANCE",
@@ -14,7 +13,6 @@ __all__ = [
     "Read",
     "Verified",
     "can_verify",
-    "check_new",
     "export",
     "form_of_model",
     "model_card",

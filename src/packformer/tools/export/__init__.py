@@ -24,10 +24,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from packformer.new_folder import check_new
     from packformer.run.lean import import_lean_for
     from packformer.run.model_path import check_model
 
     check_model(options.model)
+    check_new(options.folder.expanduser())
     import_lean_for(options.model)
     from packformer.tools.export.write import run  # imports torch, which takes seconds
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from packformer import huggingface
+from packformer.new_folder import check_new
 from packformer.run.load import load
 from packformer.run.model_path import checkpoint_of, is_exported
 from packformer.run.resume import CONFIG_FILE, read_configuration, run_folder
@@ -28,7 +29,7 @@ def run(model: str, folder: Path, *, verified: bool) -> None:
         OSError: if the folder cannot be written.
     """
     folder = folder.expanduser()
-    huggingface.check_new(folder)
+    check_new(folder)
     _write(model, folder)
     try:
         tell_verification(folder, verified=verified)

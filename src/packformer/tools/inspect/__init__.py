@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from packformer.tools.document_arguments import add_policy, corpus_of, packing
 from packformer.tools.help_format import HelpFormatter
@@ -37,16 +38,23 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _run(options: argparse.Namespace) -> None:
     from packformer.settings import check_whole
 
-    if corpus_of(options.path) is None:  # before torch is imported
+    corpus = corpus_of(options.path)
+    if corpus is None:
         raise ValueError(
             f"{options.path} is no corpus of token shards, it has no manifest.json: make one with "
             "`packformer prepare`"
         )
-    from packformer.tools.inspect.decoded import inspect_documents, inspect_row
-
     for name in ("count", "characters"):
         check_whole(f"--{name}", getattr(options, name), at_least=1)
     check_whole("--seed", options.seed, at_least=0)
+    if options.row is not None:
+        check_whole("--row", options.row, at_least=0)
+        settings = packing(options)
+    elif "://" not in corpus:
+        _check_document(Path(corpus).expanduser(), options.split, options.document)
+
+    from packformer.tools.inspect.decoded import inspect_documents, inspect_row  # import torch
+
     if options.row is None:
         inspect_documents(
             options.path, options.split, options.document, options.count, options.characters
@@ -55,8 +63,33 @@ def _run(options: argparse.Namespace) -> None:
     inspect_row(
         options.path,
         options.split,
-        packing(options),
+        settings,
         options.row,
         options.seed,
         options.characters,
     )
+
+
+def check_number(first: int, total: int, split: str) -> None:
+    """Refuses the number of a document that is not there.
+
+    Args:
+        first: the number.
+        total: of the documents there are.
+        split: that they are of.
+
+    Raises:
+        ValueError: telling which numbers there are.
+    """
+    if not 0 <= first < total:
+        has = f"0 to {total - 1}" if total else "none"
+        raise ValueError(f"document {first} does not exist: {split} has {has}")
+
+
+def _check_document(corpus: Path, split: str, first: int) -> None:
+    from packformer.corpus.manifest_reading import read_manifest
+    from packformer.corpus.shards import MANIFEST, totals
+
+    if (corpus / MANIFEST).is_file():  # an interrupted corpus has none, which is told later
+        manifest = read_manifest(corpus / MANIFEST)
+        check_number(first, totals(getattr(manifest, split))["documents"], split)

@@ -18,7 +18,7 @@ from packformer.data.packers import make_packer
 from packformer.data.packing import PackerState
 from packformer.data.rows import collate_row
 from packformer.data.source import DataSplits, DocumentSource
-from packformer.settings import check_whole
+from packformer.tools.inspect import check_number
 
 _COLORS = ("cyan", "yellow", "green", "magenta", "blue")
 _TOKENS_SHOWN = 12
@@ -41,9 +41,7 @@ def inspect_documents(path: str, split: str, first: int, count: int, characters:
     console = Console()
     splits, source = _open(path, split)
     total = source.num_documents or 0
-    if not 0 <= first < total:
-        has = f"0 to {total - 1}" if total else "none"
-        raise ValueError(f"document {first} does not exist: {split} has {has}")
+    check_number(first, total, split)
     _print_manifest(path, console)
     tokenizer = Tokenizer.from_file(str(splits.tokenizer))
     for index in range(first, min(total, first + count)):
@@ -65,14 +63,13 @@ def inspect_row(
         path: folder or URL of the corpus.
         split: ``train`` or ``validation``.
         settings: how rows are packed.
-        number: of the row, from 0 on.
+        number: of the row, a whole number from 0 on.
         seed: of the order.
         characters: of each document, at most.
 
     Raises:
         ValueError: if the corpus cannot be read or has no such row.
     """
-    check_whole("--row", number, at_least=0)
     console = Console()
     splits, source = _open(path, split)
     packer = make_packer(source, settings, max_documents=settings.row_length, seed=seed, epochs=1)
