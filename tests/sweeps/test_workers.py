@@ -74,7 +74,10 @@ def _stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def job(folder: Path, does: str, kind: Kind = PLAIN) -> Job:
-    hydra = {"overrides": {"task": [f"does={does}"]}, "runtime": {"config_sources": []}}
+    hydra = {
+        "overrides": {"task": [f"does={does}"], "hydra": []},
+        "runtime": {"config_sources": []},
+    }
     config = OmegaConf.create({"name": "default", "objective": "val/loss", "hydra": hydra})
     return Job(config, folder / does, folder, kind)
 
