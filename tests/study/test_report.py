@@ -157,6 +157,17 @@ def test_one_variant_in_several_sizes_is_a_ladder(made) -> None:
     assert "train several" not in told(report)
 
 
+def test_one_ladder_answers_with_its_prediction(made) -> None:
+    for size, loss in ((64, 5.0), (128, 4.5), (256, 4.0)):
+        study = made(
+            "one", 0, loss, given=(f"model.width={size}",), summary={"parameters": 1000 * size}
+        )
+    report = report_of(study, Question(sizes="model.width"))
+    answer = "one: for width=256 the law predicts a loss of 4.0500; 4.0000 was measured: +1.25%."
+    assert report.lines()[0] == answer
+    assert answer in write_report(report, study).read_text(encoding="utf-8")
+
+
 def test_one_variant_cannot_be_compared(made) -> None:
     made("one", 0, 5.0)
     report = report_of(made("one", 1, 5.1), Question())

@@ -84,6 +84,17 @@ def ladders(variants: Sequence[Variant], hold_out: int) -> list[Ladder]:
     return found
 
 
+def prediction_of(ladder: Ladder, rung: Rung) -> str:
+    """What the law, which is there, says of a size that it was fitted without, in a sentence."""
+    assert ladder.law is not None
+    size = shown_size(ladder.size_setting, rung.size)
+    return (
+        f"{ladder.label}: for {size} the law predicts a loss of "
+        f"{float(ladder.law(rung.parameters)):.4f}; {rung.mean:.4f} was measured: "
+        f"{ladder.error(rung):+.2%}."
+    )
+
+
 def sentence_of(ladder: Ladder) -> str:
     """The law and what it predicted, in words."""
     if ladder.law is None:

@@ -60,9 +60,9 @@ def page(
     labels = list(dict.fromkeys([reference, *(one.variant.label for one in found)]))
     numbers = {label: number for number, label in enumerate(labels)}
     names = {(one.variant.label, one.variant.size): one.variant.name for one in found}
-    answer, seeds = headline(found, reference), _bold_and_thin(found)
+    answer, seeds = headline(found, reference, steps), _bold_and_thin(found)
     parts = [
-        f'<header><p class="kicker">{escape(title)}</p><h1>{escape(answer)}</h1></header>',
+        f'<header><p class="kicker">{escape(title)}</p><h1>{_prose(answer)}</h1></header>',
         *(f'<p class="warning">{escape(words)}</p>' for words in cannot),
         _verdicts(found, reference),
         _differences(found, numbers),

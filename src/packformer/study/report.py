@@ -69,7 +69,7 @@ class Report:
     def lines(self) -> list[str]:
         """The answer in sentences, for a terminal."""
         return [
-            headline(self.found, self.reference),
+            headline(self.found, self.reference, self.ladders),
             *self.cannot,
             *(sentence(one, self.reference) for one in self.found),
             *how_matched(self.found),

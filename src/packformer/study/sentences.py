@@ -15,15 +15,25 @@ from packformer.study.comparison import (
     WORSE,
     Comparison,
 )
+from packformer.study.ladder import Ladder, prediction_of
 from packformer.study.run_record import DAMAGED
 from packformer.study.statistics import MOST_SEEDS, POWER, Mean
 from packformer.study.tuning import Tuned, Tuning
 
 
-def headline(found: Sequence[Comparison], reference: str) -> str:
-    """The answer in a sentence."""
+def headline(found: Sequence[Comparison], reference: str, steps: Sequence[Ladder] = ()) -> str:
+    """The answer in a sentence.
+
+    Args:
+        found: all variants.
+        reference: label of the one that others are compared with.
+        steps: ladders of the study, of which one alone is the answer.
+    """
     others = [one for one in found if one.verdict != REFERENCE]
     if not others:
+        predicted = [rung for one in steps if one.law for rung in one.rungs if rung.held_out]
+        if predicted:
+            return prediction_of(steps[0], predicted[-1])
         sizes = f" in {len(found)} sizes" if len(found) > 1 else ""
         return f"There is one variant, {reference}{sizes}: nothing is compared."
     parts, it = [], reference

@@ -66,6 +66,16 @@ def test_flops_match_those_of_training(reference):
     )
 
 
+def test_flops_of_attention_across_documents_are_those_of_rows():
+    gqa, across = variants_of(["+experiment=gqa,across_documents", "packing.row_length=1024"])
+    same, match = match_variants([gqa, across], gqa.name, "flops")
+    assert match.value < 512  # the width of the feed-forward layer, before
+    model = built([*across.overrides, *match.overrides])
+    flops = training_flops(model, 1024, score_products(model, [512, 512]))
+    without_head = flops - 6 * model.head.weight.numel() * 1024
+    assert without_head == pytest.approx(same.wanted.flops * 1024, rel=0.005)
+
+
 def test_flops_match_with_tables_of_values_and_parameters_do_where_tables_are_alike(reference):
     plain, tables = variants_of(["+experiment=gqa,value_embeddings", "model.num_layers=2"])
     _, match = match_variants([MHA, tables], "mha", "flops")

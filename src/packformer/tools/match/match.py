@@ -85,10 +85,13 @@ class _Sized:
         of_ends += model.head.weight.numel() * (model.head.weight is not model.embedding.weight)
         of_ends += self.of_tables
         weights = matrix_weights(model) - model.head.weight.numel()
-        flops = product_flops(weights, length) + attention_flops(score_products(model, [length]))
+        row = self._config["packing"]["row_length"]  # layers may attend across it
+        full, rest = divmod(row, length)
+        lengths = [length] * full + [rest] * (rest > 0)
+        flops = product_flops(weights, row) + attention_flops(score_products(model, lengths))
         return Size(
             parameters=model.num_parameters() - of_ends,
-            flops=flops // length,
+            flops=flops // row,
             kv_bytes=model.kv_cache_bytes(length) // length,
             per_token_id=of_ends,
         )
