@@ -157,7 +157,7 @@ ONLY_IN = {
     "filelock": {
         "attention/proof/verdicts.py",
         "cache.py",
-        "corpus/preparation.py",
+        "corpus/output_folder.py",
         "data/fetch.py",
         "run/lock.py",
         "run/place.py",  # for a type

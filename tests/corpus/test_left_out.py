@@ -41,9 +41,28 @@ def folder(tmp_path):
     return place
 
 
-def made(folder, output, **options):
+def asked_for(folder, output, **options):
     defaults = {"vocab_size": 270, "validation_fraction": 0.1, "skip_invalid": True}
-    return prepare(Preparation(Input((str(folder),)), output, **(defaults | options)))
+    return Preparation(Input((str(folder),)), output, **(defaults | options))
+
+
+def made(folder, output, **options):
+    return prepare(asked_for(folder, output, **options))
+
+
+def interrupted(folder, output, monkeypatch):
+    """A preparation that was stopped after some of many small parts."""
+    monkeypatch.setattr("packformer.corpus.preparation._MIB", 200)
+    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 100)
+    stopped = asked_for(folder, output)
+
+    def stop(progress):
+        if progress.text > 300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(stopped, stop)
+    return stopped
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -96,20 +115,9 @@ def test_the_first_of_a_kind_is_named(folder, tmp_path, caplog):
 
 
 def test_kinds_of_an_interrupted_preparation_are_counted_too(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("packformer.corpus.preparation._MIB", 200)
-    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 100)
     (folder / "b.csv").write_text("text,n\n" + "a,1,2\n" * 3)
     (folder / "c.zip").write_text("packed")
-    options = {"vocab_size": 270, "validation_fraction": 0.1, "skip_invalid": True}
-    stopped = Preparation(Input((str(folder),)), tmp_path / "cut", **options)
-
-    def stop(progress):
-        if progress.text > 300:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(stopped, stop)
-    prepare(stopped)
+    prepare(interrupted(folder, tmp_path / "cut", monkeypatch))
     assert caplog.messages[-1] == (
         "left out as invalid: 2 no JSON, 1 JSON, but no object, 1 without the field, "
         "1 with the field more than once, 2 without text in the field, "
@@ -118,17 +126,7 @@ def test_kinds_of_an_interrupted_preparation_are_counted_too(folder, tmp_path, m
 
 
 def test_an_interruption_forgets_no_count(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("packformer.corpus.preparation._MIB", 200)
-    monkeypatch.setattr("packformer.corpus.preparation._BATCH_BYTES", 100)
-    options = {"vocab_size": 270, "validation_fraction": 0.1, "skip_invalid": True}
-    stopped = Preparation(Input((str(folder),)), tmp_path / "cut", **options)
-
-    def stop(progress):
-        if progress.text > 300:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(stopped, stop)
+    stopped = interrupted(folder, tmp_path / "cut", monkeypatch)
     assert prepare(stopped).left_out == made(folder, tmp_path / "whole").left_out
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
 from packformer.corpus.documents import InvalidDocumentError, Raw
@@ -27,6 +26,7 @@ from packformer.corpus.left_out import LeftOut, Reason
 from packformer.corpus.long_texts import Cutter, recut
 from packformer.corpus.losses import loss_remarks, unknown_token
 from packformer.corpus.manifest_reading import read_manifest
+from packformer.corpus.output_folder import STANDARD_INPUT_FILE, check_apart, held
 from packformer.corpus.parts import COUNTS, Batch, Part, Place
 from packformer.corpus.processes import Processes
 from packformer.corpus.request import Preparation, fingerprint_of
@@ -54,8 +54,6 @@ log = logging.getLogger(__name__)
 TRAINING, TOKENIZING = "training the tokenizer", "tokenizing"
 """What ``Progress`` says is being done. Each is told when it begins, too."""
 
-_STANDARD_INPUT = ".standard-input"
-_LOCK = ".lock"
 _BATCH_BYTES, _BATCH_DOCUMENTS = 2**19, 2048
 _MIB = 2**20
 _FEW = 16 * 2**20  # bytes of input that are done before processes would have started
@@ -98,47 +96,10 @@ def prepare(
         ValueError: if the input cannot be read, the folder holds something else, or another process
             is preparing into it.
     """
-    folder = preparation.output
     run = _Run(preparation, report, warn)
-    _check_apart(preparation)
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    was_empty = not any(folder.iterdir())
-    try:
-        with FileLock(folder / _LOCK, timeout=0):
-            return run.run()
-    except Timeout as error:
-        raise ValueError(f"another process is preparing into {folder}: wait for it") from error
-    finally:
-        left = {file.name for file in folder.iterdir()}
-        if was_empty and left <= {_LOCK, JOURNAL, f"{JOURNAL}.new"}:  # nothing to continue from
-            for name in left:
-                (folder / name).unlink()
-            if is_new:
-                folder.rmdir()
-
-
-def _check_apart(preparation: Preparation) -> None:
-    """Refuses an output folder inside the input, or one that holds other files.
-
-    Raises:
-        ValueError: naming both.
-    """
-    folder = preparation.output.resolve()
-    for path in preparation.input.paths:
-        given = Path(path).expanduser()
-        if not given.is_dir() or not folder.is_relative_to(given.resolve()):
-            continue
-        below = folder.relative_to(given.resolve()).parts
-        if not any(part.startswith(".") for part in below):  # hidden folders are not read
-            raise ValueError(f"{preparation.output} lies within the input {path}: choose another")
-    if folder.is_dir() and not any((folder / name).exists() for name in (MANIFEST, JOURNAL)):
-        ours = (_LOCK, _STANDARD_INPUT, f"{JOURNAL}.new")
-        others = sorted(file.name for file in folder.iterdir() if file.name not in ours)
-        if others:
-            raise ValueError(
-                f"{preparation.output} holds {others[0]} and is no corpus: choose an empty folder"
-            )
+    check_apart(preparation)
+    with held(preparation.output):
+        return run.run()
 
 
 class _Run:
@@ -227,12 +188,12 @@ class _Run:
                 if file.name not in kept:
                     file.unlink()
         if not parts:
-            for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
+            for name in (JOURNAL, TOKENIZER, STANDARD_INPUT_FILE):
                 (self._folder / name).unlink(missing_ok=True)
 
     def _keep_standard_input(self) -> None:
         """Keeps it in a file, because it is read twice, and again after an interruption."""
-        file = self._folder / _STANDARD_INPUT
+        file = self._folder / STANDARD_INPUT_FILE
         try:
             with file.open("wb") as stream:
                 shutil.copyfileobj(sys.stdin.buffer, stream)
@@ -351,7 +312,7 @@ class _Run:
         left_out = self._input.files_left_out()
         left_out = sum((LeftOut(**part["left_out"]) for part in parts), left_out)
         if not any(part["train"] or part["validation"] for part in parts):
-            for name in (JOURNAL, TOKENIZER, _STANDARD_INPUT):
+            for name in (JOURNAL, TOKENIZER, STANDARD_INPUT_FILE):
                 (self._folder / name).unlink(missing_ok=True)
             raise ValueError(
                 f"{', '.join(self._input.paths)} holds no document"
@@ -399,7 +360,7 @@ class _Run:
             if file.name not in listed:
                 file.unlink()
         self._journal.close()
-        (self._folder / _STANDARD_INPUT).unlink(missing_ok=True)
+        (self._folder / STANDARD_INPUT_FILE).unlink(missing_ok=True)
 
 
 def _dtype(tokenizer: Tokenizer) -> str:

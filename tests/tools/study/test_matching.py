@@ -89,14 +89,11 @@ def test_a_matched_study_from_the_command_to_the_page(
         (["logger=csv,none"], "--match: two variants are called mha: list each value once"),
     ],
 )
-def test_what_cannot_be_matched_is_refused_in_a_line(arguments, words, swept, capsys) -> None:
-    with pytest.raises(SystemExit):
-        main([*GIVEN, *arguments])
-    told = capsys.readouterr().err
-    assert words in told
-    assert told.count("\n") == 1
+def test_what_cannot_be_matched_is_refused_in_a_line(
+    arguments, words, swept, refused_in_a_line
+) -> None:
+    assert words in refused_in_a_line(*GIVEN, *arguments)
     assert not swept
-    assert not list(Path().iterdir())
 
 
 def test_a_ladder_is_matched_at_each_size_under_the_names_of_the_page() -> None:

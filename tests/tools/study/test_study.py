@@ -19,16 +19,8 @@ from packformer.tools.study.asked import Study
 
 
 def test_a_study_from_the_command_to_the_page(
-    train, small, tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]
+    in_this_process, small, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swept: list[str] = []
-
-    def sweep(command: list[str]) -> int:
-        done = train(*command[1:])
-        swept.append(done.out)
-        return done.code
-
-    monkeypatch.setattr(module, "run_sweep", sweep)
     given = ["study", "+experiment=mha,alibi", *small, "trainer.max_steps=4", "logger=csv"]
     given += ["optimizer.learning_rate=1e-3"]  # which a sweep writes as 0.001
     given += ["--seeds", "2", "--position-tokens", "500", "--output", "answer"]
@@ -51,7 +43,7 @@ def test_a_study_from_the_command_to_the_page(
     Path("answer", "3_alibi_seed-1", "summary.json").unlink()
     main(given)
     again = capsys.readouterr().out
-    assert swept[1].count("finished before") == 3
+    assert in_this_process[1].count("finished before") == 3
     assert "position" not in again  # the weights are those that were measured
     with Path("answer", "report.csv").open() as stream:
         kept = list(csv.DictReader(stream))
