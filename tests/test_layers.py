@@ -58,6 +58,7 @@ BELOW = {
     "cli": {"cache", "command_line", "completion", "output", "ranks", "run", "threads", "tools"},
     "command_line": {
         "cache",
+        "compilers",
         "completion",
         "data",
         "layer_pattern",
@@ -95,10 +96,12 @@ BELOW = {
         "whole_file",
     },
     "ranks": {"interruption", "whole_file"},
+    "compilers": {"cache", "ranks"},
     "run": {
         "attention",
         "batch",
         "cache",
+        "compilers",
         "corpus",
         "data",
         "generation",

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.imports import import_training, is_imported_otherwise
 from packformer.command_line.overrides import refuse_altered_text, settings_last
 from packformer.command_line.resumed import with_settings_added
+from packformer.compilers import Compilers, compilers_ahead
 from packformer.data.ahead import Ahead, prepared_ahead
 from packformer.masking import mask_messages
 from packformer.ranks.ending import (
@@ -88,12 +89,12 @@ def _job(config: DictConfig) -> float:
                 value = _in_own_process(config)
             if value is not None:
                 return value
-        with _data_ahead(config) as ahead:
+        with _data_ahead(config) as ahead, _compilers_ahead(config) as compilers:
             _import(config)
             from packformer.run.train import train
 
             times.ended("imports")
-            return train(config, times, ahead)
+            return train(config, times, ahead, compilers)
     except KeyboardInterrupt:
         with suppress(OSError):  # before anything was written the folder is empty
             Path(HydraConfig.get().runtime.output_dir).rmdir()
@@ -155,10 +156,23 @@ def _in_own_process(config: DictConfig) -> float:
 
 def _data_ahead(config: DictConfig) -> AbstractContextManager[Ahead]:
     """Prepares text meanwhile, unless torch is there already or other ranks would do the same."""
-    if "torch" in sys.modules or "LOCAL_RANK" in os.environ or launched() is not None:
+    if "torch" in sys.modules or _has_equals():
         return nullcontext(Ahead())
     data: Any = OmegaConf.to_container(config.data, resolve=True)
     return prepared_ahead(data)
+
+
+def _compilers_ahead(config: DictConfig) -> AbstractContextManager[Compilers]:
+    """Starts processes that compile, likewise."""
+    if "torch" in sys.modules or _has_equals():
+        return closing(Compilers())
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    return compilers_ahead(settings)
+
+
+def _has_equals() -> bool:
+    """Whether other ranks do what this one does."""
+    return "LOCAL_RANK" in os.environ or launched() is not None
 
 
 def _import(config: DictConfig) -> None:

@@ -191,7 +191,7 @@ def devices_before_torch(devices: Any, accelerator: str) -> int:
     Returns:
         Their number; 1 if it cannot be told, or there are not as many.
     """
-    cards = 0 if accelerator == "cpu" else _num_cards()
+    cards = 0 if accelerator == "cpu" else num_cards()
     if devices in ("auto", -1, "-1"):
         return cards or 1
     listed = devices.split(",") if isinstance(devices, str) and "," in devices else devices
@@ -202,7 +202,8 @@ def devices_before_torch(devices: Any, accelerator: str) -> int:
     return number if 1 <= number <= (cards or os.cpu_count() or 1) else 1
 
 
-def _num_cards() -> int:
+def num_cards() -> int:
+    """How many GPUs a run may see, found without torch."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([name for name in visible.split(",") if name.strip()])
     return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from packformer.attention import select_kernel
-from packformer.attention.proof.compiling import Compiling
+from packformer.compilers import Compilers
 from packformer.counted import counted
 from packformer.data import PackedDataModule
 from packformer.data.ahead import Ahead
@@ -122,7 +122,7 @@ def assemble(
     times: StartTimes,
     ahead: Ahead,
     claim: Claim,
-    compiling: Compiling,
+    compilers: Compilers,
 ) -> Run:
     """Builds everything, what is quickly told wrong first.
 
@@ -132,7 +132,7 @@ def assemble(
         times: of the start.
         ahead: of the data.
         claim: that takes the run's folder.
-        compiling: starts processes that compile.
+        compilers: that compile its kernel.
 
     Raises:
         ValueError: if something in the configuration, the data or a checkpoint cannot be used.
@@ -143,7 +143,8 @@ def assemble(
     sketch, packing = rehearse(config, plain, devices.accelerator, devices.precision)
     if sketch is not None and rank() == 0:
         dtype = DTYPES[devices.precision]
-        compile_ahead(compiling, sketch, devices.accelerator, dtype, packing)
+        compile_ahead(compilers, sketch, devices.accelerator, dtype, packing)
+    compilers.dismiss()
     _forget_former_job()
     times.ended("rehearsal")
     with rank_zero_first():
@@ -190,7 +191,7 @@ def assemble(
     trainer.callbacks[:0] = [  # type: ignore[attr-defined]
         FirstStep(times),
         SameRanks(plain, found),
-        CompiledAhead(compiling),
+        CompiledAhead(compilers),
     ]
     finished = resumed_step == config.trainer.max_steps and (folder / SUMMARY_FILE).is_file()
     return Run(

@@ -6,8 +6,9 @@ import lightning as L
 import torch
 
 from packformer.attention import Kernel, Variant, select_kernel
-from packformer.attention.proof.compiling import Call, Compiling, call_of_layer, calls_of_proof
+from packformer.attention.proof.compiling import Call, call_of_layer, calls_of_proof
 from packformer.attention.proof.verdicts import Verdicts, known_wrong
+from packformer.compilers import Compilers
 from packformer.data import PackingSettings
 from packformer.model import GPT
 
@@ -16,27 +17,27 @@ class CompiledAhead(L.Callback):
     """Waits for the processes that compile before the module proves its kernel.
 
     Args:
-        compiling: those processes.
+        compilers: those processes.
     """
 
-    def __init__(self, compiling: Compiling) -> None:
-        self._compiling = compiling
+    def __init__(self, compilers: Compilers) -> None:
+        self._compilers = compilers
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._compiling.wait()
+        self._compilers.wait()
 
 
 def compile_ahead(
-    compiling: Compiling,
+    compilers: Compilers,
     model: GPT,
     device_type: str,
     dtype: torch.dtype,
     packing: PackingSettings,
 ) -> None:
-    """Starts to compile what will be proved for the first time on this machine.
+    """Has compiled what will be proved for the first time on this machine.
 
     Args:
-        compiling: starts the processes.
+        compilers: that compile it.
         model: on any device; its weights are not needed.
         device_type: where it will run.
         dtype: of queries, keys and values.
@@ -60,7 +61,8 @@ def compile_ahead(
             if call not in wanted:
                 wanted.append(call)
     for kernel, wanted in calls.values():
-        compiling.start(kernel, device_type, wanted)
+        calls_of_kernel = [(call.case.to_json(), call.deterministic) for call in wanted]
+        compilers.give(kernel.name, device_type, calls_of_kernel)
 
 
 def _is_proved(kernel: Kernel, variant: Variant) -> bool:

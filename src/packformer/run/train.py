@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from packformer.attention.proof.compiling import Compiling
+from packformer.compilers import Compilers
 from packformer.counted import counted
 from packformer.data.ahead import Ahead
 from packformer.layer_pattern import letters_of_layers, pattern_of
@@ -55,13 +54,14 @@ _LIGHTNING_HINTS = (
 )
 
 
-def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
+def train(config: DictConfig, times: StartTimes, ahead: Ahead, compilers: Compilers) -> float:
     """Runs what ``config`` describes.
 
     Args:
         config: as composed.
         times: of the start, until here.
         ahead: of the data.
+        compilers: of its kernel.
 
     Returns:
         The final value of ``config.objective``, for sweepers.
@@ -74,8 +74,8 @@ def train(config: DictConfig, times: StartTimes, ahead: Ahead) -> float:
     quiet_lightning()
     _leave_out_samples_of_sweeps(config)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    with Claim() as claim, closing(Compiling()) as compiling:
-        run = assemble(config, plain, times, ahead, claim, compiling)
+    with Claim() as claim:
+        run = assemble(config, plain, times, ahead, claim, compilers)
         return _train(config, plain, run, claim, times=times, began=began)
 
 

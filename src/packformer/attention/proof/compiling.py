@@ -1,39 +1,27 @@
-"""Compiles a kernel's programs in processes of their own, before proof and training need them.
+"""Which calls have a kernel compile the programs that proof and training need.
 
 A proof needs several programs, and a model needs others, because kernels are compiled for the
-number of query heads that share keys. One after another they take longer than all else of a proof.
+number of query heads that share keys. One after another they take longer than all else of a proof,
+so ``Compilers`` run the calls side by side, each in a process that runs ``main``.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
+import json
 import sys
-import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from packformer.attention.kernel import Kernel, Variant
+from packformer.attention.kernel import Variant
 from packformer.attention.kernels import KERNELS
 from packformer.attention.proof.case import Case
 from packformer.attention.proof.comparison import results
 from packformer.attention.proof.rows import mixed_row, odd_rows, timed_row
 from packformer.attention.proof.verdict import deterministic, first_line
 
-log = logging.getLogger(__name__)
-
-_CODE = (
-    "import sys; sys.path[:] = {path!r}; from packformer.attention.proof.compiling import main; "
-    "main({kernel!r}, {device_type!r}, {calls!r})"
-)
-_LONGEST_WAIT = 120.0  # seconds
-_FEWEST_CORES = 4  # with fewer, this process compiles as fast by itself
 _SMALL_BLOCK = 64  # tokens: programs may differ for documents that fit into one block of queries
 _MOST_TOKENS = 8192
 
@@ -89,72 +77,23 @@ def call_of_layer(
     return Call(case, deterministic=torch.are_deterministic_algorithms_enabled())
 
 
-class Compiling:
-    """Processes that compile. Their work stays on disk; what fails there fails again, and is told,
-    where the programs are needed.
-    """
-
-    def __init__(self) -> None:
-        self._processes: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
-
-    def start(self, kernel: Kernel, device_type: str, calls: Sequence[Call]) -> None:
-        """Starts to compile, each call in a process of its own if there are cores for it."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        if cores < _FEWEST_CORES or not calls:
-            return
-        log.info("compile  %s, before it is proved", kernel.name)
-        at_once = min(len(calls), cores // 2)
-        for first in range(at_once):
-            plain = [(call.case.to_json(), call.deterministic) for call in calls[first::at_once]]
-            code = _CODE.format(
-                path=sys.path, kernel=kernel.name, device_type=device_type, calls=plain
-            )
-            told = TemporaryFile()  # noqa: SIM115  # closed by close
-            command = [sys.executable, "-c", code]
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=told, stderr=subprocess.STDOUT
-            )
-            self._processes.append((process, told))
-
-    def wait(self) -> None:
-        """Returns when all have ended, or after two minutes; warns of what went wrong."""
-        ends = time.monotonic() + _LONGEST_WAIT
-        reasons = []
-        for process, told in self._processes:
-            try:
-                code = process.wait(max(0.0, ends - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                reasons.append(f"it takes over {_LONGEST_WAIT:.0f} s")
-                continue
-            if code:
-                told.seek(0)
-                lines = told.read().decode(errors="replace").strip().splitlines()
-                reasons.append(lines[-1] if lines else f"exit code {code}")
-        if reasons:
-            log.warning(
-                "compile  %d of %d processes did not end well, so this one compiles: %s",
-                len(reasons),
-                len(self._processes),
-                reasons[0],
-            )
-        self.close()
-
-    def close(self) -> None:
-        """Ends those that still run."""
-        for process, told in self._processes:
-            process.kill()
-            process.wait()
-            told.close()
-        self._processes.clear()
-
-
-def main(kernel: str, device_type: str, calls: Sequence[tuple[str, bool]]) -> None:
-    """Runs ``calls``, forward and backward: what a process of its own does."""
+def main() -> None:
+    """Runs the calls that standard input names, forward and backward: what a process of
+    ``Compilers`` does. Whatever can be imported before they are known is."""
     torch.set_num_threads(1)
+    if torch.cuda.is_available():
+        torch.empty(1, device="cuda")  # the first allocation takes a while
+        for kernel in KERNELS.values():
+            if kernel.keeps_programs:
+                kernel.lacks()  # imports it
+    text = sys.stdin.read()
+    if not text:  # none is needed
+        return
+    task = json.loads(text)
     try:
-        for text, is_deterministic in calls:
-            inputs = Case.from_json(text).inputs(device_type)
+        for case, is_deterministic in task["calls"]:
+            inputs = Case.from_json(case).inputs(task["device_type"])
             with deterministic(strict=False) if is_deterministic else nullcontext():
-                results(KERNELS[kernel].run, inputs)
+                results(KERNELS[task["kernel"]].run, inputs)
     except Exception as error:  # a kernel may fail in any way
         sys.exit(first_line(error))

@@ -1,0 +1,208 @@
+"""Processes that compile: when they start, what they are given, and how they end."""
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from packformer import compilers as module
+from packformer.attention import KERNELS, Variant
+from packformer.attention.proof.compiling import main
+from packformer.attention.proof.rows import mixed_row
+from packformer.compilers import Compilers, compilers_ahead
+
+_CPU = Variant("cpu", torch.float32, 32, frozenset())
+_ROW = mixed_row(_CPU).to_json()
+
+
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8), raising=False)
+
+
+@pytest.fixture
+def compilers() -> Iterator[Compilers]:
+    compilers = Compilers()
+    yield compilers
+    compilers.close()
+
+
+def _processes(compilers: Compilers) -> list[subprocess.Popen[bytes]]:
+    return [process for process, _ in (*compilers._waiting, *compilers._working)]
+
+
+def test_what_is_known_of_kernels_is_so() -> None:
+    kept = {name: kernel for name, kernel in KERNELS.items() if kernel.keeps_programs}
+    assert set(module.KERNELS) == set(kept)
+
+
+def test_it_imports_no_torch() -> None:
+    code = "import sys, packformer.compilers; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_processes_run_the_calls(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4), raising=False)
+    caplog.set_level(logging.INFO)
+    compilers.begin()
+    begun = _processes(compilers)
+    assert len(begun) == 2
+    compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True), (_ROW, False)])
+    assert _processes(compilers) == begun[::-1]
+    compilers.wait()
+    assert caplog.messages == ["compile  sdpa, before it is proved"]
+    assert not _processes(compilers)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("number", [1, 3, 4, 9])
+def test_each_call_is_given_once(
+    compilers: Compilers, number: int, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CODE", "import sys; print(sys.stdin.read())")
+    if ahead:
+        compilers.begin()
+    calls = [(f"row {n}", n % 2 == 0) for n in range(number)]
+    compilers.give("sdpa", "cpu", calls)
+    assert len(compilers._working) == min(number, 4)
+    given = []
+    for process, told in compilers._working:
+        process.wait()
+        told.seek(0)
+        task = json.loads(told.read())
+        assert (task["kernel"], task["device_type"]) == ("sdpa", "cpu")
+        given += [tuple(call) for call in task["calls"]]
+    assert sorted(given) == calls
+
+
+def test_those_without_a_call_end(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_CODE", "import sys, time; sys.stdin.read() or time.sleep(100)")
+    compilers.begin()
+    processes = _processes(compilers)
+    compilers.give("sdpa", "cpu", [(_ROW, False)])
+    compilers.dismiss()
+    assert sum(process.poll() is not None for process in processes) >= 3
+    compilers.wait()
+    assert all(process.poll() is not None for process in processes)
+    assert not caplog.messages
+
+
+def test_a_process_that_is_given_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its parent is gone."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    main()
+
+
+def test_a_process_that_fails_is_told(
+    compilers: Compilers, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = mixed_row(Variant("cpu", torch.bfloat16, 32, frozenset())).to_json()
+    compilers.give("flash4", "cpu", [(half, False)])  # it has no CPU operator
+    compilers.wait()
+    (told,) = caplog.messages
+    beginning = "compile  1 of 1 processes did not end well, so this one compiles: "
+    assert told.startswith(beginning + "NotImplementedError: ")
+
+
+def test_processes_that_died_before_their_calls_are_told(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_CODE", "import sys; sys.exit('no memory')")
+    compilers.begin()
+    for process in _processes(compilers):
+        process.wait()
+    compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True)])
+    compilers.wait()
+    (told,) = caplog.messages
+    assert told == "compile  2 of 2 processes did not end well, so this one compiles: no memory"
+
+
+def test_nobody_waits_for_ever(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(module, "_CODE", "import time; time.sleep(100)")
+    compilers.give("sdpa", "cpu", [(_ROW, False)])
+    (process,) = _processes(compilers)
+    began = time.monotonic()
+    compilers.wait()
+    assert time.monotonic() - began < 50
+    assert "1 of 1 processes did not end well, so this one compiles: it takes over" in caplog.text
+    assert process.poll() is not None
+
+
+def test_few_cores_compile_by_themselves(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(3), raising=False)
+    compilers.begin()
+    compilers.give("sdpa", "cpu", [(_ROW, False)])
+    assert not _processes(compilers)
+    compilers.wait()
+
+
+class TestAhead:
+    """When they start with the command."""
+
+    @pytest.fixture(autouse=True)
+    def card(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine with a GPU where FlashAttention-4 is installed and no kernel was proved."""
+        monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        monkeypatch.setattr(module, "_CODE", "import time; time.sleep(100)")
+        found = ModuleSpec("flash_attn", None)
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: found if name == "flash_attn" else None
+        )
+
+    @staticmethod
+    def _number(config: dict[str, Any]) -> int:
+        with compilers_ahead(config) as compilers:
+            processes = _processes(compilers)
+        assert all(process.poll() is not None for process in processes)
+        return len(processes)
+
+    @pytest.mark.parametrize("kernel", ["auto", "flash4"])
+    @pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
+    def test_a_machine_without_proofs(self, kernel: str, accelerator: str) -> None:
+        config = {"trainer": {"accelerator": accelerator}, "attention": {"kernel": kernel}}
+        assert self._number(config) == 4
+
+    @pytest.mark.parametrize(
+        ("kernel", "accelerator"), [("auto", "cpu"), ("xformers", "auto"), ("flex", "gpu")]
+    )
+    def test_a_run_that_needs_none(self, kernel: str, accelerator: str) -> None:
+        config = {"trainer": {"accelerator": accelerator}, "attention": {"kernel": kernel}}
+        assert self._number(config) == 0
+
+    def test_a_machine_with_proofs(self, tmp_path: Path) -> None:
+        config = {"trainer": {"accelerator": "auto"}, "attention": {"kernel": "auto"}}
+        (tmp_path / "attention").mkdir()
+        (tmp_path / "attention" / "cpu-123.json").write_text("{}")
+        assert self._number(config) == 4
+        (tmp_path / "attention" / "cuda-123.json").write_text("{}")
+        assert self._number(config) == 0
+
+    def test_a_machine_without_a_card(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        config = {"trainer": {"accelerator": "auto"}, "attention": {"kernel": "auto"}}
+        assert self._number(config) == 0
+
+    def test_a_machine_without_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        config = {"trainer": {"accelerator": "auto"}, "attention": {"kernel": "auto"}}
+        assert self._number(config) == 0
