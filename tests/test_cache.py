@@ -125,13 +125,18 @@ def test_a_user_without_a_home_has_a_cache_of_their_own(monkeypatch, tmp_path):
 
 
 def test_what_torch_compiles_is_kept_unless_the_user_says_where(cache, monkeypatch):
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    functions = "TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD"
+    for name in ("TORCHINDUCTOR_CACHE_DIR", functions):
+        monkeypatch.delenv(name, raising=False)
     keep_compiled()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache / "compiled")
     assert (cache / "compiled").is_dir()
+    assert os.environ[functions] == "1"
+    monkeypatch.setenv(functions, "0")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     keep_compiled()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+    assert os.environ[functions] == "0"
 
 
 def test_a_cache_that_cannot_be_written_is_not_torchs(tmp_path, monkeypatch):

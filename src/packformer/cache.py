@@ -43,7 +43,13 @@ def keep_compiled() -> None:
 
     By default it lies among temporary files, which containers and clusters lose.
     ``TORCHINDUCTOR_CACHE_DIR`` overrules it.
+
+    Graphs with autograd functions of their own are kept, too, or a warm start would derive the
+    backward pass of the model anew. torch leaves them out by default, though the forward and the
+    backward of such a function are part of the graph that names what is kept.
+    ``TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD=0`` overrules that.
     """
+    os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
     try:
         folder = cache_folder() / "compiled"
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,11 @@ class Compilers:
             for _ in range(min(_MOST_AHEAD, _at_once())):
                 self._waiting.append(_started())
 
+    @property
+    def have_begun(self) -> bool:
+        """Whether any wait to be given something."""
+        return bool(self._waiting)
+
     def give(self, kernel: str, device_type: str, calls: Sequence[tuple[str, bool]]) -> None:
         """Has them compile, each call in a process of its own if there are cores for it.
 

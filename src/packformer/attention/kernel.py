@@ -181,7 +181,11 @@ class Kernel:
     slower_than: tuple[str, ...] = ()
 
     def unsupported(self, variant: Variant) -> str | None:
-        """Why the kernel cannot run ``variant``; None if it can."""
+        """Why the kernel cannot run ``variant`` here; None if it can."""
+        return self.unfit(variant) or self.lacks()
+
+    def unfit(self, variant: Variant) -> str | None:
+        """Why the kernel cannot run ``variant``, whatever the machine has; None if it can."""
         if variant.device_type not in self.devices:
             return f"runs on {' and '.join(self.devices)} only"
         if variant.dtype not in self.dtypes:
@@ -201,4 +205,4 @@ class Kernel:
                     return (
                         f"adds up {FEATURES[name]} in any order, which deterministic=true forbids"
                     )
-        return self.lacks()
+        return None

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from packformer.attention import select_kernel
 from packformer.compilers import Compilers
 from packformer.counted import counted
-from packformer.data import PackedDataModule
+from packformer.data import PackedDataModule, PackingSettings
 from packformer.data.ahead import Ahead
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
@@ -140,10 +140,13 @@ def assemble(
     devices = _devices(config, plain)
     check_loggers(config.get("logger"))
     start_own_ranks(devices.rows.num_devices // config.trainer.get("num_nodes", 1))
-    sketch, packing = rehearse(config, plain, devices.accelerator, devices.precision)
-    if sketch is not None and rank() == 0:
-        dtype = DTYPES[devices.precision]
-        compile_ahead(compilers, sketch, devices.accelerator, dtype, packing)
+
+    def compile_kernel(sketch: GPT, packing: PackingSettings) -> None:
+        if rank() == 0:
+            dtype = DTYPES[devices.precision]
+            compile_ahead(compilers, sketch, devices.accelerator, dtype, packing)
+
+    rehearse(config, plain, devices.accelerator, devices.precision, compile_kernel)
     compilers.dismiss()
     _forget_former_job()
     times.ended("rehearsal")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import lightning as L
 import torch
 
-from packformer.attention import Kernel, Variant, select_kernel
+from packformer.attention import KERNELS, Kernel, Variant
+from packformer.attention.kernels import BY_PREFERENCE
 from packformer.attention.proof.compiling import Call, call_of_layer, calls_of_proof
-from packformer.attention.proof.verdicts import Verdicts, known_wrong
+from packformer.attention.proof.verdicts import Verdicts
 from packformer.compilers import Compilers
 from packformer.data import PackingSettings
 from packformer.model import GPT
@@ -36,35 +37,42 @@ def compile_ahead(
 ) -> None:
     """Has compiled what will be proved for the first time on this machine.
 
+    Compilers that have begun are not kept waiting until this process has imported the kernel:
+    they see for themselves whether the machine has what it needs.
+
     Args:
         compilers: that compile it.
         model: on any device; its weights are not needed.
         device_type: where it will run.
         dtype: of queries, keys and values.
         packing: of its rows.
-
-    Raises:
-        ValueError: if no kernel can run a layer.
     """
     longest = packing.max_document_length or packing.row_length
-    calls: dict[str, tuple[Kernel, list[Call]]] = {}
+    wanted: dict[str, list[Call]] = {}
     asked = model.asked_of_kernels(device_type, dtype)
     for layer, (variant, requested) in zip(model.layers, asked, strict=True):
-        kernel, _ = select_kernel(variant, requested, known_wrong(variant))
-        if not kernel.keeps_programs or _is_proved(kernel, variant):
+        kernel = _first(requested)
+        if not kernel.keeps_programs or kernel.unfit(variant):
+            continue
+        if not compilers.have_begun and (kernel.lacks() or _is_judged(kernel, variant)):
             continue
         of_layer = call_of_layer(
             variant, layer.num_heads, layer.num_kv_heads, packing.row_length, longest
         )
-        _, wanted = calls.setdefault(kernel.name, (kernel, []))
-        for call in (*calls_of_proof(variant), of_layer):
-            if call not in wanted:
-                wanted.append(call)
-    for kernel, wanted in calls.values():
-        calls_of_kernel = [(call.case.to_json(), call.deterministic) for call in wanted]
-        compilers.give(kernel.name, device_type, calls_of_kernel)
+        calls = wanted.setdefault(kernel.name, [])
+        calls += [c for c in (*calls_of_proof(variant), of_layer) if c not in calls]
+    for name, calls in wanted.items():
+        compilers.give(name, device_type, [(c.case.to_json(), c.deterministic) for c in calls])
 
 
-def _is_proved(kernel: Kernel, variant: Variant) -> bool:
+def _first(requested: str | Kernel) -> Kernel:
+    """The kernel that is tried first."""
+    if isinstance(requested, Kernel):
+        return requested
+    return BY_PREFERENCE[0] if requested == "auto" else KERNELS[requested]
+
+
+def _is_judged(kernel: Kernel, variant: Variant) -> bool:
+    """Whether it is known to be right or wrong on this machine; not if it was only timed."""
     verdict = Verdicts(variant.device_type).known(variant).get(kernel.name)
-    return verdict is not None and verdict.status == "ok"
+    return verdict is not None and (verdict.status == "ok" or verdict.is_against)

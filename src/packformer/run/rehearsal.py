@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,8 +22,12 @@ from packformer.training.module import DTYPES
 
 
 def rehearse(
-    config: DictConfig, settings: Mapping[str, Any], accelerator: str, precision: str
-) -> tuple[GPT | None, PackingSettings]:
+    config: DictConfig,
+    settings: Mapping[str, Any],
+    accelerator: str,
+    precision: str,
+    sketched: Callable[[GPT, PackingSettings], None] = lambda *_: None,
+) -> None:
     """Builds packing, model, attention, optimizer and schedule.
 
     Args:
@@ -31,10 +35,9 @@ def rehearse(
         settings: the same, resolved, as plain types.
         accelerator: ``"cuda"`` or ``"cpu"``.
         precision: Lightning's name.
-
-    Returns:
-        The model, on the device ``meta``, and the packing. No model if a user's class needs real
-        memory, so that it is built with the data.
+        sketched: called with the model, on the device ``meta``, and the packing, before all else is
+            checked. Not called if a user's class needs real memory, so that the model is built with
+            the data.
 
     Raises:
         ValueError: if something does not take its settings, or no kernel runs the variant.
@@ -45,6 +48,7 @@ def rehearse(
     wanted = config.trainer.get("float8", False)
     float8 = resolve_float8(wanted, accelerator, precision, packing.row_length)
     if (model := _without_memory(config, max_position_of(config, packing))) is not None:
+        sketched(model, packing)
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
             select_kernel(*asked)
         if float8 is not None:
@@ -53,7 +57,6 @@ def rehearse(
             build_optimizer(make_factory(config.optimizer), model, fused=False)
     with settings_of("scheduler"):
         check_factor(make_factory(config.scheduler))
-    return model, packing
 
 
 def _without_memory(config: DictConfig, max_position: int) -> GPT | None:

@@ -86,14 +86,17 @@ def main() -> None:
         for kernel in KERNELS.values():
             if kernel.keeps_programs:
                 kernel.lacks()  # imports it
-    text = sys.stdin.read()
-    if not text:  # none is needed
+    given = sys.stdin.read()
+    if not given:  # none is needed
         return
-    task = json.loads(text)
+    task = json.loads(given)
     try:
-        for case, is_deterministic in task["calls"]:
-            inputs = Case.from_json(case).inputs(task["device_type"])
+        kernel, device_type = KERNELS[task["kernel"]], task["device_type"]
+        if kernel.lacks():  # the run takes another one, and tells why
+            return
+        for text, is_deterministic in task["calls"]:
+            inputs = Case.from_json(text).inputs(device_type)
             with deterministic(strict=False) if is_deterministic else nullcontext():
-                results(KERNELS[task["kernel"]].run, inputs)
+                results(kernel.run, inputs)
     except Exception as error:  # a kernel may fail in any way
         sys.exit(first_line(error))
