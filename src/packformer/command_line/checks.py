@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from packformer.command_line.early import check_parts
 from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
@@ -69,7 +71,26 @@ _OWN = "packformer."
 _MEASURE_NOTHING = (_OWN, "lightning.")
 _TEXT, _SHARDS = "packformer.data.TextFiles", "packformer.data.TokenShards"
 _MANIFEST = "manifest.json"
+_EXAMPLES = {  # of data.path, by what reads it
+    _TEXT: "my_texts (a file or folder)",
+    _SHARDS: "my_corpus (a folder that packformer prepare made)",
+}
 _WITH_TOKENIZER = (_TEXT, "packformer.data.StandardLibrary")
+
+
+def check_given(config: DictConfig) -> None:
+    """Refuses a configuration that lacks a value which every run needs.
+
+    Args:
+        config: as it was composed.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name in sorted(OmegaConf.missing_keys(config)):
+        reader = OmegaConf.select(config, "data._target_")
+        example = _EXAMPLES.get(reader, "VALUE") if name == "data.path" else "VALUE"
+        raise ValueError(f"{name} is needed and not given: write {name}={example}")
 
 
 def check_configuration(settings: Mapping[str, Any]) -> None:

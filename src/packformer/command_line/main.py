@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer import completion
-from packformer.command_line.checks import check_configuration
+from packformer.command_line.checks import check_configuration, check_given
 from packformer.command_line.errors import is_user_error, keep_traceback, one_line, records_of
 from packformer.command_line.groups import refuse_removed, refuse_two_experiments
 from packformer.command_line.ignored_layers import refuse_ignored
@@ -57,10 +57,6 @@ from packformer.sweeps.traces import remove_traces
 log = logging.getLogger(__name__)
 
 _EXIT_FAILURE = 1
-_EXAMPLES = {  # of data.path, by what reads it
-    "packformer.data.TextFiles": "my_texts (a file or folder)",
-    "packformer.data.TokenShards": "my_corpus (a folder that packformer prepare made)",
-}
 _DEVICES = ("devices", "accelerator")
 _FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
 _DEFAULT_FOLDER = "output_dir=runs"
@@ -76,7 +72,7 @@ def _job(config: DictConfig) -> float:
     former = records_of(Path(HydraConfig.get().runtime.output_dir))
     try:
         config = with_settings_of_run(config, HydraConfig.get().overrides.task)
-        _check_given(config)
+        check_given(config)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             asked = [OmegaConf.select(config, f"trainer.{name}") for name in _DEVICES]
             start_own_ranks(devices_before_torch(*asked))
@@ -183,13 +179,6 @@ def _import(config: DictConfig) -> None:
     # A sweep's next job may need what this one does not.
     own = None if HydraConfig.get().mode == RunMode.MULTIRUN else settings
     import_training(bool(config.deterministic), own)
-
-
-def _check_given(config: DictConfig) -> None:
-    for name in sorted(OmegaConf.missing_keys(config)):
-        reader = OmegaConf.select(config, "data._target_")
-        example = _EXAMPLES.get(reader, "VALUE") if name == "data.path" else "VALUE"
-        raise ValueError(f"{name} is needed and not given: write {name}={example}")
 
 
 def _check(config: DictConfig) -> None:

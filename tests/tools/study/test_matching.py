@@ -86,7 +86,7 @@ def test_a_matched_study_from_the_command_to_the_page(
         (["--reference", "alibi"], "--reference (alibi) is none of the variants: name one of mha"),
         (["model.tie_embeddings=true,false"], "so embedding and head differ"),
         (["+data.api_key=abc"], "data.api_key looks like a secret"),
-        (["logger=csv,none"], "--match: two variants are called mha: list each value once"),
+        (["logger=csv,tensorboard"], "--match: two variants are called mha: list each value once"),
     ],
 )
 def test_what_cannot_be_matched_is_refused_in_a_line(

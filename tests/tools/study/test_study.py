@@ -58,15 +58,13 @@ def test_a_study_from_the_command_to_the_page(
 
 def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, capsys) -> None:
     monkeypatch.setattr(module, "run_sweep", lambda command: train(*command[1:]).code)
-    heads = "attention.num_kv_heads=2,3"
-    given = ["study", heads, *small, "trainer.max_steps=2", "logger=csv", "--seeds", "1"]
+    kernels = "attention.kernel=sdpa,flash4"  # which needs a GPU
+    given = ["study", kernels, *small, "trainer.max_steps=2", "logger=csv", "--seeds", "1"]
     with pytest.raises(SystemExit):
         main([*given, "--position-tokens", "0", "--output", "answer"])
     found = capsys.readouterr()
-    assert "num_kv_heads=3: no run is finished, so nothing can be said." in found.out
-    assert re.search(
-        r"seed 0 failed \(.*must be divisible by attention.num_kv_heads \(3\)", found.out
-    )
+    assert "kernel=flash4: no run is finished, so nothing can be said." in found.out
+    assert re.search(r"seed 0 failed \(.*flash4.*\)", found.out)
     assert "1 run of the study did not finish: the same command repeats them" in found.err
 
 
@@ -83,14 +81,31 @@ def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, c
             ["--ladder", "model.width=64,128"],
             "--ladder lists 2 sizes, of which --hold-out (1) leaves fewer than the two",
         ),
+        (
+            ["--ladder", "model.width=96,100,128,192"],
+            "gqa at width=100 cannot be trained: model.width (100) must be divisible by "
+            "model.num_heads (6), unless attention.head_dim is set; nor can gqa at width=128",
+        ),
+        (
+            ["attention.num_kv_heads=2,4"],
+            "num_kv_heads=4 cannot be trained: model.num_heads (6) must be divisible by "
+            "attention.num_kv_heads (4)",
+        ),
+        (["name=a,b", "trainer.max_step=2"], "error: there is no setting trainer.max_step: did"),
+        (["data=text"], "error: data.path is needed and not given: write data.path=my_texts"),
+        (
+            ["attention.num_kv_heads=2,4", "--tune", "optimizer.learning_rate=-1,1e-3"],
+            "num_kv_heads=4 cannot be trained: optimizer.learning_rate (-1) must be a number above "
+            "0; model.num_heads (6) must be",
+        ),
     ],
 )
-def test_what_cannot_be_run_is_refused(arguments, words, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
-        main(["study", "+experiment=gqa", *arguments])
-    assert words in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_what_cannot_be_run_is_refused_before_torch_is_imported(
+    arguments, words, monkeypatch, refused_in_a_line
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(module, "run_sweep", lambda command: pytest.fail("a sweep began"))
+    assert words in refused_in_a_line("study", "+experiment=gqa", *arguments)
 
 
 def test_a_study_that_is_refused_leaves_what_is_there(

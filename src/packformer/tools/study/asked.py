@@ -122,6 +122,13 @@ class Study:
         return None if self.tune is None else tuning_of(self.tune)
 
     @property
+    def tried(self) -> tuple[str, ...]:
+        """Overrides of which every variant gets the best; empty if nothing is tuned."""
+        return (
+            () if self.tune is None else tuple(one.overrides[0] for one in variants_of([self.tune]))
+        )
+
+    @property
     def folder(self) -> Path:
         """Of the study, if none was given: the same for the same variants, whatever the seeds."""
         named = [*self.overrides, *([self.ladder] if self.ladder else [])]
