@@ -1,12 +1,13 @@
 """The packformer command."""
 
+import argparse
 import re
 import subprocess
 import sys
 
 import pytest
 
-from packformer.cli import main
+from packformer.cli import _parser, main
 
 MODULES = {
     "doctor": "doctor",
@@ -77,13 +78,46 @@ def test_what_is_wrong_is_one_line(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["doctor", "more"], ["bench", "step", "gqa", "--stepz", "3"], ["plan", "a", "b"]]
+    "arguments",
+    [["doctor", "more"], ["bench", "step", "gqa", "--nothing-like-it", "3"], ["plan", "a", "b"]],
 )
 def test_what_is_not_known_is_refused(capsys, arguments):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
     assert "unrecognized arguments: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "unknown", "meant"),
+    [
+        ("study +experiment=gqa,mha --seed 3", "--seed", "--seeds"),
+        ("study --seed=3 +experiment=gqa,mha", "--seed", "--seeds"),
+        ("report runs --ref gqa", "--ref", "--reference"),
+        ("match parameters --refer gqa +experiment=gqa,mha", "--refer", "--reference"),
+        ("bench step gqa --step 3", "--step", "--steps"),
+        ("bench step gqa --stepz 3", "--stepz", "--steps"),
+    ],
+)
+def test_the_beginning_of_an_option_is_not_taken_for_it(capsys, command, unknown, meant):
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert end.value.code == 2
+    error = f"error: there is no option {unknown}: did you mean {meant}?; packformer "
+    assert capsys.readouterr().err == f"{error}{command.split()[0]} --help shows all\n"
+
+
+def test_no_command_takes_the_beginning_of_an_option():
+    def of(parser):
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for inner in action.choices.values():
+                    yield from of(inner)
+
+    parsers = list(of(_parser()))
+    assert len(parsers) > len(MODULES) + 1
+    assert not [parser.prog for parser in parsers if parser.allow_abbrev]
 
 
 def test_help_lists_every_command_and_imports_no_work_of_any():

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from packformer.cache import keep_compiled
 from packformer.completion import complete, script
@@ -70,7 +70,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     options, rest = parser.parse_known_args(given)
     words = next((name for name in _ANY_NUMBER if hasattr(options, name)), None)
     if rest and (words is None or any(r.startswith("-") for r in rest)):
-        _tell(f"unrecognized arguments: {' '.join(rest)}; packformer {asked[0]} --help shows all")
+        told = _unknown_option(rest, parser, given) or f"unrecognized arguments: {' '.join(rest)}"
+        _tell(f"{told}; packformer {asked[0]} --help shows all")
         sys.exit(2)
     if words is not None:  # argparse takes none of them that follow an option
         setattr(options, words, [*getattr(options, words), *rest])
@@ -112,8 +113,39 @@ def _meant(asked: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(asked[0], known, n=1)), None)
 
 
+def _unknown_option(
+    rest: Sequence[str], parser: argparse.ArgumentParser, given: Sequence[str]
+) -> str | None:
+    """Names the first option that the command does not have; None if none is near to it."""
+    from packformer.run.nearest import nearest
+
+    unknown = next((word.partition("=")[0] for word in rest if word.startswith("-")), "")
+    if not unknown:
+        return None
+    options = _options(parser, given)
+    longer = (option for option in options if option.startswith(unknown))
+    near = next(longer, None) or nearest(unknown, options)
+    return f"there is no option {unknown}: did you mean {near}?" if near else None
+
+
+def _options(parser: argparse.ArgumentParser, given: Sequence[str]) -> list[str]:
+    """Those of the command, and of its subject, that ``given`` names."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for place, word in enumerate(given):
+                if word in action.choices:
+                    return _options(action.choices[word], given[place + 1 :])
+    return list(parser._option_string_actions)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Tells errors in one line."""
+    """Tells errors in one line, and takes no beginning of an option for the option.
+
+    Otherwise ``--seed 3`` would be ``--seeds 3``.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
         _tell(f"{message}; {self.prog} --help shows all")

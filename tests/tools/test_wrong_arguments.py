@@ -36,7 +36,7 @@ WRONG = {
     "prepare texts --output corpus": "corpus holds a corpus made from other files or with other",
     "prepare corpus --output new": "corpus is a prepared corpus, not text: use data=shards",
     "prepare hf: --output new": "hf: names no data set: write hf:NAME",
-    "prepare texts --output new --skip-invald": "--skip-invald; packformer prepare --help shows",
+    "prepare texts --output new --skip-invald": "no option --skip-invald: did you mean --skip-inv",
     "generate nowhere x": "nowhere does not exist: give a run folder, a checkpoint of one, or a",
     "generate texts x": "texts holds no checkpoint: give a run folder",
     "generate run --prompts none.jsonl": "--prompts (none.jsonl) cannot be read: No such file",
