@@ -17,13 +17,10 @@ from forks import start_server
 from hypothesis import settings
 from spared import (
     compose_once,
-    copy_settings_quickly,
     leave_loss_curves_blank,
     look_for_plugins_once,
-    merge_groups_once,
-    parse_overrides_once,
-    read_configuration_once,
     sample_few_tokens,
+    spare_compositions,
 )
 
 settings.register_profile("packformer", database=None, deadline=None, derandomize=True)
@@ -148,10 +145,7 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 @pytest.fixture(scope="session", autouse=True)
 def _configuration_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        read_configuration_once(patch)
-        merge_groups_once(patch)
-        copy_settings_quickly(patch)
-        parse_overrides_once(patch)
+        spare_compositions(patch)
         yield
 
 

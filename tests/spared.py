@@ -18,14 +18,20 @@ _LEAVES_MODE = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.launcher.jobs=", "h
 
 def spare(patch: pytest.MonkeyPatch) -> None:
     """Spares runs all that takes longer than a few steps."""
-    read_configuration_once(patch)
-    merge_groups_once(patch)
-    copy_settings_quickly(patch)
-    parse_overrides_once(patch)
+    spare_compositions(patch)
     compose_once(patch)
     look_for_plugins_once(patch)
     leave_loss_curves_blank(patch)
     sample_few_tokens(patch)
+
+
+def spare_compositions(patch: pytest.MonkeyPatch) -> None:
+    """Spares Hydra and OmegaConf all that they did before."""
+    read_configuration_once(patch)
+    merge_groups_once(patch)
+    copy_settings_quickly(patch)
+    parse_overrides_once(patch)
+    parse_references_once(patch)
 
 
 def read_configuration_once(patch: pytest.MonkeyPatch) -> None:
@@ -105,7 +111,17 @@ def copy_settings_quickly(patch: pytest.MonkeyPatch) -> None:
 
     The copies are the same: of each node and its metadata, without its parent, with its value.
     """
-    from omegaconf import AnyNode, DictConfig, ListConfig
+    from omegaconf import (
+        AnyNode,
+        BooleanNode,
+        DictConfig,
+        EnumNode,
+        IntegerNode,
+        ListConfig,
+        StringNode,
+    )
+
+    values = (AnyNode, BooleanNode, EnumNode, IntegerNode, StringNode)
 
     def quick(node: Any) -> Any:
         new = object.__new__(type(node))
@@ -120,7 +136,7 @@ def copy_settings_quickly(patch: pytest.MonkeyPatch) -> None:
         return new
 
     def copied(node: Any, memo: dict[int, Any], parent: Any) -> Any:
-        if type(node) is AnyNode:
+        if type(node) in values:
             new = quick(node)
             new.__dict__["_flags_cache"] = None
         elif type(node) in (DictConfig, ListConfig):
@@ -170,6 +186,23 @@ def parse_overrides_once(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(OverridesParser, "parse_rule", parse_once)
+
+
+def parse_references_once(patch: pytest.MonkeyPatch) -> None:
+    """Spares OmegaConf reading the same text with ``${}`` by its grammar again."""
+    from omegaconf import _utils, base, grammar_parser
+
+    parse = grammar_parser.parse
+    parsed: dict[tuple[Any, ...], Any] = {}
+
+    @wraps(parse)
+    def parse_once(*arguments: Any) -> Any:
+        if arguments not in parsed:
+            parsed[arguments] = parse(*arguments)
+        return parsed[arguments]  # is only read
+
+    patch.setattr(base, "parse", parse_once)
+    patch.setattr(_utils, "parse", parse_once)
 
 
 def compose_once(patch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass
+from enum import Enum
 from inspect import unwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +14,15 @@ from hydra import compose, initialize_config_module
 from hydra._internal import config_loader_impl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, _utils, base
 from omegaconf.base import Node
-from spared import copy_settings_quickly, merge_groups_once, parse_overrides_once
+from omegaconf.errors import GrammarParseError, ValidationError
+from spared import (
+    copy_settings_quickly,
+    merge_groups_once,
+    parse_overrides_once,
+    parse_references_once,
+)
 
 from packformer.run.naming import register_folder_suffix
 from packformer.sweeps.launchers import register_launchers
@@ -73,6 +82,24 @@ def test_overrides_that_are_read_once_are_the_same() -> None:
         assert _read("a=1")[0].key_or_group == "a"
 
 
+def test_references_that_are_read_once_are_resolved_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in base, _utils:
+        monkeypatch.setattr(module, "parse", unwrap(module.parse))
+    given = {"a": 1, "b": "${a}", "c": "${.b} and ${oc.env:WORD,${a}}", "d": {"e": "${..b}"}}
+
+    def found(a: int) -> Any:
+        return OmegaConf.to_container(OmegaConf.create({**given, "a": a}), resolve=True)
+
+    wanted = [found(1), found(2)]
+    parse_references_once(monkeypatch)
+    assert [found(1), found(2)] == wanted
+    monkeypatch.setenv("WORD", "more")
+    assert found(2)["c"] == "2 and more"
+    for _ in range(2):
+        with pytest.raises(GrammarParseError):
+            OmegaConf.create({"a": "${b"})
+
+
 def _state(node: Any) -> Any:
     """All that a node holds, and whether each node in it has it as its parent."""
     if not isinstance(node, Node):
@@ -88,6 +115,21 @@ def _state(node: Any) -> Any:
     return type(node), state
 
 
+class _Colour(Enum):
+    RED = 1
+
+
+@dataclass
+class _Typed:
+    text: str = "x"
+    number: int = 3
+    choice: bool = True
+    real: float = 0.5
+    colour: _Colour = _Colour.RED
+    where: Path = Path("a")
+    none: str | None = None
+
+
 def test_settings_that_are_copied_quickly_are_the_same() -> None:
     register_launchers()
     register_folder_suffix()
@@ -97,6 +139,8 @@ def test_settings_that_are_copied_quickly_are_the_same() -> None:
     config.attention.a_list = [1, [2, {"x": None}], "???"]
     config.attention.b_list = "${.a_list}"
     config.attention.c_list = ListConfig(None)
+    config.attention.typed = OmegaConf.structured(_Typed)
+    config.attention.typed._get_node("number")._set_flag("readonly", True)
     OmegaConf.set_struct(config.attention, True)
     OmegaConf.set_readonly(config.attention.a_list, True)
     parts = (config, config.attention, config.attention.a_list)
@@ -113,5 +157,11 @@ def test_settings_that_are_copied_quickly_are_the_same() -> None:
         assert OmegaConf.get_type(found) == OmegaConf.get_type(part)
     OmegaConf.set_readonly(quick[1].a_list, False)
     quick[1].a_list[0] = 2
+    quick[1].typed._get_node("number")._set_flag("readonly", None)
+    assert config.attention.typed._get_node("number")._get_flag("readonly")
+    with pytest.raises(ValidationError):
+        quick[1].typed.number = "many"
+    with pytest.raises(ValidationError):
+        quick[1].typed.colour = "BLUE"
     assert OmegaConf.is_readonly(config.attention.a_list), "the copy has flags of its own"
     assert config.attention.a_list[0] == 1

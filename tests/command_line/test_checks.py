@@ -179,7 +179,7 @@ def test_wrong_names_and_choices_are_told_without_importing_torch(tmp_path: Path
         sys.path.append(sys.argv.pop(1))
         import pytest, spared
         from packformer.command_line.main import main
-        for spare in spared.read_configuration_once, spared.merge_groups_once, spared.compose_once:
+        for spare in spared.spare_compositions, spared.compose_once:
             spare(pytest.MonkeyPatch())
         for override in sys.argv[1:]:
             sys.argv = ["train", *override.split()]
