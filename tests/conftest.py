@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 gc.disable()  # until all tests are collected: imports make no garbage
 
+_SELDOM = (20_000, 20, 20)
 _MAY_BE_SKIPPED = ("gpu", "platform")
 
 
@@ -63,7 +64,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
     gc.collect()
     gc.freeze()  # what was imported stays: the collections that tests ask for need not look there
-    gc.set_threshold(20_000, 20, 20)  # a twelfth of the time of tests went into collections
+    gc.set_threshold(*_SELDOM)  # a twelfth of the time of tests went into collections
     if session.items and not session.config.getoption("--collect-only"):
         start_server()
 
@@ -74,7 +75,9 @@ def pytest_runtest_teardown(
 ) -> Generator[None, None, None]:
     yield
     last_of_file = nextitem is None or nextitem.path != item.path
-    if last_of_file and any(gc.get_count()[1:]):  # some ten thousand objects were made
+    thawed = gc.get_threshold() != _SELDOM  # mypy sets its own, and takes back what was frozen
+    if last_of_file and (thawed or any(gc.get_count()[1:])):  # some ten thousand objects were made
+        gc.set_threshold(*_SELDOM)
         gc.collect()
         gc.freeze()  # what a file leaves stays: else each collection takes a second in the end
 
