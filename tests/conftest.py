@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import getpass
+import logging
 import os
 import signal
 import tempfile
@@ -74,6 +75,10 @@ def pytest_runtest_teardown(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, None, None]:
     yield
+    log = logging.getLogger()
+    for handler in list(log.handlers):
+        if getattr(getattr(handler, "stream", None), "closed", False):  # Hydra left it
+            log.removeHandler(handler)
     last_of_file = nextitem is None or nextitem.path != item.path
     thawed = gc.get_threshold() != _SELDOM  # mypy sets its own, and takes back what was frozen
     if last_of_file and (thawed or any(gc.get_count()[1:])):  # some ten thousand objects were made
