@@ -19,9 +19,11 @@ from hypothesis import settings
 from spared import (
     compose_once,
     leave_loss_curves_blank,
+    look_around_once,
     look_for_plugins_once,
     sample_few_tokens,
     spare_compositions,
+    take_kernels_for_proved,
 )
 
 settings.register_profile("packformer", database=None, deadline=None, derandomize=True)
@@ -172,6 +174,11 @@ def drawn() -> None:
 
 
 @pytest.fixture
+def proved() -> None:
+    """Has ``train`` prove the kernels that it uses."""
+
+
+@pytest.fixture
 def train(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -184,9 +191,12 @@ def train(
     monkeypatch.chdir(tmp_path)
     compose_once(monkeypatch)
     look_for_plugins_once(monkeypatch)
+    look_around_once(monkeypatch)
     sample_few_tokens(monkeypatch)
     if "drawn" not in request.fixturenames:
         leave_loss_curves_blank(monkeypatch)
+    if "proved" not in request.fixturenames:
+        take_kernels_for_proved(monkeypatch)
 
     def run(*arguments: str) -> Finished:
         capsys.readouterr()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import pickle
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from copy import copy, deepcopy
 from dataclasses import replace
 from functools import lru_cache, wraps
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import pytest
 
 _LEAVES_MODE = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.launcher.jobs=", "hydra/launcher=")
 """Overrides that set no ``hydra.mode``."""
+_MOST_CASES = 300  # of proofs: of a few variants, in 50 MB
+_exact: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+_built: set[tuple[Any, ...]] = set()  # kinds of curves
 
 
 def spare(patch: pytest.MonkeyPatch) -> None:
@@ -21,8 +26,10 @@ def spare(patch: pytest.MonkeyPatch) -> None:
     spare_compositions(patch)
     compose_once(patch)
     look_for_plugins_once(patch)
+    look_around_once(patch)
     leave_loss_curves_blank(patch)
     sample_few_tokens(patch)
+    take_kernels_for_proved(patch)
 
 
 def spare_compositions(patch: pytest.MonkeyPatch) -> None:
@@ -229,10 +236,17 @@ def look_for_plugins_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_loss_curves_blank(patch: pytest.MonkeyPatch) -> None:
-    """Has the picture of a run built, and not drawn: that takes as long as four steps."""
+    """Has the picture of a run built once for each kind of curves, and not drawn.
+
+    It takes as long as four steps.
+    """
     from matplotlib.figure import Figure
 
-    savefig = Figure.savefig
+    from packformer.run import train
+    from packformer.run.metrics_file import read_metrics
+    from packformer.whole_file import replacing
+
+    savefig, draw = Figure.savefig, train.draw_loss_curve
 
     def save(self: Figure, file: Path, **options: Any) -> None:
         if "loss.png" in Path(file).name:  # or its draft
@@ -240,7 +254,53 @@ def leave_loss_curves_blank(patch: pytest.MonkeyPatch) -> None:
         else:
             savefig(self, file, **options)
 
+    def kind_of(folder: Path) -> tuple[Any, ...]:
+        rows = read_metrics(folder)
+        curves = [[r[name] for r in rows if name in r] for name in ("train/loss", "val/loss")]
+        return tuple((min(len(curve), 2), all(map(math.isfinite, curve))) for curve in curves)
+
+    @wraps(draw)
+    def draw_once(folder: Path, title: str) -> Path | None:
+        kind = kind_of(folder)
+        if kind not in _built:
+            file = draw(folder, title)
+            if file is not None:
+                _built.add(kind)
+            return file
+        with replacing(folder / "loss.png") as unfinished:
+            unfinished.touch()
+        return folder / "loss.png"
+
     patch.setattr(Figure, "savefig", save)
+    patch.setattr(train, "draw_loss_curve", draw_once)
+
+
+def look_around_once(patch: pytest.MonkeyPatch) -> None:
+    """Spares runs asking for the version of every package, and git for the revision, again."""
+    from packformer.attention.proof import verdicts
+    from packformer.run import folder
+
+    patch.setattr(folder, "version", _version)
+    patch.setattr(verdicts, "version", _version)
+    patch.setattr(folder, "_git_revision", _remembered(folder._git_revision))
+
+
+_remembered = lru_cache(lru_cache)
+
+
+def _version(package: str) -> str:
+    found = _version_or_none(package)
+    if found is None:
+        raise PackageNotFoundError(package)
+    return found
+
+
+@lru_cache
+def _version_or_none(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def sample_few_tokens(patch: pytest.MonkeyPatch) -> None:
@@ -256,3 +316,44 @@ def sample_few_tokens(patch: pytest.MonkeyPatch) -> None:
         initialize(self, *arguments, **options)
 
     patch.setattr(Samples, "__init__", shorter)
+
+
+def take_kernels_for_proved(patch: pytest.MonkeyPatch) -> None:
+    """Spares runs the proof of packformer's kernels, for which there are tests of their own.
+
+    Kernels of a test, and those with a verdict that was made before, are what they are without it.
+    """
+    from packformer.attention import KERNELS
+    from packformer.attention.proof import Verdict
+    from packformer.attention.proof.verdicts import Verdicts
+
+    verdict_of = Verdicts.of
+    ours = tuple(KERNELS.values())
+
+    @wraps(verdict_of)
+    def of(self: Verdicts, kernel: Any, variant: Any) -> Verdict:
+        known = self.known(variant).get(kernel.name)
+        if known is None and any(kernel is other for other in ours):
+            return Verdict("ok", "", {}, {}, True, 1.0)
+        return verdict_of(self, kernel, variant)
+
+    patch.setattr(Verdicts, "of", of)
+
+
+def compare_with_known_results(patch: pytest.MonkeyPatch) -> None:
+    """Spares proofs computing what no kernel changes, in float64, for each kernel again."""
+    from packformer.attention.proof import comparison
+
+    compute = comparison._exact
+
+    @wraps(compute)
+    def exact(case: Any, inputs: Any) -> Any:
+        key = (case, inputs.q.device)
+        if key not in _exact:
+            _exact[key] = compute(case, inputs)
+        _exact.move_to_end(key)
+        if len(_exact) > _MOST_CASES:
+            _exact.popitem(last=False)
+        return _exact[key]
+
+    patch.setattr(comparison, "_exact", exact)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from hydra._internal import config_loader_impl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,12 +19,19 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, _utils, base
 from omegaconf.base import Node
 from omegaconf.errors import GrammarParseError, ValidationError
 from spared import (
+    compare_with_known_results,
     copy_settings_quickly,
+    leave_loss_curves_blank,
+    look_around_once,
     merge_groups_once,
     parse_overrides_once,
     parse_references_once,
+    take_kernels_for_proved,
 )
 
+from packformer.attention import KERNELS, Variant, Verdicts
+from packformer.attention.proof import Case, comparison
+from packformer.run import folder, train
 from packformer.run.naming import register_folder_suffix
 from packformer.sweeps.launchers import register_launchers
 
@@ -165,3 +173,62 @@ def test_settings_that_are_copied_quickly_are_the_same() -> None:
         quick[1].typed.colour = "BLUE"
     assert OmegaConf.is_readonly(config.attention.a_list), "the copy has flags of its own"
     assert config.attention.a_list[0] == 1
+
+
+def test_only_kernels_of_packformer_are_taken_for_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
+    variant = Variant("cpu", torch.float32, 16, frozenset())
+    sdpa = KERNELS["sdpa"]
+
+    def twice(*arguments: Any) -> torch.Tensor:
+        return 2 * sdpa.run(*arguments)
+
+    take_kernels_for_proved(monkeypatch)
+    verdicts = Verdicts("cpu")
+    assert verdicts.of(sdpa, variant).status == "ok"
+    assert verdicts.known(variant) == {}, "nothing was proved"
+    assert verdicts.of(replace(sdpa, run=twice), variant).status == "wrong"
+    assert verdicts.of(sdpa, variant).status == "wrong", "what is known counts"
+
+
+def test_known_results_are_those_of_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_exact", unwrap(comparison._exact))
+    case = Case("float32", 16, 2, 1, (3, 5), alibi="learned")
+    cases = [case, replace(case, seed=1), replace(case, window=2), replace(case, dtype="bfloat16")]
+    wanted = [comparison.compare(KERNELS["sdpa"], one, "cpu") for one in cases]
+    compare_with_known_results(monkeypatch)
+    for _ in range(2):
+        assert [comparison.compare(KERNELS["sdpa"], one, "cpu") for one in cases] == wanted
+
+
+def test_the_environment_is_the_same_where_it_is_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found() -> dict[str, Any]:
+        return {name: v for name, v in folder._environment().items() if name != "started"}
+
+    wanted = found()
+    look_around_once(monkeypatch)
+    assert [found(), found()] == [wanted, wanted]
+
+
+def test_a_picture_of_each_kind_of_curves_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(into: Path, title: str) -> Path:
+        built.append(title)
+        return into
+
+    monkeypatch.setattr("spared._built", set())
+    monkeypatch.setattr(train, "draw_loss_curve", build)
+    leave_loss_curves_blank(monkeypatch)
+    metrics = ("1,3,", "1,3,\n2,2,", "1,nan,", "1,3,\n1,,2", "1,3,", "1,3,\n1,,inf", "1,,2")
+    for number, lines in enumerate(metrics):
+        (tmp_path / "metrics.csv").write_text(f"step,train/loss,val/loss\n{lines}\n")
+        train.draw_loss_curve(tmp_path, str(number))
+    assert built == ["0", "1", "2", "3", "5", "6"]
+    assert (tmp_path / "loss.png").is_file()

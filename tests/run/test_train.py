@@ -197,6 +197,7 @@ def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_p
     assert accuracy["null"] > 0.5
 
 
+@pytest.mark.usefixtures("proved")
 @pytest.mark.parametrize(
     "position", [[], ["position=alibi", "position.learnable=true"]], ids=["rotary", "alibi"]
 )

@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from spared import compare_with_known_results
 
 from packformer.attention.proof import verdicts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compared_with_known_results() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        compare_with_known_results(patch)
+        yield
 
 
 @pytest.fixture

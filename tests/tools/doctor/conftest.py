@@ -1,9 +1,11 @@
-"""Fixtures of the tests that start processes."""
+"""Fixtures of the tests that prove kernels and start processes."""
 
 import multiprocessing
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from spared import compare_with_known_results
 
 
 @pytest.fixture
@@ -14,3 +16,10 @@ def forked(monkeypatch):
         "packformer.tools.doctor.processes.multiprocessing",
         SimpleNamespace(get_context=lambda method: fork),
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compared_with_known_results() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        compare_with_known_results(patch)
+        yield

@@ -38,10 +38,7 @@ def compare(kernel: Kernel, case: Case, device_type: str) -> Comparison:
     """Runs ``kernel`` on ``case``, forward and backward, and the float64 reference beside it."""
     inputs = case.inputs(device_type)
     found = results(kernel.run, inputs)
-    # Else its gradients would be rounded to half precision.
-    exact = inputs.changed(Tensor.double)
-    wanted = results(reference_attention, exact)
-    expected = expected_errors(exact, case.torch_dtype)
+    wanted, expected = _exact(case, inputs)
     relative, roundings = {}, {}
     for name, value in found.items():
         error = value.double() - wanted[name].double()
@@ -50,6 +47,13 @@ def compare(kernel: Kernel, case: Case, device_type: str) -> Comparison:
         units = by_token.reshape(expected[name].shape) / expected[name]
         roundings[name] = torch.where(by_token.view_as(units) == 0, 0.0, units).max().item()
     return Comparison(relative, roundings)
+
+
+def _exact(case: Case, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The results of float64, and the error that rounding alone causes in each."""
+    # Else its gradients would be rounded to half precision.
+    exact = inputs.changed(Tensor.double)
+    return results(reference_attention, exact), expected_errors(exact, case.torch_dtype)
 
 
 def results(run: Attention, inputs: Inputs) -> dict[str, Tensor]:
