@@ -14,6 +14,8 @@ class _Before:
     folder: Path
     parents: list[Path]
     """The folder and those above that did not exist, innermost first."""
+    others: frozenset[str]
+    """Names of what was in the folder."""
     file: bytes | None
 
 
@@ -24,7 +26,9 @@ def remember(folder: Path) -> None:
     """Keeps in mind what there is before Hydra writes to the sweep's folder."""
     parents = [path for path in (folder, *folder.parents) if not path.exists()]
     file = folder / _FILE
-    _sweep[:] = [_Before(folder, parents, file.read_bytes() if file.is_file() else None)]
+    others = frozenset(path.name for path in folder.glob("*"))
+    content = file.read_bytes() if file.is_file() else None
+    _sweep[:] = [_Before(folder, parents, others, content)]
 
 
 def begin() -> None:
@@ -39,7 +43,7 @@ def remove_traces() -> None:
         if before.file is not None:
             file.write_bytes(before.file)
             continue
-        if {path.name for path in before.folder.glob("*")} == {_FILE}:
+        if {path.name for path in before.folder.glob("*")} - before.others == {_FILE}:
             file.unlink()
         for folder in before.parents:
             with suppress(OSError):  # not empty, or not there

@@ -126,6 +126,22 @@ def test_a_study_that_is_refused_leaves_what_is_there(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--match", "parameters")])
+def test_a_study_whose_sweep_is_refused_leaves_nothing(more, in_this_process, tmp_path) -> None:
+    given = ["study", "+experiment=gqa,mha", "hydra/launcher=side_by_side", *more]
+    given += ["trainer.accelerator=cpu", "--output"]  # without --jobs, which the sweep refuses
+    with pytest.raises(SystemExit):
+        main([*given, "new"])
+    assert not list(tmp_path.iterdir())
+    notes = tmp_path / "old" / "notes"
+    notes.parent.mkdir()
+    notes.touch()
+    with pytest.raises(SystemExit):
+        main([*given, "old"])
+    assert list(tmp_path.rglob("*")) == [notes.parent, notes]
+    assert len(in_this_process) == 2
+
+
 def test_an_interrupted_study_says_what_was_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
