@@ -376,5 +376,41 @@ def test_variants_that_have_not_begun_are_named(made) -> None:
         study = made("gqa", seed, 5.0 + 0.1 * seed, given=("+experiment=gqa", "logger=csv"))
         made("mqa", seed, 5.1 + 0.1 * seed, given=("+experiment=mqa", "logger=csv"))
     asked = tuple((f"+experiment={name}", "logger=csv") for name in ("gqa", "mqa", "alibi"))
-    assert "No run of alibi has begun." in told(report_of(study, Question(asked=asked)))
+    answer = report_of(study, Question(asked=asked)).lines()[0]
+    assert answer.startswith("No run of alibi has begun. mqa is")
     assert "has begun" not in told(report_of(study, Question(asked=asked[:2])))
+
+
+def test_a_study_that_has_just_begun_does_not_claim_to_be_of_one_variant(made) -> None:
+    asked = [(f"+experiment={name}", f"model.width={n}") for name in ("a", "b") for n in (64, 96)]
+    study = made("a", 0, 5.0, given=("model.width=64",), state="unfinished", reached=30)
+    report = report_of(study, Question("a", "model.width", seeds=(0, 1), asked=tuple(asked)))
+    first, second, third = report.lines()[:3]
+    names = "a at width=96, b at width=64 and b at width=96"
+    assert first == f"No run of {names} has begun: nothing is compared yet."
+    assert second.startswith("Runs of a at width=64 failed or are unfinished.")
+    assert third.startswith("a at width=64 is the reference, and no run of it is finished.")
+    page = write_report(report, study).read_text(encoding="utf-8")
+    assert "1 of 4 variants, 1 run, 0 of them finished" in page
+    assert f"<title>{first}</title>" in page
+    assert "one variant" not in page
+    with pytest.raises(ValueError, match="no run of the reference, b, has begun: give the command"):
+        report_of(study, Question("b", "model.width", asked=tuple(asked)))
+
+
+def test_many_variants_that_have_not_begun_are_counted_in_the_headline(made) -> None:
+    asked = tuple((f"+experiment={name}",) for name in "abcde")
+    report = report_of(made("a", 0, 5.0), Question(asked=asked))
+    assert report.lines()[:2] == [
+        "No run of 4 of 5 variants has begun: nothing is compared yet.",
+        "No run of b, c, d and e has begun.",
+    ]
+
+
+def test_variants_are_named_as_once_all_have_begun(made) -> None:
+    given = [("trainer.max_steps=60", f"model.width={width}") for width in (64, 96)]
+    asked = tuple(("+experiment=gqa", *one) for one in given)
+    study = made("gqa", 0, 5.0, given=given[0])
+    report = report_of(study, Question(reference="width=64", asked=asked))
+    assert [one.variant.label for one in report.found] == ["width=64"]
+    assert report.lines()[0].startswith("No run of width=96 has begun")

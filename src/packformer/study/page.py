@@ -21,7 +21,7 @@ from packformer.study.charts import (
 from packformer.study.comparison import LOSS, Comparison
 from packformer.study.ladder import Ladder, sentence_of
 from packformer.study.run_record import Run
-from packformer.study.sentences import headline, how_matched, how_tuned, sentence
+from packformer.study.sentences import how_matched, how_tuned, sentence
 from packformer.study.statistics import LEVEL
 from packformer.study.svg import sample
 from packformer.study.tuning import Trial, Tuned, Tuning
@@ -39,6 +39,7 @@ def page(
     *,
     reference: str,
     title: str,
+    answer: str,
     cannot: Sequence[str],
     tuning: Tuning | None = None,
     tuned: Sequence[Tuned] = (),
@@ -53,6 +54,7 @@ def page(
         steps: the ladder of each label; empty without sizes.
         reference: label of the variant that others are compared with.
         title: of the study.
+        answer: in a sentence.
         cannot: what the study cannot tell, in sentences.
         tuning: what was tuned; None if nothing was.
         tuned: the value of each variant.
@@ -60,7 +62,7 @@ def page(
     labels = list(dict.fromkeys([reference, *(one.variant.label for one in found)]))
     numbers = {label: number for number, label in enumerate(labels)}
     names = {(one.variant.label, one.variant.size): one.variant.name for one in found}
-    answer, seeds = headline(found, reference, steps), _bold_and_thin(found)
+    seeds = _bold_and_thin(found)
     parts = [
         f'<header><p class="kicker">{escape(title)}</p><h1>{_prose(answer)}</h1></header>',
         *(f'<p class="warning">{escape(words)}</p>' for words in cannot),

@@ -23,6 +23,7 @@ from packformer.study.run_record import (
     read_runs,
 )
 from packformer.study.sentences import (
+    NAMED,
     ends_of_tuning,
     headline,
     how_matched,
@@ -32,7 +33,7 @@ from packformer.study.sentences import (
 )
 from packformer.study.table import row_of, row_of_run, write_rows
 from packformer.study.tuning import Tuned, Tuning
-from packformer.study.variants import Variant, names_of, not_begun, variants_in
+from packformer.study.variants import Variant, labels_of, names_of, not_begun, variants_in
 from packformer.whole_file import replace_text
 
 PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
@@ -56,6 +57,7 @@ class Report:
         cannot: what cannot be told, in sentences.
         tuning: what was tuned; None if nothing was.
         tuned: the value of each variant.
+        left: names of variants that were asked for and have not begun.
     """
 
     runs: tuple[Run, ...]
@@ -65,11 +67,17 @@ class Report:
     cannot: tuple[str, ...]
     tuning: Tuning | None = None
     tuned: tuple[Tuned, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """In a sentence."""
+        return headline(self.found, self.reference, self.ladders, self.left)
 
     def lines(self) -> list[str]:
         """The answer in sentences, for a terminal."""
         return [
-            headline(self.found, self.reference, self.ladders),
+            self.answer,
             *self.cannot,
             *(sentence(one, self.reference) for one in self.found),
             *how_matched(self.found),
@@ -104,9 +112,15 @@ def report_of(folder: Path, question: Question) -> Report:
             f"{folder} holds no run to compare, only those of its tuning: give the command of the "
             "study again"
         )
-    variants = variants_in(runs, question.sizes)
+    variants = variants_in(runs, question.sizes, question.asked)
+    left = not_begun(question.asked, runs, question.sizes)
     labels = list(dict.fromkeys(variant.label for variant in variants))
     reference = labels[0] if question.reference is None else question.reference
+    if reference in labels_of(question.asked, question.sizes) and reference not in labels:
+        raise ValueError(
+            f"no run of the reference, {reference}, has begun: give the command of the study "
+            f"again, or as --reference one of {', '.join(labels)}"
+        )
     if reference not in labels:
         raise ValueError(
             f"--reference ({reference}) is none of the variants: name one of {', '.join(labels)}"
@@ -115,9 +129,7 @@ def report_of(folder: Path, question: Question) -> Report:
     found = compare(variants, reference, seeds)
     found.sort(key=lambda one: one.variant.label != reference)  # it comes first, the rest as given
     steps = ladders(variants, question.hold_out) if question.sizes is not None else []
-    cannot = _cannot(variants, seeds)
-    if left := not_begun(question.asked, runs):
-        cannot.append(f"No run of {listed(left)} has begun.")
+    cannot = _cannot(variants, seeds, left)
     return Report(
         tuple(runs),
         reference,
@@ -126,6 +138,7 @@ def report_of(folder: Path, question: Question) -> Report:
         (*cannot, *ends_of_tuning(tuned)),
         question.tuning,
         tuple(tuned),
+        tuple(left),
     )
 
 
@@ -135,6 +148,8 @@ def write_report(report: Report, folder: Path) -> Path:
     run_rows = [row_of_run(one.variant, run) for one in report.found for run in one.variant.runs]
     done = sum(is_finished(run) for run in report.runs)
     variants = counted(len({one.variant.label for one in report.found}), "variant")
+    if report.left:
+        variants = f"{len(report.found)} of {len(report.found) + len(report.left)} variants"
     title = f"{variants}, {counted(len(report.runs), 'run')}, {done:,} of them finished"
     write_rows(rows, folder / TABLE_FILE)
     write_rows(run_rows, folder / RUNS_FILE)
@@ -146,6 +161,7 @@ def write_report(report: Report, folder: Path) -> Path:
         report.ladders,
         reference=report.reference,
         title=title,
+        answer=report.answer,
         cannot=report.cannot,
         tuning=report.tuning,
         tuned=report.tuned,
@@ -154,9 +170,21 @@ def write_report(report: Report, folder: Path) -> Path:
     return folder / PAGE_FILE
 
 
-def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
+def _cannot(variants: Sequence[Variant], seeds: Sequence[int], left: Sequence[str]) -> list[str]:
     found = []
-    if len(variants) == 1:  # sizes of one variant are a ladder
+    if len(left) > NAMED:  # otherwise the headline has their names
+        found.append(f"No run of {listed(left)} has begun.")
+    missing = [
+        v.name
+        for v in variants
+        if any(not is_finished(run) and run.state != DAMAGED for run in v.runs)
+    ]
+    if missing:
+        found.append(
+            f"Runs of {listed(missing)} failed or are unfinished. The figures are of finished runs "
+            "alone. If a variant makes its own runs fail, it looks better here than it is."
+        )
+    if len(variants) == 1 and not left:  # sizes of one variant are a ladder
         found.append(
             "With one variant nothing can be compared: train several, such as +experiment=mha,gqa."
         )
@@ -172,14 +200,4 @@ def _cannot(variants: Sequence[Variant], seeds: Sequence[int]) -> list[str]:
         for name in run.damaged
         if name in _WITHOUT
     ]
-    missing = [
-        v.name
-        for v in variants
-        if any(not is_finished(run) and run.state != DAMAGED for run in v.runs)
-    ]
-    if missing:
-        found.append(
-            f"Runs of {listed(missing)} failed or are unfinished. The figures are of finished runs "
-            "alone. If a variant makes its own runs fail, it looks better here than it is."
-        )
     return found

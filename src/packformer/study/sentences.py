@@ -20,15 +20,36 @@ from packformer.study.run_record import DAMAGED
 from packformer.study.statistics import MOST_SEEDS, POWER, Mean
 from packformer.study.tuning import Tuned, Tuning
 
+NAMED = 3
+"""Variants that a headline names, at most."""
 
-def headline(found: Sequence[Comparison], reference: str, steps: Sequence[Ladder] = ()) -> str:
-    """The answer in a sentence.
+
+def headline(
+    found: Sequence[Comparison],
+    reference: str,
+    steps: Sequence[Ladder] = (),
+    left: Sequence[str] = (),
+) -> str:
+    """The answer in a sentence, after what has not begun.
 
     Args:
         found: all variants.
         reference: label of the one that others are compared with.
         steps: ladders of the study, of which one alone is the answer.
+        left: names of variants that no run has begun of.
     """
+    if not left:
+        return _answer(found, reference, steps)
+    names = listed(left)
+    if len(left) > NAMED:
+        names = f"{len(left)} of {len(left) + len(found)} variants"
+    told = f"No run of {names} has begun"
+    if len(found) == 1 and found[0].verdict == REFERENCE:
+        return f"{told}: nothing is compared yet."
+    return f"{told}. {_answer(found, reference, steps)}"
+
+
+def _answer(found: Sequence[Comparison], reference: str, steps: Sequence[Ladder]) -> str:
     others = [one for one in found if one.verdict != REFERENCE]
     if not others:
         predicted = [rung for one in steps if one.law for rung in one.rungs if rung.held_out]

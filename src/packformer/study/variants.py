@@ -56,13 +56,19 @@ def shown_size(size_setting: str, size: str) -> str:
     return f"{size_setting.rpartition('.')[2]}={size}"
 
 
-def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Variant]:
+def variants_in(
+    runs: Sequence[Run],
+    size_setting: str | None = None,
+    asked: Sequence[Sequence[str]] = (),
+) -> list[Variant]:
     """Groups runs, in the order of the first of each.
 
     Args:
         runs: of a folder.
         size_setting: as the command line names it, ``model`` or ``model.width``; variants of other
             sizes have the same label.
+        asked: overrides of all variants, so that those that have begun are called the same as
+            once all have; empty if they are not known.
 
     Raises:
         ValueError: if no run has that setting.
@@ -85,7 +91,7 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
         ]
         for one in told:
             one.pop(size_setting, None)
-    labels = _labels(told)
+    labels = _labels([*told, *(_without(one, size_setting) for one in asked)])[: len(told)]
     if len(set(zip(labels, sizes, strict=True))) < len(kept):
         labels = _by_settings([group[0] for group in kept], labels, size_setting)
     return [
@@ -94,25 +100,27 @@ def variants_in(runs: Sequence[Run], size_setting: str | None = None) -> list[Va
     ]
 
 
-def labels_of(commands: Sequence[Sequence[str]]) -> list[str]:
+def labels_of(commands: Sequence[Sequence[str]], size_setting: str | None = None) -> list[str]:
     """What ``variants_in`` will call the variants that these overrides make, without sizes."""
-    return _labels([_telling(given_by(overrides)) for overrides in commands])
+    return _labels([_without(overrides, size_setting) for overrides in commands])
 
 
 def names_of(commands: Sequence[Sequence[str]], size_setting: str | None) -> list[str]:
     """Names of the variants that these overrides make, with their sizes: ``gqa at width=96``."""
-    told = [_telling(given_by(overrides)) for overrides in commands]
     setting = size_setting or ""
-    sizes = [one.pop(setting, "") for one in told]
-    return [name_at(label, setting, size) for label, size in zip(_labels(told), sizes, strict=True)]
+    labels = labels_of(commands, size_setting)
+    sizes = [given_by(one).get(setting, "") for one in commands]
+    return [name_at(label, setting, size) for label, size in zip(labels, sizes, strict=True)]
 
 
-def not_begun(asked: Sequence[Sequence[str]], runs: Sequence[Run]) -> list[str]:
-    """Labels of those overrides that no run was given, apart from its seed."""
+def not_begun(
+    asked: Sequence[Sequence[str]], runs: Sequence[Run], size_setting: str | None = None
+) -> list[str]:
+    """Names of those overrides that no run was given, apart from its seed."""
     begun = {_command(run) for run in runs}
     commands = [json.dumps(_telling(given_by(one)), sort_keys=True) for one in asked]
-    labels = labels_of(asked)
-    return [one for one, own in zip(labels, commands, strict=True) if own not in begun]
+    names = names_of(asked, size_setting)
+    return [one for one, own in zip(names, commands, strict=True) if own not in begun]
 
 
 def _seed(run: Run) -> tuple[int, str]:
@@ -153,6 +161,12 @@ def _telling(given: Mapping[str, str]) -> dict[str, str]:
         for name, value in given.items()
         if not _is_seed(name) and name.partition(".")[0] not in (*_OF_THE_PLACE, "hydra")
     }
+
+
+def _without(overrides: Sequence[str], size_setting: str | None) -> dict[str, str]:
+    """What overrides give that may tell variants apart, other than the size."""
+    told = _telling(given_by(overrides))
+    return {name: value for name, value in told.items() if name != size_setting}
 
 
 def _of_size(run: Run, told: Mapping[str, str], setting: str) -> str:
