@@ -56,6 +56,23 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     assert 0.92 <= inside / 300 <= 0.98
 
 
+def test_nothing_fits_better_even_if_a_loss_lies_below_the_floor() -> None:
+    """The least squares of a grid, of a ladder whose lowest loss is noise."""
+    sizes = np.repeat([16464.0, 26232, 49312, 80112], 2)
+    losses = np.array([5.43, 5.36, 5.19, 5.165, 5.11, 5.09, 5.09, 5.055])
+    found = fit_power_law(sizes, losses)
+    assert found is not None
+    floor, exponent = np.meshgrid(np.linspace(4.9, 5.085, 200), np.linspace(0.5, 5, 200))
+    powers = (sizes / 3e4) ** -exponent[..., None]
+    costs = []
+    for scale in np.geomspace(0.005, 1, 80):
+        fitted = floor[..., None] + scale * powers
+        costs.append(((np.log(fitted) - np.log(losses)) ** 2).sum(-1).min())
+    mine = float(((np.log(found(sizes)) - np.log(losses)) ** 2).sum())
+    assert mine <= min(costs)
+    assert found.floor > losses.min()
+
+
 def test_a_law_through_its_points_has_no_interval() -> None:
     found = fit_power_law([1e6, 2e6], [5.0, 4.5])
     assert found is not None

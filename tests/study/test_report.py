@@ -232,6 +232,30 @@ def test_another_tokenizer_is_never_compared(made) -> None:
     assert "other tokenizers" in told(report)
 
 
+def test_seeds_on_other_data_are_never_averaged_without_a_word(made) -> None:
+    """Both variants alike, as when the text changed before seeds were added."""
+    for seed in range(4):
+        for name in ("one", "two"):
+            summary = {"data_fingerprint": "before" if seed < 2 else "after"}
+            study = made(name, seed, 5 + 0.1 * seed, summary=summary)
+    report = report_of(study, Question())
+    assert verdicts(report) == {"two": NOT_COMPARED}
+    words = told(report)
+    assert "two is not compared: its seeds do not belong together, seed 2 and seed 0" in words
+    assert "one is the reference" in words
+    assert words.count("other data: texts (after) here, texts (before) there") == 2
+
+
+def test_made_up_documents_may_depend_on_the_seed(made) -> None:
+    for seed in range(3):
+        for name, loss in (("one", 5.0), ("two", 4.0)):
+            summary = {"data_fingerprint": f"of seed {seed}"}
+            settings = {"data": {"path": "random", "seed": seed}}
+            study = made(name, seed, loss + 0.1 * seed, summary=summary, settings=settings)
+    report = report_of(study, Question())
+    assert verdicts(report)["two"] != NOT_COMPARED
+
+
 def test_other_token_counts_are_told_once(made) -> None:
     for seed in range(3):
         made("one", seed, 5 + 0.1 * seed)

@@ -126,6 +126,20 @@ def test_a_value_that_is_added_may_be_the_best(made, tuned: Path) -> None:
     assert "0.008: has not begun)" in told(report)
 
 
+def test_values_that_were_tried_on_other_data_are_told(made) -> None:
+    """As when the text changed after the tuning."""
+    before = {"data_fingerprint": "before"}
+    for name in ("mha", "gqa"):
+        for value, loss in zip(VALUES, (5.3, 5.1, 5.2), strict=True):
+            tries(made, name, value, loss, summary=before if name == "gqa" else None)
+        for seed in range(3):
+            study = train(made, name, "0.002", seed, 5 + 0.1 * seed)
+    report = report_of(study, QUESTION)
+    beginning = f"{RATE} of gqa was tuned on something else than it is compared on: other data: "
+    (told_of,) = [line for line in report.cannot if "tuned on something else" in line]
+    assert told_of.startswith(beginning)
+
+
 def test_a_folder_of_tuning_alone_has_nothing_to_compare(made) -> None:
     study = tries(made, "mha", "0.001", 5.0, state="unfinished", reached=30)
     with pytest.raises(ValueError, match="holds no run to compare, only those of its tuning"):

@@ -10,20 +10,22 @@ from typing import Any
 from packformer.study.run_record import ENVIRONMENT_FILE, Run, cannot_be_read, flat
 
 _SHARE = 0.01  # of the tokens: packing lets runs of one length differ by less
-_NOT_OF_DATA = ("seed", "tokenizer", "vocab_size")
+_NOT_OF_DATA = ("tokenizer", "vocab_size")
 _VALIDATION = ("loader.validation_rows", "packing.row_length", "packing.max_document_length")
 
 
 def obstacle(run: Run, reference: Run) -> str:
-    """Why the losses of two runs of one seed mean different things; empty if they do not.
+    """Why the losses of two runs mean different things; empty if they do not.
 
     Args:
         run: finished.
         reference: finished.
     """
     one, other = run.summary.get("data_fingerprint"), reference.summary.get("data_fingerprint")
-    # Runs of older versions did not record a fingerprint.
-    same_data = one == other if one and other else _data(run) == _data(reference)
+    # Runs of older versions did not record a fingerprint. That of made-up documents depends on the
+    # seed.
+    is_told = one and other and not (run.seed != reference.seed and _is_seeded(run))
+    same_data = one == other if is_told else _data(run) == _data(reference)
     for one_run in (run, reference):
         if ENVIRONMENT_FILE in one_run.damaged:
             unread = cannot_be_read(one_run.folder, ENVIRONMENT_FILE)
@@ -63,10 +65,25 @@ def cautions(run: Run, reference: Run) -> dict[str, str]:
 
 
 def _data(run: Run) -> str:
-    data = run.config.get("data")
-    settings = flat(data) if isinstance(data, Mapping) else {}
-    kept = {k: v for k, v in settings.items() if k.rpartition(".")[2] not in _NOT_OF_DATA}
+    kept = {
+        name: value
+        for name, value in _of_data(run).items()
+        if not _is_seed(name) and name.rpartition(".")[2] not in _NOT_OF_DATA
+    }
     return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _is_seeded(run: Run) -> bool:
+    return any(map(_is_seed, _of_data(run)))
+
+
+def _is_seed(name: str) -> bool:
+    return name.rpartition(".")[2] in ("seed", "random_state", "random_seed")
+
+
+def _of_data(run: Run) -> dict[str, Any]:
+    data = run.config.get("data")
+    return flat(data) if isinstance(data, Mapping) else {}
 
 
 def _shown_data(run: Run) -> str:

@@ -115,8 +115,11 @@ def _compared(
     )
     if doubled := _doubled(variant):
         one = replace(one, remarks=(doubled,))
+    mixed = _mixed(runs)
     if variant.label == label:
-        return replace(one, verdict=REFERENCE, remarks=(*one.remarks, *_copies(runs)))
+        return replace(one, verdict=REFERENCE, remarks=(*mixed, *one.remarks, *_copies(runs)))
+    if mixed:
+        return replace(one, verdict=NOT_COMPARED, remarks=(*mixed, *one.remarks))
     if reference is None:
         return replace(
             one,
@@ -149,6 +152,14 @@ def _compared(
 
 def _difference(pairs: Sequence[tuple[Run, Run]], name: str) -> Difference:
     return difference_of([r.figure(name) for r, _ in pairs], [o.figure(name) for _, o in pairs])
+
+
+def _mixed(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Seeds whose losses mean something else than those of the first: their mean means nothing."""
+    for run in runs[1:]:
+        if why := obstacle(run, runs[0]):
+            return (f"its seeds do not belong together, {_seed(run)} and {_seed(runs[0])}: {why}",)
+    return ()
 
 
 def _copies(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -101,10 +101,10 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float]) -> PowerLaw |
         return np.logaddexp(log_power, given[2]) - log_loss
 
     best = None
-    level, lowest = float(log_loss.mean()), float(log_loss.min())
+    level, lowest, highest = (float(of(log_loss)) for of in (np.mean, np.min, np.max))
     for start in _STARTS if has_floor else _STARTS[:1]:
         begin = [level - 0.7, start, lowest - 0.7] if has_floor else [level, start]
-        bounds = ([-np.inf, 0, -20][: len(begin)], [np.inf, 5, lowest][: len(begin)])
+        bounds = ([-np.inf, 0, -20][: len(begin)], [np.inf, 5, highest][: len(begin)])
         found = least_squares(residuals, begin, bounds=bounds, xtol=1e-12, ftol=1e-12)
         best = found if best is None or found.cost < best.cost else best
     assert best is not None

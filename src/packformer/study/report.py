@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packformer.counted import counted
-from packformer.study.comparison import Comparison, compare, is_finished
+from packformer.study.comparison import Comparison, compare, finished, is_finished
 from packformer.study.ladder import Ladder, ladders, sentence_of
 from packformer.study.page import page
 from packformer.study.placed import as_asked, tuned_in
@@ -32,7 +32,7 @@ from packformer.study.sentences import (
     sentence,
 )
 from packformer.study.table import row_of, row_of_run, write_rows
-from packformer.study.tuning import Tuned, Tuning
+from packformer.study.tuning import Tuned, Tuning, tuned_elsewhere
 from packformer.study.variants import Variant, labels_of, names_of, not_begun, variants_in
 from packformer.whole_file import replace_text
 
@@ -135,7 +135,11 @@ def report_of(folder: Path, question: Question) -> Report:
         reference,
         tuple(found),
         tuple(steps),
-        (*cannot, *ends_of_tuning(tuned)),
+        (
+            *cannot,
+            *tuned_elsewhere(tuned, {one.name: finished(one) for one in variants}),
+            *ends_of_tuning(tuned),
+        ),
         question.tuning,
         tuple(tuned),
         tuple(left),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -54,12 +54,14 @@ class Tuned:
         setting: that is tuned.
         trials: all values, in their order.
         obstacle: why their losses mean different things; empty if they do not.
+        runs: that tried them and have a loss.
     """
 
     name: str
     setting: str
     trials: tuple[Trial, ...]
     obstacle: str = ""
+    runs: tuple[Run, ...] = ()
 
     @property
     def best(self) -> Trial | None:
@@ -98,7 +100,26 @@ def tuned_by(name: str, tuning: Tuning, runs: Sequence[Run]) -> Tuned:
     ended = [run for run in known if is_finished(run)]
     obstacles = filter(None, (obstacle(run, ended[0]) for run in ended[1:]))
     trials = tuple(_trial(value, of_value.get(value)) for value in tuning.values)
-    return Tuned(name, tuning.setting, trials, next(obstacles, ""))
+    return Tuned(name, tuning.setting, trials, next(obstacles, ""), tuple(ended))
+
+
+def tuned_elsewhere(tuned: Sequence[Tuned], runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Variants whose values were tried on other data than they are compared on, in sentences.
+
+    Args:
+        tuned: the value of each variant.
+        runs: that are compared and have a loss, by the variant's name.
+    """
+    found = []
+    for one in tuned:
+        compared = runs.get(one.name, ())
+        why = next(filter(None, (obstacle(run, one.runs[0]) for run in compared if one.runs)), "")
+        if why:
+            found.append(
+                f"{one.setting} of {one.name} was tuned on something else than it is compared on: "
+                f"{why}."
+            )
+    return found
 
 
 def _trial(value: str, run: Run | None) -> Trial:

@@ -20,6 +20,7 @@ from packformer.tools.report.report import print_report
 from packformer.tools.study.asked import Study, Sweep
 from packformer.tools.study.matching import SizedVariant, refuse_other_runs
 from packformer.tools.study.possible import refuse_impossible
+from packformer.tools.study.steps import refuse_other_steps
 from packformer.tools.study.tuning import with_best
 from packformer.tools.sweep_process import run_sweep
 
@@ -52,6 +53,7 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
             study.tuning,
         )
         refuse_other_runs(folder, question)
+        refuse_other_steps(folder, study.commands)
         told = [f"matched  {one.told}" for one in placed if one.told]
         print(f"study    {folder}", *told, sep="\n")
         variants = _tuned(study, variants, question, folder)

@@ -95,8 +95,9 @@ def with_best(variant: SizedVariant, tune: str, tuned: Tuned) -> SizedVariant:
     """
     if tuned.obstacle:
         raise ValueError(
-            f"{tuned.name} cannot be tuned, as {tuned.setting} changes what the loss means: "
-            f"{tuned.obstacle}"
+            f"{tuned.name} cannot be tuned, as the runs with its values have {tuned.obstacle}: "
+            "tune a setting that leaves data, tokenizer and validation rows alone; if they changed "
+            "between the runs, give another --output"
         )
     if tuned.best is None:
         told = "; ".join(f"{one.value} {one.problem}" for one in tuned.trials)
