@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from packformer.command_line.composition import compose
+from packformer.command_line.composition import compose_plain
 from packformer.study.run_record import Run, read_runs
 from packformer.tools.study.matching import settings_of_run
-
-_SETTING = "trainer.max_steps"
 
 
 def refuse_other_steps(folder: Path, commands: Sequence[Sequence[str]]) -> None:
@@ -34,11 +30,12 @@ def refuse_other_steps(folder: Path, commands: Sequence[Sequence[str]]) -> None:
     planned = [run for run in runs if run.steps_asked is not None]
     if not planned:
         return
-    asked = {OmegaConf.select(compose(settings_of_run(command)), _SETTING) for command in commands}
+    settings = [compose_plain(settings_of_run(command)) for command in commands]
+    asked = {each["trainer"]["max_steps"] for each in settings}
     for run in planned:
         if run.steps_asked not in asked:
             steps = " or ".join(f"{number:,}" for number in sorted(asked))
             raise ValueError(
-                f"{_SETTING} is {steps}, and {run.folder} was to take {run.steps_asked:,}: runs "
-                "that are trained on cannot be compared with others: give another --output"
+                f"trainer.max_steps is {steps}, and {run.folder} was to take {run.steps_asked:,}: "
+                "runs that are trained on cannot be compared with others: give another --output"
             )
