@@ -46,8 +46,11 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def check_run(overrides: Sequence[str]) -> None:
+def check_run(overrides: Sequence[str]) -> dict[str, Any]:
     """Checks a run of these overrides as ``python -m train`` does before it imports torch.
+
+    Returns:
+        Its configuration, resolved, as plain types.
 
     Raises:
         ValueError: if it could not begin; says why.
@@ -57,3 +60,4 @@ def check_run(overrides: Sequence[str]) -> None:
     settings: Any = OmegaConf.to_container(config, resolve=True)
     refuse_secrets(settings, overrides)
     check_configuration(settings)
+    return settings

@@ -81,6 +81,12 @@ def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, c
             ["--ladder", "model.width=64,128"],
             "--ladder lists 2 sizes, of which --hold-out (1) leaves fewer than the two",
         ),
+        (["--ladder", "model.width=48,48,96"], "lists 48 twice: list each value once"),
+        (["--ladder", "loss_chunk=48,48.0,96"], "lists 48.0 twice: list each value once"),
+        (
+            ["model.width=48", "--ladder", "model.width=48,72,96"],
+            "--ladder gives model.width its values, and so does model.width=48: leave one out",
+        ),
         (
             ["--ladder", "model.width=96,100,128,192"],
             "gqa at width=100 cannot be trained: model.width (100) must be divisible by "
@@ -95,8 +101,9 @@ def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, c
         (["data=text"], "error: data.path is needed and not given: write data.path=my_texts"),
         (
             ["attention.num_kv_heads=2,4", "--tune", "optimizer.learning_rate=-1,1e-3"],
-            "num_kv_heads=4 cannot be trained: optimizer.learning_rate (-1) must be a number above "
-            "0; model.num_heads (6) must be",
+            "num_kv_heads=2 with optimizer.learning_rate=-1 cannot be trained: "
+            "optimizer.learning_rate (-1) must be a number above 0; nor can num_kv_heads=4 with "
+            "optimizer.learning_rate=-1 and num_kv_heads=4 with optimizer.learning_rate=0.001",
         ),
     ],
 )

@@ -217,6 +217,34 @@ def test_a_study_that_was_not_tuned_is_not_tuned_later(swept, capsys) -> None:
         (["optimizer=adamw,muonn"], "--tune: there is no optimizer=muonn"),
         ([f"{RATE}=1,2", "--seeds", "1001"], "--seeds (1,001) must be at most 1,000 with --tune"),
         ([f"{RATE}=1,2", "logger=csv,tensorboard"], "--tune: two variants are called mha"),
+        ([f"{RATE}=abc,1e-3"], f"error: {RATE} (abc) must be a number above 0"),
+        (
+            ["model.num_heads=6,3"],
+            "error: gqa with model.num_heads=3 cannot be trained: model.num_heads (3) must be",
+        ),
+        (
+            ["bpe_vocab_size=300,400"],
+            "--tune bpe_vocab_size changes what the loss means (data.vocab_size is 300 or 400): "
+            "tune another setting",
+        ),
+        (
+            ["loader.validation_rows=4,8"],
+            "changes what the loss means (loader.validation_rows is 4 or 8)",
+        ),
+        (
+            ["packing.row_length=1024,2048"],
+            "changes what the loss means (packing.row_length is 1024 or 2048)",
+        ),
+        (
+            ["data.validation_fraction=0.1,0.2"],
+            "changes what the loss means (data.validation_fraction is 0.1 or 0.2",
+        ),
+        (["data=stdlib,random"], "changes what the loss means (data._target_ is"),
+        (
+            ["attention=mha,gqa"],
+            "--tune attention sets what tells variants apart: with attention=mha, mha and gqa are "
+            "the same; tune another setting",
+        ),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_in_a_line(

@@ -14,9 +14,16 @@ from packformer.counted import counted
 from packformer.settings import check_whole
 from packformer.study.run_record import read_runs
 from packformer.study.tuning import TUNING_FOLDER, Tuning
-from packformer.study.variants import labels_of, variants_in
+from packformer.study.variants import labels_of, names_of, variants_in
 from packformer.tools.study.matching import SizedVariant, sized_variants
-from packformer.tools.study.tuning import TUNING_SEED, refuse_untunable, tuning_of
+from packformer.tools.study.possible import refuse_impossible
+from packformer.tools.study.tuning import (
+    TUNING_SEED,
+    refuse_twice,
+    refuse_unequal,
+    refuse_untunable,
+    tuning_of,
+)
 from packformer.tools.sweep_process import in_quotes
 
 _ROOT = Path("runs", "studies")
@@ -80,7 +87,14 @@ class Study:
                 "model.width=64,128,192,256"
             )
 
-        num_sizes = len(variants_of([self.ladder])) if self.ladder is not None else 0
+        for name, one in zip(names, self.overrides, strict=False):
+            if name == self.sizes:
+                raise ValueError(
+                    f"--ladder gives {name} its values, and so does {one}: leave one out"
+                )
+        steps = [one.overrides[0] for one in variants_of([self.ladder])] if self.ladder else []
+        num_sizes = len(steps)
+        refuse_twice("--ladder", str(self.ladder), [one.partition("=")[2] for one in steps])
         if num_sizes and num_sizes < self.hold_out + 2:
             raise ValueError(
                 f"--ladder lists {counted(num_sizes, 'size')}, of which --hold-out "
@@ -140,6 +154,17 @@ class Study:
             named.append(f"--tune {self.tuning.setting}")
         digest = hashlib.sha256("\n".join(sorted(named)).encode()).hexdigest()[:6]
         return _ROOT / "_".join(filter(None, [text, digest]))
+
+    def check_configurations(self) -> None:
+        """Refuses what its runs would refuse, and values that cannot be tuned.
+
+        Raises:
+            ValueError: naming the variants.
+        """
+        found = refuse_impossible(self.commands, self.sizes, self.tried)
+        if self.tune is not None:
+            names = names_of(self.commands, self.sizes)
+            refuse_unequal(self.tune, names, self.commands, found, self.match)
 
     def check_reference(self, folder: Path) -> None:
         """Refuses a reference that is neither a variant of this study nor one that is there.

@@ -19,7 +19,6 @@ from packformer.tools.output_folder import output_folder
 from packformer.tools.report.report import print_report
 from packformer.tools.study.asked import Study, Sweep
 from packformer.tools.study.matching import SizedVariant, refuse_other_runs
-from packformer.tools.study.possible import refuse_impossible
 from packformer.tools.study.steps import refuse_other_steps
 from packformer.tools.study.tuning import with_best
 from packformer.tools.sweep_process import run_sweep
@@ -40,7 +39,7 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
     study.check()
     with output_folder(study.folder if folder is None else folder) as folder, _alone_in(folder):
         study.check_reference(folder)
-        refuse_impossible(study.commands, study.sizes, study.tried)
+        study.check_configurations()
         variants = study.sized_variants()
         placed = tuple(one.placed for one in variants)
         question = Question(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from packformer.command_line.composition import compose
+from packformer.command_line.composition import compose, compose_plain
 from packformer.command_line.variants import variants_of
 from packformer.run.secrets import refuse_secrets
+from packformer.settings import shown
+from packformer.study.run_record import flat
 from packformer.study.tuning import Tuned, Tuning
 from packformer.tools.study.matching import SizedVariant, safe_name, settings_of_run
 
@@ -15,6 +19,14 @@ TUNING_SEED = 1000
 """Of runs that try values; never one of the study, however many seeds are added to that later."""
 
 _OF_SIZE = ("experiment", "model", "attention", "layers")  # groups
+_OF_MODEL = ("model.", "attention.", "layers.")
+_OF_LOSS = (
+    *("bpe_vocab_size", "loader.validation_rows", "packing.row_length"),
+    *("packing.max_document_length", "packing.long_documents", "packing.lookahead"),
+)
+"""Settings that change tokens or rows which the loss is measured on."""
+
+_OF_THE_PLACE = ("name", "output_dir", "resume", "logger")  # what a run learns they do not change
 _EXAMPLE = "write --tune optimizer.learning_rate=1e-3,2e-3,4e-3"
 
 
@@ -32,9 +44,7 @@ def tuning_of(tune: str) -> Tuning:
     )
     if len(values) < 2:
         raise ValueError(f"--tune ({tune}) must list two values or more: {_EXAMPLE}")
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"--tune ({tune}) lists {value} twice: list each value once")
+    refuse_twice("--tune", tune, values)
     return Tuning(_name(tune), tuple(values), TUNING_SEED)
 
 
@@ -66,9 +76,7 @@ def refuse_untunable(
         raise ValueError(f"--tune: {tuning.setting} is not a setting of a run: tune another")
     group = tuning.setting.partition(".")[0]
     if match is not None and group in _OF_SIZE:
-        raise ValueError(
-            f"--tune {tuning.setting} could undo --match: tune another setting, or leave one out"
-        )
+        raise ValueError(_undoes_match(tuning.setting))
     if num_seeds > tuning.seed:
         raise ValueError(
             f"--seeds ({num_seeds:,}) must be at most {tuning.seed:,} with --tune, whose runs have "
@@ -80,6 +88,59 @@ def refuse_untunable(
             compose([*settings_of_run(first), _override(tune, value)])
         except ValueError as error:
             raise ValueError(f"--tune: {error}") from error
+
+
+def refuse_unequal(
+    tune: str,
+    names: Sequence[str],
+    commands: Sequence[Sequence[str]],
+    found: Sequence[Mapping[str, Mapping[str, Any]]],
+    match: str | None,
+) -> None:
+    """Refuses values whose losses cannot be compared, or that make variants the same.
+
+    Args:
+        tune: ``SETTING=A,B,...``.
+        names: of the variants at each size.
+        commands: overrides of each.
+        found: configurations of each, by the override that is tried.
+        match: quantity in which variants are made as large as the reference; None if in none.
+
+    Raises:
+        ValueError: naming the setting that changes what the loss means, or the variants.
+    """
+    for configurations in found:
+        first, *others = (flat(one) for one in configurations.values())
+        for other in others:
+            changed = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+            if of_loss := [key for key in changed if _changes_loss(key, first, other)]:
+                one, two = (shown(each.get(of_loss[0])) for each in (first, other))
+                raise ValueError(
+                    f"--tune {_name(tune)} changes what the loss means ({of_loss[0]} is {one} or "
+                    f"{two}): tune another setting"
+                )
+            if match is not None and any(key.startswith(_OF_MODEL) for key in changed):
+                raise ValueError(_undoes_match(_name(tune)))
+    for value in found[0]:
+        same: dict[str, int] = {}
+        for place, configurations in enumerate(found):
+            former = same.setdefault(_learned(configurations[value]), place)
+            if former != place and _alone(commands[former]) != _alone(commands[place]):
+                raise ValueError(
+                    f"--tune {_name(tune)} sets what tells variants apart: with {value}, "
+                    f"{names[former]} and {names[place]} are the same; tune another setting"
+                )
+
+
+def refuse_twice(option: str, given: str, values: Sequence[str]) -> None:
+    """Refuses a list that has a value twice, however it is written: ``48`` and ``48.0``.
+
+    Raises:
+        ValueError: naming the option and the value.
+    """
+    for place, value in enumerate(values):
+        if any(_number(value) == _number(one) for one in values[:place]):
+            raise ValueError(f"{option} ({given}) lists {value} twice: list each value once")
 
 
 def with_best(variant: SizedVariant, tune: str, tuned: Tuned) -> SizedVariant:
@@ -120,3 +181,31 @@ def _override(tune: str, value: str) -> str:
 
 def _name(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
+
+
+def _undoes_match(setting: str) -> str:
+    return f"--tune {setting} could undo --match: tune another setting, or leave one out"
+
+
+def _changes_loss(key: str, first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a setting with other values changes the data, the tokenizer or validation rows."""
+    readers = {str(one.get("data._target_")) for one in (first, other)}
+    is_own = len(readers) == 1 and not readers.pop().startswith("packformer.")
+    return key in _OF_LOSS or (key.startswith("data.") and not is_own)
+
+
+def _learned(settings: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in settings.items() if key not in _OF_THE_PLACE}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _alone(overrides: Sequence[str]) -> str:
+    """What a variant learns without a value that is tuned."""
+    return _learned(compose_plain(settings_of_run(overrides)))
+
+
+def _number(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
