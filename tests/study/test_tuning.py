@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from packformer.study.comparison import BETTER
 from packformer.study.placed import Placed
 from packformer.study.question import Question, read_question, write_question
 from packformer.study.report import Report, compared_runs, report_of, write_report
+from packformer.study.sentences import ends_of_tuning
 from packformer.study.tuning import Trial, Tuned, Tuning
 
 RATE = "optimizer.learning_rate"
@@ -207,3 +209,12 @@ def test_what_did_not_finish_loses_and_is_named(made) -> None:
 def report_tuned(study: Path) -> Tuned:
     _, tuned = compared_runs(study, QUESTION)
     return tuned[0]
+
+
+def test_a_value_at_the_end_of_the_list_in_all_variants_is_told_in_few_words() -> None:
+    each = [replace(of(5.2, 5.1, 5.0), name=f"gqa at width={n}") for n in (16, 32, 48, 64)]
+    (words,) = ends_of_tuning(each)
+    assert words.startswith(f"The best {RATE} of all variants, 0.004, is the largest that was")
+    other = replace(of(5.2, 5.0, 5.1), name="mha")
+    (words,) = ends_of_tuning([*each, other])
+    assert "gqa at width=48 and gqa at width=64, 0.004, is the largest" in words

@@ -108,10 +108,14 @@ def ends_of_tuning(tuned: Sequence[Tuned]) -> list[str]:
         if one.best is not None and one.end:
             names.setdefault((one.setting, one.best.value, one.end), []).append(one.name)
     return [
-        f"The best {setting} of {listed(several)}, {value}, is the {end} that was tried: try "
+        f"The best {setting} of {_all(several, tuned)}, {value}, is the {end} that was tried: try "
         f"{'larger' if end == 'largest' else 'smaller'} ones."
         for (setting, value, end), several in names.items()
     ]
+
+
+def _all(names: Sequence[str], tuned: Sequence[Tuned]) -> str:
+    return "all variants" if NAMED < len(names) == len(tuned) else listed(names)
 
 
 def _verdict(one: Comparison, reference: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -266,6 +267,23 @@ def test_more_values_belong_to_the_same_folder() -> None:
     ]
     assert folders[1] == folders[2]
     assert len(set(folders)) == 3
+
+
+def test_a_tuned_ladder_from_the_command_to_the_page(in_this_process, small, capsys) -> None:
+    given = ["study", "+experiment=mha", *small, "trainer.max_steps=2", "logger=csv"]
+    given += ["--seeds", "1", "--position-tokens", "300", "--output", "answer"]
+    main(
+        [*given, "--ladder", "model.width=16,32", "--hold-out", "0", "--tune", f"{RATE}=1e-3,1e-9"]
+    )
+    assert len(in_this_process) == 4
+    told = capsys.readouterr().out  # after the last sweep
+    placed = re.findall(r"^position \d/2 (.*): measured$", told, flags=re.MULTILINE)
+    assert len(set(placed)) == 2
+    assert all(Path("answer", one, "loss_by_position.json").is_file() for one in placed)
+    tuned = re.findall(rf"^mha at width=(\d+): {RATE}=0.001 \(", told, flags=re.MULTILINE)
+    assert tuned == [row["size"] for row in rows()] == ["16", "32"]
+    assert "mha: L(N) = A N^-alpha" in told
+    assert "fitted to 2 sizes (2 runs)" in told
 
 
 def test_a_tuned_study_from_the_command_to_the_page(in_this_process, small, capsys) -> None:

@@ -61,7 +61,8 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
             code = _train(sweep, question, folder) or code
         runs, _ = compared_runs(folder, question)
         if study.position_tokens:
-            _measure([run.folder for run in runs if run.state == FINISHED], study, options)
+            ended = [run.folder for run in runs if run.state == FINISHED]
+            _measure(folder, ended, study, options)
         print_report(folder, question)
     if code:
         failed = sum(run.state != FINISHED for run in runs)
@@ -135,10 +136,10 @@ def _time_of_table(folder: Path) -> int | None:
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
-def _measure(folders: Sequence[Path], study: Study, options: argparse.Namespace) -> None:
+def _measure(folder: Path, runs: Sequence[Path], study: Study, options: argparse.Namespace) -> None:
     from packformer.tools.study.positions import is_measured, measure_positions
 
-    left = [one for one in folders if not is_measured(one, study.position_tokens, study.reach)]
+    left = [one for one in runs if not is_measured(one, study.position_tokens, study.reach)]
     if not left:
         return
     from packformer.tools.device_arguments import device_and_dtype  # imports torch
@@ -150,4 +151,4 @@ def _measure(folders: Sequence[Path], study: Study, options: argparse.Namespace)
             told = "measured"
         except (ValueError, OSError) as error:
             told = f"not measured: {' '.join(str(error).split())}"
-        print(f"position {number}/{len(left)} {one.name}: {told}", flush=True)
+        print(f"position {number}/{len(left)} {one.relative_to(folder)}: {told}", flush=True)
