@@ -164,8 +164,17 @@ def test_one_ladder_answers_with_its_prediction(made) -> None:
         )
     report = report_of(study, Question(sizes="model.width"))
     answer = "one: for width=256 the law predicts a loss of 4.0500; 4.0000 was measured: +1.25%."
-    assert report.lines()[0] == answer
-    assert answer in write_report(report, study).read_text(encoding="utf-8")
+    assert report.lines() == [answer, report.cannot[0], report.lines()[-1]]
+    assert report.lines()[-1].startswith("one: L(N) = A N^-alpha")
+    page = write_report(report, study).read_text(encoding="utf-8")
+    assert answer in page
+    assert "reference" not in page.partition("</style>")[2]
+    assert "p (Holm)" not in page
+    made("one", 1, None, given=("model.width=128",), state="failed")
+    assert (
+        "one at width=128: its loss is 4.5000 over 1 seed. Not in these figures: seed 1 failed (it "
+        "broke)."
+    ) in report_of(study, Question(sizes="model.width")).lines()
 
 
 def test_one_variant_cannot_be_compared(made) -> None:

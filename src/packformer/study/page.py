@@ -21,7 +21,7 @@ from packformer.study.charts import (
 from packformer.study.comparison import LOSS, Comparison
 from packformer.study.ladder import Ladder, sentence_of
 from packformer.study.run_record import Run
-from packformer.study.sentences import how_matched, how_tuned, sentence
+from packformer.study.sentences import how_matched, how_tuned, sentences
 from packformer.study.statistics import LEVEL
 from packformer.study.svg import sample
 from packformer.study.tuning import Trial, Tuned, Tuning
@@ -40,6 +40,7 @@ def page(
     reference: str,
     title: str,
     answer: str,
+    alone: bool,
     cannot: Sequence[str],
     tuning: Tuning | None = None,
     tuned: Sequence[Tuned] = (),
@@ -55,6 +56,7 @@ def page(
         reference: label of the variant that others are compared with.
         title: of the study.
         answer: in a sentence.
+        alone: whether there is nothing to compare the variant with.
         cannot: what the study cannot tell, in sentences.
         tuning: what was tuned; None if nothing was.
         tuned: the value of each variant.
@@ -66,10 +68,10 @@ def page(
     parts = [
         f'<header><p class="kicker">{escape(title)}</p><h1>{_prose(answer)}</h1></header>',
         *(f'<p class="warning">{escape(words)}</p>' for words in cannot),
-        _verdicts(found, reference),
+        _verdicts(found, reference, alone),
         _differences(found, numbers),
         "<h2>Results</h2>",
-        _results(rows, names),
+        _results(rows, names, alone),
         _note(rows),
         *(f'<p class="note">{_prose(words)}</p>' for words in how_matched(found)),
         _tuning(tuning, tuned) if tuning else "",
@@ -91,14 +93,17 @@ def page(
     )
 
 
-def _verdicts(found: Sequence[Comparison], reference: str) -> str:
+def _verdicts(found: Sequence[Comparison], reference: str, alone: bool) -> str:
+    told = sentences(found, reference, alone=alone)
+    if alone:
+        return "".join(f"<p>{_prose(words)}</p>" for _, words in told)
     items = []
-    for one in found:
+    for one, words in told:
         kind = one.verdict if one.verdict in ("better", "worse", "reference") else "even"
         sign = _SIGNS.get(one.verdict, "?")
         items.append(
             f'<li><span class="tag {kind}">{sign} {escape(one.verdict)}</span>'
-            f"<p>{_prose(sentence(one, reference))}</p></li>"
+            f"<p>{_prose(words)}</p></li>"
         )
     return f'<ul class="verdicts">{"".join(items)}</ul>'
 
@@ -144,14 +149,19 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], tuple[str, str]]],
     ),
 )
 
+_OF_COMPARISONS = ("difference", "p_value_holm")
 
-def _results(rows: Sequence[Mapping[str, Any]], names: Mapping[tuple[str, str], str]) -> str:
-    head = "".join(f'<th scope="col">{label}</th>' for _, label, _ in _COLUMNS)
+
+def _results(
+    rows: Sequence[Mapping[str, Any]], names: Mapping[tuple[str, str], str], alone: bool
+) -> str:
+    columns = [one for one in _COLUMNS if not (alone and one[0] in _OF_COMPARISONS)]
+    head = "".join(f'<th scope="col">{label}</th>' for _, label, _ in columns)
     body = []
     for row in rows:
         name = names[row["variant"], row["size"]]
         cells = [f'<td data-column="variant">{escape(name)}</td>']
-        for column, label, shown in _COLUMNS:
+        for column, label, shown in columns:
             value, below = shown(row)
             raw = "" if row[column] is None else row[column]
             small = f"<small>{below}</small>" if below else ""

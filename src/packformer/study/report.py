@@ -29,7 +29,7 @@ from packformer.study.sentences import (
     how_matched,
     how_tuned,
     listed,
-    sentence,
+    sentences,
 )
 from packformer.study.table import row_of, row_of_run, write_rows
 from packformer.study.tuning import Tuned, Tuning, tuned_elsewhere
@@ -58,6 +58,7 @@ class Report:
         tuning: what was tuned; None if nothing was.
         tuned: the value of each variant.
         left: names of variants that were asked for and have not begun.
+        alone: whether only one was asked for, in whatever sizes.
     """
 
     runs: tuple[Run, ...]
@@ -68,6 +69,7 @@ class Report:
     tuning: Tuning | None = None
     tuned: tuple[Tuned, ...] = ()
     left: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def answer(self) -> str:
@@ -79,7 +81,7 @@ class Report:
         return [
             self.answer,
             *self.cannot,
-            *(sentence(one, self.reference) for one in self.found),
+            *(words for _, words in sentences(self.found, self.reference, alone=self.alone)),
             *how_matched(self.found),
             *([how_tuned(self.tuning)] if self.tuning else []),
             *(one.told for one in self.tuned),
@@ -143,6 +145,7 @@ def report_of(folder: Path, question: Question) -> Report:
         question.tuning,
         tuple(tuned),
         tuple(left),
+        alone=len({*labels, *labels_of(question.asked, question.sizes)}) == 1,
     )
 
 
@@ -166,6 +169,7 @@ def write_report(report: Report, folder: Path) -> Path:
         reference=report.reference,
         title=title,
         answer=report.answer,
+        alone=report.alone,
         cannot=report.cannot,
         tuning=report.tuning,
         tuned=report.tuned,

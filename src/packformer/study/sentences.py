@@ -76,9 +76,24 @@ def _answer(found: Sequence[Comparison], reference: str, steps: Sequence[Ladder]
     return f"{text}{tail}."
 
 
+def sentences(
+    found: Sequence[Comparison], reference: str, *, alone: bool
+) -> list[tuple[Comparison, str]]:
+    """What can be said of each variant.
+
+    Args:
+        found: all variants.
+        reference: label of the one that others are compared with.
+        alone: whether it is the only one: then it is not called a reference, and of its sizes only
+            those are named of which there is more to say than the table does.
+    """
+    told = [one for one in found if not alone or len(found) == 1 or one.missing or one.remarks]
+    return [(one, sentence(one, "" if alone else reference)) for one in told]
+
+
 def sentence(one: Comparison, reference: str) -> str:
-    """What can be said of a variant."""
-    words = _verdict(one, reference)
+    """What can be said of a variant; without a reference, what is known of it alone."""
+    words = _verdict(one, reference) if reference else f"{one.variant.name}{_alone(one)}."
     if one.missing:
         words += f" Not in these figures: {'; '.join(one.missing)}."
     if one.remarks and one.verdict not in (NOT_COMPARED,):
