@@ -447,3 +447,17 @@ def test_variants_are_named_as_once_all_have_begun(made) -> None:
     report = report_of(study, Question(reference="width=64", asked=asked))
     assert [one.variant.label for one in report.found] == ["width=64"]
     assert report.lines()[0].startswith("No run of width=96 has begun")
+
+
+def test_sizes_taken_out_of_the_ladder_do_not_count(made) -> None:
+    made("gqa", 0, None, given=("model.width=0",), state="failed")
+    for width in (48, 72, 96):
+        study = made("gqa", 0, 6 - width / 100, given=(f"model.width={width}",))
+    asked = tuple(("+experiment=gqa", f"model.width={width}") for width in (0, 48, 96))
+    before = report_of(study, Question(sizes="model.width", asked=asked))
+    assert "gqa at width=0" in told(before)
+    assert "width=72" not in told(before)
+    asked = tuple(("+experiment=gqa", f"model.width={width}") for width in (48, 72, 96))
+    report = report_of(study, Question(sizes="model.width", asked=asked))
+    assert [one.variant.size for one in report.found] == ["48", "72", "96"]
+    assert "width=0" not in told(report)

@@ -57,7 +57,9 @@ def test_variants_are_compared_by_their_seeds_with_their_own_value(tuned: Path) 
     assert [one.variant.label for one in report.found] == ["mha", "gqa"]
     assert [[run.seed for run in one.variant.runs] for one in report.found] == [[0, 1, 2]] * 2
     assert report.found[1].loss.value == pytest.approx(5.0 + 0.1 + 0.005 / 3)
-    assert not report.cannot
+    assert report.cannot == (
+        f"The best {RATE} of gqa, 0.002, is the largest whose run finished: try others near it.",
+    )
 
 
 def test_terminal_page_and_csv_say_what_was_tried(tuned: Path) -> None:
@@ -182,6 +184,18 @@ def test_names_have_sizes(made) -> None:
 )
 def test_a_best_value_at_an_end_is_told(losses, values, end) -> None:
     assert of(*losses, values=values).end == end
+
+
+def test_one_value_that_finished_was_not_chosen(made) -> None:
+    tries(made, "mha", "0.001", None, state="failed")
+    tries(made, "mha", "0.002", None, state="failed")
+    tries(made, "mha", "0.004", 5.0)
+    study = train(made, "mha", "0.004", 0, 5.0)
+    report = report_of(study, Question(placed=PLACED[:1], tuning=TUNING))
+    assert report.cannot[-1] == (
+        f"The best {RATE} of mha, 0.004, is the only one whose run finished, so nothing was "
+        "chosen: try others."
+    )
 
 
 def test_values_that_change_what_the_loss_means_have_no_best(made) -> None:

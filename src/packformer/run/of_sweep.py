@@ -57,6 +57,11 @@ def with_fixed_settings(names: Sequence[str]) -> Iterator[None]:
             os.environ[_FIXED] = former
 
 
+def another_folder() -> str:
+    """What to give a sweep that would not fit into its folder, in words."""
+    return f"another {'--output' if OF_COMMAND in os.environ else 'hydra.sweep.dir'}"
+
+
 def to_go_on(folder: Path) -> str:
     """What to do after an interruption of the run in ``folder``, or of its sweep."""
     sweep = sweep_folder()

@@ -65,6 +65,15 @@ class Match:
         """For the command line, after those of the variant."""
         return () if self.setting is None else (f"{self.setting}={self.value}",)
 
+    def added_to(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """The overrides of the variant, in which the match replaces what they say of its setting.
+
+        Args:
+            overrides: of the variant.
+        """
+        kept = [one for one in overrides if one.lstrip("+").partition("=")[0] != self.setting]
+        return (*kept, *self.overrides)
+
     def __str__(self) -> str:
         changed = f"{self.setting} {self.before:,} -> {self.value:,}"
         told = [f"{self.name}: {'as it is' if self.setting is None else changed}"]

@@ -33,7 +33,14 @@ from packformer.study.sentences import (
 )
 from packformer.study.table import row_of, row_of_run, write_rows
 from packformer.study.tuning import Tuned, Tuning, tuned_elsewhere
-from packformer.study.variants import Variant, labels_of, names_of, not_begun, variants_in
+from packformer.study.variants import (
+    Variant,
+    labels_of,
+    names_of,
+    not_begun,
+    of_asked_sizes,
+    variants_in,
+)
 from packformer.whole_file import replace_text
 
 PAGE_FILE, TABLE_FILE, RUNS_FILE = "report.html", "report.csv", "report_runs.csv"
@@ -95,7 +102,7 @@ def compared_runs(folder: Path, question: Question) -> tuple[list[Run], list[Tun
     Raises:
         ValueError: if there is no run.
     """
-    runs, tuned = read_runs(folder), []
+    runs, tuned = of_asked_sizes(read_runs(folder), question.asked, question.sizes), []
     if question.tuning is not None:
         names = names_of([one.overrides for one in question.placed], question.sizes)
         tuned = tuned_in(runs, folder, question.placed, question.tuning, names)

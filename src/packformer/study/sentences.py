@@ -120,13 +120,22 @@ def ends_of_tuning(tuned: Sequence[Tuned]) -> list[str]:
     """Warnings of best values that may not be the best."""
     names: dict[tuple[str, str, str], list[str]] = {}
     for one in tuned:
-        if one.best is not None and one.end:
-            names.setdefault((one.setting, one.best.value, one.end), []).append(one.name)
+        if one.best is not None and (what := _end(one)):
+            names.setdefault((one.setting, one.best.value, what), []).append(one.name)
     return [
-        f"The best {setting} of {_all(several, tuned)}, {value}, is the {end} that was tried: try "
-        f"{'larger' if end == 'largest' else 'smaller'} ones."
-        for (setting, value, end), several in names.items()
+        f"The best {setting} of {_all(several, tuned)}, {value}, is the {what}."
+        for (setting, value, what), several in names.items()
     ]
+
+
+def _end(one: Tuned) -> str:
+    """Why a better value may not have been tried; empty if there are worse ones on both sides."""
+    if len(one.trials) > len(one.known) == 1:
+        return "only one whose run finished, so nothing was chosen: try others"
+    if one.end and not one.is_end_of_all:
+        return f"{one.end} whose run finished: try others near it"
+    larger = "larger" if one.end == "largest" else "smaller"
+    return one.end and f"{one.end} that was tried: try {larger} ones"
 
 
 def _all(names: Sequence[str], tuned: Sequence[Tuned]) -> str:

@@ -66,18 +66,23 @@ class Tuned:
     @property
     def best(self) -> Trial | None:
         """The one of the lowest loss; None if no loss is known, or they cannot be compared."""
-        known = [one for one in self.trials if not one.problem]
+        known = self.known
         return min(known, key=lambda one: one.loss) if known and not self.obstacle else None
 
     @property
+    def known(self) -> list[Trial]:
+        """Those that have a loss."""
+        return [one for one in self.trials if not one.problem]
+
+    @property
     def end(self) -> str:
-        """``largest`` or ``smallest`` if the best value is that of all; otherwise empty."""
-        with suppress(ValueError):  # a word
-            numbers = [float(one.value) for one in self.trials]
-            if self.best is not None:
-                best = float(self.best.value)
-                return {max(numbers): "largest", min(numbers): "smallest"}.get(best, "")
-        return ""
+        """``largest`` or ``smallest`` if the best value is that of all with a loss, or empty."""
+        return _end(self.best, self.known)
+
+    @property
+    def is_end_of_all(self) -> bool:
+        """Whether no value without a loss lies beyond the best one, at its end."""
+        return _end(self.best, self.trials) == self.end
 
     @property
     def told(self) -> str:
@@ -120,6 +125,14 @@ def tuned_elsewhere(tuned: Sequence[Tuned], runs: Mapping[str, Sequence[Run]]) -
                 f"{why}."
             )
     return found
+
+
+def _end(best: Trial | None, trials: Sequence[Trial]) -> str:
+    with suppress(ValueError):  # a word
+        numbers = [float(one.value) for one in trials]
+        if best is not None:
+            return {max(numbers): "largest", min(numbers): "smallest"}.get(float(best.value), "")
+    return ""
 
 
 def _trial(value: str, run: Run | None) -> Trial:

@@ -113,6 +113,21 @@ def names_of(commands: Sequence[Sequence[str]], size_setting: str | None) -> lis
     return [name_at(label, setting, size) for label, size in zip(labels, sizes, strict=True)]
 
 
+def of_asked_sizes(
+    runs: Sequence[Run], asked: Sequence[Sequence[str]], size_setting: str | None
+) -> list[Run]:
+    """Without those of sizes that were taken out of the ladder.
+
+    Args:
+        runs: of a folder.
+        asked: overrides of every variant at every size; empty if that is not known.
+        size_setting: that makes the sizes; None without.
+    """
+    name = size_setting or ""
+    sizes = {given_by(one)[name] for one in asked if name in given_by(one)}
+    return [run for run in runs if not sizes or run.given.get(name, min(sizes)) in sizes]
+
+
 def not_begun(
     asked: Sequence[Sequence[str]], runs: Sequence[Run], size_setting: str | None = None
 ) -> list[str]:

@@ -14,6 +14,7 @@ from packformer.counted import counted
 from packformer.run.binding import (
     binding_differences,
 )
+from packformer.run.of_sweep import another_folder
 from packformer.run.resume import (
     CONFIG_FILE,
     LAST_CHECKPOINT,
@@ -89,8 +90,8 @@ def refuse_other_job(settings: dict[str, Any], folder: Path) -> None:
     """
     if reason := why_other(settings, folder):
         raise ValueError(
-            f"{folder} is a job of other settings ({reason}): nothing is overwritten, give another "
-            "hydra.sweep.dir"
+            f"{folder} is a job of other settings ({reason}): nothing is overwritten, give "
+            f"{another_folder()}"
         )
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.run.continued import resumed_folder, with_settings_of_run
 from packformer.run.naming import name_of
+from packformer.run.of_sweep import another_folder
 from packformer.run.resume import ABSENT, differences, flat
 from packformer.run.secrets import refuse_secrets
 from packformer.run.start import with_settings_of_start
@@ -168,7 +169,7 @@ class Plan:
                         raise ValueError(
                             f"{other} is a job of other settings "
                             f"({told_differences([(key, old, new)])}) and not in this sweep: give "
-                            "all jobs of the folder, or another hydra.sweep.dir"
+                            f"all jobs of the folder, or {another_folder()}"
                         )
 
     def _runs_left(self) -> list[Path]:
@@ -184,7 +185,7 @@ class Plan:
         raise ValueError(
             f"{self._sweep} holds another sweep: its job {runs[0].name} is not "
             f"{nearest.job.folder.name} ({told_differences(different)}), nor are others the same: "
-            "give another hydra.sweep.dir"
+            f"give {another_folder()}"
         )
 
 

@@ -138,6 +138,29 @@ def test_what_cannot_be_matched_is_one_line(arguments, message, capsys):
     assert told.count("\n") == 1
 
 
+def test_the_help_says_how_near(capsys):
+    with pytest.raises(SystemExit):
+        main(["match", "--help"])
+    assert "within 0.5 %, and" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("variants", [[], ["+experiment=mha"]])
+def test_one_variant_is_nothing_to_match(variants, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["match", "parameters", *variants])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: there is nothing to match: list variants, such as +experiment=mha,gqa\n"
+    )
+
+
+def test_the_printed_command_has_what_was_matched_once(capsys):
+    main(["match", "parameters", "+experiment=mha,gqa", "model.hidden_width=512"])
+    mha, gqa = capsys.readouterr().out.splitlines()[-2:]
+    assert mha == "packformer train +experiment=mha model.hidden_width=512"
+    assert re.fullmatch(r"packformer train \+experiment=gqa model.hidden_width=(?!512)\d+", gqa)
+
+
 def test_the_command_prints_what_to_train(capsys):
     main(["match", "parameters", "+experiment=mha,gqa", "model.num_layers=2"])
     told = capsys.readouterr().out.splitlines()

@@ -12,6 +12,7 @@ import pytest
 
 from packformer.cli import main
 from packformer.interruption import Interrupted
+from packformer.ranks.launched import OF_COMMAND
 from packformer.run.lock import lock_study
 from packformer.study.question import Question, read_question, write_question
 from packformer.tools.study import study as module
@@ -72,6 +73,8 @@ def test_failed_runs_are_told_and_the_command_fails(train, small, monkeypatch, c
     ("arguments", "words"),
     [
         (["--seeds", "0"], "--seeds (0) must be"),
+        (["--seeds", "10001"], "--seeds (10,001) must be at most 10,000"),
+        (["--hold-out", "2"], "--hold-out (2) needs sizes of which it holds out the largest"),
         (["seed=1,2"], "seed is not a setting of a study: use --seeds"),
         (["hydra.sweep.dir=x"], "hydra.sweep.dir is not a setting of a study: use --output"),
         (["--ladder", "model.width"], "--ladder (model.width) must list sizes"),
@@ -140,13 +143,46 @@ def test_a_study_whose_sweep_is_refused_leaves_nothing(more, in_this_process, tm
     with pytest.raises(SystemExit):
         main([*given, "new"])
     assert not list(tmp_path.iterdir())
-    notes = tmp_path / "old" / "notes"
+    notes = tmp_path / "old" / ".notes"
     notes.parent.mkdir()
     notes.touch()
     with pytest.raises(SystemExit):
         main([*given, "old"])
     assert list(tmp_path.rglob("*")) == [notes.parent, notes]
     assert len(in_this_process) == 2
+
+
+def test_a_folder_of_other_files_is_refused_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "run_sweep", lambda command: pytest.fail("a sweep began"))
+    (tmp_path / "index.md").touch()
+    (tmp_path / ".hidden").touch()
+    with pytest.raises(SystemExit):
+        main(["study", "+experiment=gqa,mha", "--output", str(tmp_path)])
+    assert f"--output ({tmp_path}) holds index.md and is no study" in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {"index.md", ".hidden"}
+
+
+def test_a_sweep_that_does_not_fit_into_the_folder_of_a_study_advises_its_option(
+    train, small, monkeypatch
+) -> None:
+    told: list[str] = []
+
+    def sweep(command: list[str]) -> int:
+        done = train(*command[1:])
+        told.append(done.err)
+        return done.code
+
+    monkeypatch.setattr(module, "run_sweep", sweep)
+    monkeypatch.setenv(OF_COMMAND, "1")
+    given = ["study", "+experiment=gqa", *small, "trainer.max_steps=2", "logger=csv"]
+    given += ["--seeds", "1", "--position-tokens", "0", "--output", "answer"]
+    main(given)
+    with pytest.raises(SystemExit):
+        main([*given, "optimizer.weight_decay=0.3"])
+    assert "give another --output" in told[-1]
+    assert "hydra.sweep.dir" not in told[-1]
 
 
 def test_an_interrupted_study_says_what_was_asked(

@@ -15,7 +15,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "match",
         help="settings with which variants are as large as a reference",
         description="Finds for each variant the setting with which its parameters, training flops "
-        "or KV cache are those of the reference within 0.5 %%, and prints the command that trains "
+        "or KV cache are those of the reference within 0.5 %, and prints the command that trains "
         "it. Nothing is trained, and no memory is taken.",
         formatter_class=HelpFormatter,
     )
@@ -36,9 +36,11 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.tools.match.match import match_variants
 
     variants = variants_of(options.overrides)
+    if len(variants) < 2:
+        raise ValueError("there is nothing to match: list variants, such as +experiment=mha,gqa")
     reference = options.reference or variants[0].name
     matches = match_variants(variants, reference, options.quantity)
     for match in matches:
         print(match.in_full)
     for variant, match in zip(variants, matches, strict=True):
-        print(f"packformer train {shlex.join([*variant.overrides, *match.overrides])}")
+        print(f"packformer train {shlex.join(match.added_to(variant.overrides))}")

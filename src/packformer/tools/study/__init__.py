@@ -82,6 +82,11 @@ def _run(options: argparse.Namespace) -> None:
     tune = options.tune or [None]
     if len(tune) > 1:
         raise ValueError(f"--tune is given {len(tune)} times: one setting can be tuned")
+    if options.hold_out is not None and options.ladder is None:
+        raise ValueError(
+            f"--hold-out ({options.hold_out}) needs sizes of which it holds out the largest: give "
+            "--ladder"
+        )
     run_study(
         Study(
             overrides=(*options.overrides, *_own_choices(options.config_dir)),

@@ -27,6 +27,7 @@ from packformer.tools.study.tuning import (
 from packformer.tools.sweep_process import in_quotes
 
 _ROOT = Path("runs", "studies")
+_MOST_SEEDS = 10_000  # the command of a sweep lists them, and may have 128 KiB in one argument
 Sweep = tuple[list[str], Path]
 """Arguments for ``packformer``, and the folder of the sweep."""
 
@@ -67,6 +68,8 @@ class Study:
             ValueError: naming the argument.
         """
         check_whole("--seeds", self.num_seeds, at_least=1)
+        if self.num_seeds > _MOST_SEEDS:
+            raise ValueError(f"--seeds ({self.num_seeds:,}) must be at most {_MOST_SEEDS:,}")
         check_whole("--hold-out", self.hold_out, at_least=0)
         check_whole("--position-tokens", self.position_tokens, at_least=0)
         check_whole("--reach", self.reach, at_least=1)

@@ -68,7 +68,7 @@ def sized_variants(
         for label, each, match in zip(labels, whole, matches, strict=True):
             folder = safe_name(f"{label}, {size}" if size else label)
             placed = Placed(folder, each, "" if match is None else str(match))
-            full = each if match is None else _with(match, each)
+            full = each if match is None else match.added_to(each)
             found[label, size] = SizedVariant(placed, full, folder)
     return [found[label, size] for label in labels for size, _ in sizes]
 
@@ -149,9 +149,3 @@ def _matches(
         Variant(name, settings_of_run(each)) for name, each in zip(names, overrides, strict=True)
     ]
     return match_variants(variants, reference, quantity)
-
-
-def _with(match: Match, overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides, in which the match replaces what they say of its setting."""
-    kept = [one for one in overrides if one.lstrip("+").partition("=")[0] != match.setting]
-    return (*kept, *match.overrides)

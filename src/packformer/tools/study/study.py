@@ -23,6 +23,9 @@ from packformer.tools.study.steps import refuse_other_steps
 from packformer.tools.study.tuning import with_best
 from packformer.tools.sweep_process import run_sweep
 
+_PLACES = ("", "*/", "*/*/")  # of sweeps: a variant has its own if it is matched or tuned
+_OF_SWEEP = ("sweep.csv", "multirun.yaml")
+
 
 def run_study(study: Study, folder: Path | None, options: argparse.Namespace) -> None:
     """Trains what is not finished, measures it, and writes the report.
@@ -38,6 +41,7 @@ def run_study(study: Study, folder: Path | None, options: argparse.Namespace) ->
     """
     study.check()
     with output_folder(study.folder if folder is None else folder) as folder, _alone_in(folder):
+        _refuse_other_files(folder)
         study.check_reference(folder)
         study.check_configurations()
         variants = study.sized_variants()
@@ -118,6 +122,16 @@ def _train(sweep: Sweep, question: Question, folder: Path) -> int:
             (folder / STUDY_FILE).unlink()
         raise ValueError("no run was started: the lines above say why")
     return code
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Refuses a folder with files that no study or sweep wrote."""
+    others = sorted(one.name for one in folder.iterdir() if not one.name.startswith("."))
+    marks = (STUDY_FILE, *(f"{place}{name}" for place in _PLACES for name in _OF_SWEEP))
+    if others and not any(any(folder.glob(mark)) for mark in marks):
+        raise ValueError(
+            f"--output ({folder}) holds {others[0]} and is no study: give an empty or new folder"
+        )
 
 
 @contextmanager
