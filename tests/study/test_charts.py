@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from packformer.study.charts import draw_positions
+from packformer.study.charts import draw_curves, draw_positions
+from packformer.study.comparison import LOSS
 from packformer.study.question import Question
 from packformer.study.report import report_of
 
@@ -26,3 +27,24 @@ def test_the_trained_length_is_named_where_there_is_room(
     picture = draw_positions(report.found, {"gqa": 0}, "by_length")
     (style,) = re.findall(r'<text style="([^"]*)"[^>]*>trained to here', picture)
     assert ("text-anchor: end" in style) == is_left_of_the_line
+
+
+@pytest.mark.parametrize(
+    ("rate", "unit", "last"),  # of 6,000 tokens
+    [(100, "seconds", 60), (51, "seconds", 118), (50, "minutes", 2), (1, "minutes", 100),
+     (0.5, "hours", 3.33)],
+)  # fmt: skip
+def test_time_is_in_a_unit_that_suits_the_longest_run(made, rate, unit, last) -> None:
+    for seed, own in ((0, rate), (1, 10 * rate)):
+        study = made("gqa", seed, 5.0)
+        file = next(study.glob(f"*_seed-{seed}")) / "metrics.csv"
+        file.write_text(re.sub(r",5000(,[^,]+\n)", rf",{own}\1", file.read_text()))
+    report = report_of(study, Question())
+    pictures = draw_curves(report.found, {"gqa": 0}, LOSS)
+    (picture,) = (one for one in pictures if " of training" in one)
+    assert f'aria-label="validation loss against {unit} of training"' in picture
+    assert re.search(rf">{unit} of training</text>", picture)
+    ticks = re.search(r'matplotlib.axis_1"(.*?)matplotlib.axis_2"', picture, re.DOTALL)
+    assert ticks
+    largest = max(map(float, re.findall(r">([\d.]+)</text>", ticks[1])))
+    assert 0.5 * last <= largest <= 1.02 * last

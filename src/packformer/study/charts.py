@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from packformer.study.comparison import LOSS, NOT_COMPARED, REFERENCE, Comparison, finished
-from packformer.study.curves import AXES, Curve, curve_of, mean_curve
+from packformer.study.curves import AXES, Curve, curve_of, mean_curve, shown_axis
 from packformer.study.ladder import Ladder
 from packformer.study.svg import INK, MUTED, chart, style_of
 
@@ -51,19 +51,22 @@ def draw_curves(found: Sequence[Comparison], numbers: Mapping[str, int], name: s
     """Losses against everything that is known to have been spent."""
     curves = {one.variant.name: _curves(one, name) for one in found}
     pictures = []
-    for axis, label in AXES.items():
+    for axis in AXES:
         lines = [(one, curves[one.variant.name]) for one in found if curves[one.variant.name]]
         if not lines or not all(axis in c.axes for _, several in lines for c in several):
             continue
         what = "validation" if name == LOSS else "training"
+        drawn = [curve for _, several in lines for curve in several]
+        label, unit = shown_axis(axis, drawn)
         with chart(f"{what} loss against {label}") as (axes, made):
             for one, several in lines:
                 style = style_of(numbers[one.variant.label])
                 for curve in several if len(several) > 1 else ():
-                    axes.plot(curve.axes[axis], curve.losses, **style, linewidth=0.6, alpha=0.3)
+                    spent = curve.axes[axis] / unit
+                    axes.plot(spent, curve.losses, **style, linewidth=0.6, alpha=0.3)
                 if (mean := mean_curve(several, axis)) is not None:
-                    axes.plot(*mean, **style, linewidth=1.6)
-            _frame(axes, [c for _, several in lines for c in several], axis)
+                    axes.plot(mean[0] / unit, mean[1], **style, linewidth=1.6)
+            _frame(axes, drawn, axis, unit)
             axes.set_xlabel(label)
             axes.set_title(f"{what} loss")
             axes.xaxis.get_major_locator().set_params(integer=axis in ("steps", "tokens"))
@@ -188,7 +191,7 @@ def _minus(one: Curve, other: Curve) -> Curve:
     return Curve(steps, one.losses[mine] - other.losses[its], {"steps": steps})
 
 
-def _frame(axes: Any, curves: Sequence[Curve], axis: str) -> None:
+def _frame(axes: Any, curves: Sequence[Curve], axis: str, unit: float) -> None:
     """Leaves out the steep beginning."""
     end = max(float(curve.axes[axis][-1]) for curve in curves)
     late = [
@@ -202,7 +205,7 @@ def _frame(axes: Any, curves: Sequence[Curve], axis: str) -> None:
     low, high = min(late), max(late)
     room = 0.04 * (high - low) or 0.01
     axes.set_ylim(low - room, high + room)
-    axes.set_xlim(0, end * 1.02)
+    axes.set_xlim(0, end / unit * 1.02)
 
 
 def _short(value: float, _: int = 0) -> str:

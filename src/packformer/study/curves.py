@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from packformer.study.run_record import Run
 
 Series = NDArray[np.float64]
-AXES = {"steps": "steps", "tokens": "tokens", "flops": "flops", "minutes": "minutes of training"}
+AXES = ("steps", "tokens", "flops", "seconds")
+_UNITS = (("seconds", 1, 120), ("minutes", 60, 120 * 60), ("hours", 3600, np.inf))
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,23 @@ def mean_curve(curves: Sequence[Curve], axis: str) -> tuple[Series, Series] | No
     return x, y
 
 
+def shown_axis(axis: str, curves: Sequence[Curve]) -> tuple[str, float]:
+    """The label of an axis, and how many of ``axis`` are one of what it shows.
+
+    Time is in seconds where the longest run takes less than two minutes, in hours where it takes
+    two hours or more.
+
+    Args:
+        axis: of ``AXES``.
+        curves: that are drawn together.
+    """
+    if axis != "seconds":
+        return axis, 1
+    longest = max(float(curve.axes[axis][-1]) for curve in curves)
+    name, size = next((name, size) for name, size, end in _UNITS if longest < end)
+    return f"{name} of training", size
+
+
 def _spent(run: Run, steps: Series) -> dict[str, Series]:
     rows = sorted(
         (row for row in run.metrics if "data/tokens_seen" in row), key=lambda row: row["step"]
@@ -81,5 +99,5 @@ def _spent(run: Run, steps: Series) -> dict[str, Series]:
         found["flops"] = np.array([0.0, *(row["train/flops"] for row in rows)])
     rates = [row.get("train/tokens_per_second", 0.0) for row in rows]
     if all(rate > 0 for rate in rates):
-        found["minutes"] = np.array([0.0, *np.cumsum(np.diff(tokens) / rates / 60)])
+        found["seconds"] = np.array([0.0, *np.cumsum(np.diff(tokens) / rates)])
     return {name: np.interp(steps, at, values) for name, values in found.items()}
