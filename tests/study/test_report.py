@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from answers import told, verdicts
 
-from packformer.study.comparison import BETTER, NOT_COMPARED, NOT_TOLD, UNKNOWN, WORSE, compare
+from packformer.study.comparison import BETTER, NOT_TOLD, UNKNOWN, WORSE, compare
 from packformer.study.question import Question, read_question, write_question
 from packformer.study.report import report_of, write_report
 from packformer.study.run_record import Run
@@ -213,68 +210,6 @@ def test_seeds_that_have_not_begun_are_missed(made) -> None:
     assert "seed 1 has not begun; seed 2 has not begun" in told(report)
 
 
-@pytest.mark.parametrize(
-    ("summary", "settings", "words"),
-    [
-        ({"data_fingerprint": "x"}, {}, "other data: texts (x)"),
-        ({}, {"loader": {"validation_rows": 8}}, "other validation rows: loader.validation_rows"),
-        ({}, {"packing": {"row_length": 8}}, "other validation rows: packing.row_length"),
-    ],
-)
-def test_other_data_are_never_compared(made, summary, settings, words) -> None:
-    for seed in range(3):
-        made("one", seed, 5 + 0.1 * seed)
-        study = made("two", seed, 4 + 0.1 * seed, summary=summary, settings=settings)
-    report = report_of(study, Question())
-    assert verdicts(report) == {"two": NOT_COMPARED}
-    assert words in told(report)
-
-
-def test_another_tokenizer_is_never_compared(made) -> None:
-    for seed in range(3):
-        made("one", seed, 5 + 0.1 * seed)
-        study = made("two", seed, 4 + 0.1 * seed)
-    for file in study.glob("*_two_*/environment.json"):
-        file.write_text(json.dumps({"tokenizer_sha256": "another"}))
-    report = report_of(study, Question())
-    assert verdicts(report) == {"two": NOT_COMPARED}
-    assert "other tokenizers" in told(report)
-
-
-def test_seeds_on_other_data_are_never_averaged_without_a_word(made) -> None:
-    """Both variants alike, as when the text changed before seeds were added."""
-    for seed in range(4):
-        for name in ("one", "two"):
-            summary = {"data_fingerprint": "before" if seed < 2 else "after"}
-            study = made(name, seed, 5 + 0.1 * seed, summary=summary)
-    report = report_of(study, Question())
-    assert verdicts(report) == {"two": NOT_COMPARED}
-    words = told(report)
-    assert "two is not compared: its seeds do not belong together, seed 2 and seed 0" in words
-    assert "one is the reference" in words
-    assert words.count("other data: texts (after) here, texts (before) there") == 2
-
-
-def test_made_up_documents_may_depend_on_the_seed(made) -> None:
-    for seed in range(3):
-        for name, loss in (("one", 5.0), ("two", 4.0)):
-            summary = {"data_fingerprint": f"of seed {seed}"}
-            settings = {"data": {"path": "random", "seed": seed}}
-            study = made(name, seed, loss + 0.1 * seed, summary=summary, settings=settings)
-    report = report_of(study, Question())
-    assert verdicts(report)["two"] != NOT_COMPARED
-
-
-def test_other_token_counts_are_told_once(made) -> None:
-    for seed in range(3):
-        made("one", seed, 5 + 0.1 * seed)
-        study = made("two", seed, 4 + 0.1001 * seed, summary={"tokens_seen": 7000 + seed})
-    report = report_of(study, Question())
-    assert verdicts(report) == {"two": BETTER}
-    (told_once,) = re.findall(r"trained on [\d,]+ tokens, the reference on [\d,]+", told(report))
-    assert told_once == "trained on 7,000 tokens, the reference on 6,000"
-
-
 def test_variants_are_named_by_what_differs(made) -> None:
     for seed in (0, 1):
         made("gqa", seed, 5.0 + seed, given=("model.width=64", "trainer.max_steps=60"))
@@ -304,94 +239,12 @@ def test_a_folder_without_runs_is_one_line(tmp_path: Path) -> None:
         report_of(tmp_path / "absent", Question())
 
 
-def test_columns_that_may_differ_between_seeds_are_means(made) -> None:
-    for seed, tokens in ((0, 6000), (1, 6500)):
-        study = made("one", seed, 5.0 + seed, summary={"tokens_seen": tokens, "steps": tokens / 10})
-    write_report(report_of(study, Question()), study)
-    with (study / "report.csv").open() as stream:
-        (row,) = csv.DictReader(stream)
-    assert (row["tokens_seen"], row["steps"]) == ("6250", "625")
-
-
-def test_with_one_seed_the_page_has_neither_intervals_nor_tests(made) -> None:
-    for seed in range(2):
-        for name, loss in (("one", 5.0), ("two", 4.9)):
-            study = made(name, seed, loss + 0.1 * seed, within=f"{seed}")
-        page = write_report(report_of(study, Question()), study).read_text(encoding="utf-8")
-        for words in ("confidence interval", "corrected for", "Mean over seeds"):
-            assert (words in page) == (seed == 1)
-
-
-def test_the_page_has_one_minus_sign(made) -> None:
-    for seed in range(3):
-        for name, loss in (("a-1", 5.0), ("b", 4.5)):
-            for width in (64, 128):
-                given = (f"model.width={width}",)
-                loss += 0.1 * seed + 0.01 * seed**2 * (name == "b") - width / 1000
-                study = made(name, seed, loss, given=given, summary={"parameters": 1000 * width})
-    report = report_of(study, Question(sizes="model.width", hold_out=0))
-    page = write_report(report, study).read_text(encoding="utf-8")
-    shown = re.sub(r"<style>.*?</style>|<pre>.*?</pre>|<[^>]*>", "\n", page, flags=re.DOTALL)
-    assert not re.findall(r"(?<!\w)-\d|\^-", shown)
-    assert "95 % interval −0." in shown
-    assert "A N^−alpha" in shown
-    assert "\nb at width=64 and b at width=128 are better than a-1.\n" in shown
-    assert "a-1 at width=64 is the reference" in shown
-    assert shown.count("\nb at width=64\n") == 5, "chart, results, and three runs"
-    assert "For width=" not in shown
-
-
 def test_a_size_that_the_reference_lacks_is_named(made) -> None:
     for name, width in (("a", 64), ("b", 64), ("b", 128)):
         for seed in range(2):
             study = made(name, seed, 5.0 + seed, given=(f"model.width={width}",))
     report = report_of(study, Question(sizes="model.width", hold_out=0))
     assert "b at width=128 is not compared: there is no run of a at width=128." in told(report)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(8.4, "8 s"), (119.0, "119 s"), (120.0, "2.0 min"), (6000, "100.0 min")]
-)
-def test_the_time_of_short_runs_is_told_in_seconds(made, seconds, shown) -> None:
-    study = made("one", 0, 5.0, summary={"seconds": seconds})
-    page = write_report(report_of(study, Question()), study).read_text(encoding="utf-8")
-    assert f'<td data-label="time">{shown}</td>' in page
-
-
-class _Cells(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: list[dict[str, str]] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        if tag == "td" and given.get("data-column") == "variant":
-            self.rows.append({})
-        elif tag == "td" and "data-value" in given:
-            self.rows[-1][str(given["data-column"])] = given["data-value"] or ""
-
-
-def test_the_csv_agrees_with_the_page(whole: Path) -> None:
-    parser = _Cells()
-    parser.feed(whole.read_text(encoding="utf-8"))
-    with (whole.parent / "report.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(parser.rows) == len(rows) == 3
-    for cells, row in zip(parser.rows, rows, strict=True):
-        assert len(cells) == 9
-        assert cells == {name: row[name] for name in cells}
-
-
-def test_the_page_needs_nothing_else(whole: Path) -> None:
-    text = whole.read_text(encoding="utf-8")
-    assert "http" not in text
-    assert not re.search(r"<(script|link|img|iframe|object|embed)\b|@import|url\((?!#)", text)
-    assert "mha &lt;&amp;&gt;" in text
-    ids = re.findall(r'\bid="([^"]+)"', text)
-    assert len(ids) == len(set(ids))
-    assert {name for name in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text) for name in name
-            if name} <= set(ids)  # fmt: skip
-    assert text.count('class="chart"') == 12  # 2 of differences, 8 curves, position and length
 
 
 def test_a_question_is_kept(tmp_path: Path) -> None:
