@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from packformer.study.charts import draw_curves, draw_positions
+from packformer.study.charts import draw_curves, draw_differences, draw_positions
 from packformer.study.comparison import LOSS
 from packformer.study.question import Question
 from packformer.study.report import report_of
@@ -48,3 +48,11 @@ def test_time_is_in_a_unit_that_suits_the_longest_run(made, rate, unit, last) ->
     assert ticks
     largest = max(map(float, re.findall(r">([\d.]+)</text>", ticks[1])))
     assert 0.5 * last <= largest <= 1.02 * last
+
+
+def test_the_directions_of_a_difference_stand_apart(made) -> None:
+    for name in ("gqa", "mha"):
+        for seed in range(2):
+            study = made(name, seed, 5.0 + seed + 0.1 * (name == "mha"))
+    picture = draw_differences(report_of(study, Question()).found, {"gqa": 0, "mha": 1})
+    assert re.search("← better\xa0{4,}worse →", picture)  # ordinary spaces are drawn as one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,6 +51,31 @@ def test_nothing_sticks_out(whole: Path, tmp_path: Path) -> None:
     shown = _chromium(tmp_path / "profile", "--dump-dom", probe.as_uri())
     found = shown.partition('<pre id="found">')[2].partition("</pre>")[0].split()
     assert found == [f"{width}:{width}:0" for width in WIDTHS]
+
+
+def test_on_paper_nothing_sticks_out_and_all_of_a_table_can_be_read(
+    whole: Path, tmp_path: Path
+) -> None:
+    """As a frame as wide as A4 and US Letter between their margins, with the styles of print."""
+    text = whole.read_text(encoding="utf-8")
+    assert text.count("@media print") == 1
+    paper = tmp_path / "paper.html"
+    text = text.replace("@media print", "@media all").replace("@media screen", "@media not all")
+    paper.write_text(text, encoding="utf-8")
+    widths = [int((width - 2 * 13) / 25.4 * 96) for width in (210, 216)]  # mm to CSS pixels
+    frame = f'<iframe width="{{}}" height="600" src="{paper.as_uri()}"></iframe>'
+    script = """
+      const letters = [...page.querySelectorAll("th, td, td small")].map(
+        (one) => parseFloat(getComputedStyle(one).fontSize));
+      found.textContent += `${Math.min(...letters) * 0.75 >= 6.7} `;
+    }
+  });"""
+    probe = tmp_path / "probe.html"
+    whole_probe = _PROBE.format(frames="".join(map(frame.format, widths)))
+    probe.write_text(re.sub(r"\n  }\n}\);", lambda _: script, whole_probe), encoding="utf-8")
+    shown = _chromium(tmp_path / "profile", "--dump-dom", probe.as_uri())
+    found = shown.partition('<pre id="found">')[2].partition("</pre>")[0].split()
+    assert found == [word for width in widths for word in (f"{width}:{width}:0", "true")]
 
 
 def test_it_is_drawn_and_printed(whole: Path, tmp_path: Path) -> None:

@@ -196,6 +196,8 @@ def test_failed_unfinished_and_diverged_runs_are_shown_and_not_averaged(made) ->
     bad = {one.variant.name: one for one in report.found}
     assert [one.loss.count for one in bad.values()] == [5, 2]
     assert bad["bad"].loss.value == pytest.approx(5.065)
+    page = write_report(report, study).read_text(encoding="utf-8")
+    assert ">2<small>3 missing</small></span>" in page  # in a line of its own
     words = told(report)
     assert "seed 2 diverged" in words
     assert "seed 3 is unfinished (at step 30 of 60)" in words

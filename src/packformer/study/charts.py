@@ -43,7 +43,8 @@ def draw_differences(found: Sequence[Comparison], numbers: Mapping[str, int]) ->
         axes.set_yticks(range(len(shown)), names, color=INK)
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("loss minus that of the reference\n← better        worse →")
+        # A page would draw several ordinary spaces as one.
+        axes.set_xlabel(f"loss minus that of the reference\n← better{chr(0xA0) * 8}worse →")
     return made[0]
 
 

@@ -138,7 +138,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], tuple[str, str]]],
     ("bits_per_byte", "bits per byte", lambda r: _with_interval(r, "bits_per_byte", "{:.4f}")),
     ("difference", "difference", lambda r: _with_interval(r, "difference", "{:+.4f}")),
     ("p_value_holm", "p (Holm)", lambda r: (_p_value(r["p_value_holm"]), "")),
-    ("finished_seeds", "seeds", lambda r: (_seeds(r), "")),
+    ("finished_seeds", "seeds", lambda r: _seeds(r)),
     ("parameters", "parameters", lambda r: (_number(r["parameters"], "{:,.0f}"), "")),
     ("tokens_per_second", "tokens/s", lambda r: (_number(r["tokens_per_second"], "{:,.0f}"), "")),
     ("peak_memory_bytes", "peak memory", lambda r: (_gib(r["peak_memory_bytes"]), "")),
@@ -334,9 +334,9 @@ def _with_interval(row: Mapping[str, Any], name: str, form: str) -> tuple[str, s
     return _minus(form.format(row[name])), _minus(f"{low} to {high}")
 
 
-def _seeds(row: Mapping[str, Any]) -> str:
+def _seeds(row: Mapping[str, Any]) -> tuple[str, str]:
     missing = row["missing_runs"]
-    return f"{row['finished_seeds']}" + (f" ({missing} missing)" if missing else "")
+    return f"{row['finished_seeds']}", f"{missing} missing" if missing else ""
 
 
 def _p_value(value: float | None) -> str:
