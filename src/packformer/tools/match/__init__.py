@@ -7,6 +7,7 @@ import shlex
 
 from packformer.study.match import QUANTITIES
 from packformer.tools.help_format import HelpFormatter
+from packformer.tools.own_choices import add_own_choices, own_choices
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -28,6 +29,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "+experiment=mha,gqa",
     )
     parser.add_argument("--reference", help="a variant, as it is named here (default: the first)")
+    add_own_choices(parser)
     parser.set_defaults(run=_run)
 
 
@@ -35,7 +37,7 @@ def _run(options: argparse.Namespace) -> None:
     from packformer.command_line.variants import variants_of
     from packformer.tools.match.match import match_variants
 
-    variants = variants_of(options.overrides)
+    variants = variants_of([*options.overrides, *own_choices(options)])
     if len(variants) < 2:
         raise ValueError("there is nothing to match: list variants, such as +experiment=mha,gqa")
     reference = options.reference or variants[0].name

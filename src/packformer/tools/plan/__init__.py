@@ -16,6 +16,7 @@ from packformer.tools.document_arguments import (
     packing,
 )
 from packformer.tools.help_format import HelpFormatter
+from packformer.tools.own_choices import add_own_choices, own_choices
 
 _PRESETS = files("packformer.conf").joinpath("experiment")
 
@@ -51,6 +52,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         type=Path,
         help="folder for the CSV and the picture (default: plan, or plan-2, ... if that is there)",
     )
+    add_own_choices(parser)
     parser.set_defaults(run=partial(_run, parser))
 
 
@@ -58,13 +60,16 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     from packformer.settings import check_number, check_whole
     from packformer.tools.output_folder import output_folder
 
-    if options.path is not None and _is_preset(options.path):
+    own = own_choices(options)
+    if options.path is not None and _is_preset(options.path, options.config_dir):
         from packformer.tools.plan.fit import print_fit
 
         check_number("--card-gb", options.card_gb, above=0)
-        print_fit(options.path, options.overrides, options.card_gb)
+        print_fit(options.path, [*options.overrides, *own], options.card_gb)
         return
     _refuse_unknown_preset(options.path)
+    if own:
+        parser.error("--config-dir is of a preset, and no preset is given")
     if options.overrides:
         parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
     if options.path is not None and options.path != "-" and not options.path.startswith("hf:"):
@@ -96,8 +101,14 @@ def _refuse_unknown_preset(name: str | None) -> None:
         raise ValueError(f"{name} is no preset and no path: did you mean {near[0]}?")
 
 
-def _is_preset(name: str) -> bool:
-    """Whether it is an experiment's name, and nothing of that name lies here."""
+def _is_preset(name: str, own: Path | None) -> bool:
+    """Whether it is an experiment's name, and nothing of that name lies here.
+
+    Args:
+        name: that was given.
+        own: folder with choices of the user's; None without.
+    """
     if Path(name).expanduser().exists() or not name.isidentifier():
         return False
-    return _PRESETS.joinpath(f"{name}.yaml").is_file()
+    places = [_PRESETS, *([] if own is None else [own.expanduser() / "experiment"])]
+    return any(place.joinpath(f"{name}.yaml").is_file() for place in places)

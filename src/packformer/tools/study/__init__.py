@@ -8,6 +8,7 @@ from pathlib import Path
 from packformer.study.match import QUANTITIES
 from packformer.tools.device_arguments import add_device
 from packformer.tools.help_format import HelpFormatter
+from packformer.tools.own_choices import add_own_choices, own_choices
 from packformer.tools.question_arguments import add_question
 
 
@@ -46,11 +47,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="gives every variant at every size the value with the lowest loss, found by a run of "
         "each value with a seed of its own",
     )
-    parser.add_argument(
-        "--config-dir",
-        type=Path,
-        help="folder with choices of your own, as of `packformer train --config-dir`",
-    )
+    add_own_choices(parser)
     parser.add_argument("--jobs", type=int, help="runs at a time (hydra/launcher=side_by_side)")
     parser.add_argument(
         "--output",
@@ -89,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
         )
     run_study(
         Study(
-            overrides=(*options.overrides, *_own_choices(options.config_dir)),
+            overrides=(*options.overrides, *own_choices(options)),
             num_seeds=options.seeds,
             ladder=options.ladder,
             match=options.match,
@@ -103,14 +100,3 @@ def _run(options: argparse.Namespace) -> None:
         options.output,
         options,
     )
-
-
-def _own_choices(folder: Path | None) -> list[str]:
-    """The setting that adds the choices in ``folder``; empty without one."""
-    from packformer.tools.sweep_process import in_quotes
-
-    if folder is None:
-        return []
-    if not folder.expanduser().is_dir():
-        raise ValueError(f"--config-dir ({folder}) is no folder")
-    return [f"hydra.searchpath=[{in_quotes(f'file://{folder.expanduser().resolve()}')}]"]

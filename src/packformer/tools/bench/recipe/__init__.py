@@ -7,6 +7,7 @@ from pathlib import Path
 
 from packformer.tools.bench.recipe.recipes import RECIPES
 from packformer.tools.help_format import HelpFormatter
+from packformer.tools.own_choices import add_own_choices, own_choices
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -45,6 +46,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         type=Path,
         help="folder of runs and results (default: one below runs/recipes, named by the settings)",
     )
+    add_own_choices(parser)
     parser.set_defaults(run=_run)
 
 
@@ -54,7 +56,7 @@ def _run(options: argparse.Namespace) -> None:
     run_recipe_bench(
         RecipeBench(
             preset=options.preset,
-            overrides=tuple(options.overrides),
+            overrides=(*options.overrides, *own_choices(options)),
             recipes=tuple(options.recipes),
             num_seeds=options.seeds,
             target=options.target,
