@@ -67,7 +67,7 @@ def test_the_others_wait_for_rank_zero_in_each_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(others, "_runs", 0)
-    for name in (ERRORS, "PACKFORMER_PARENT", "FOUND", "MASTER_PORT", "MASTER_ADDR"):
+    for name in (ERRORS, "FOUND", "MASTER_PORT", "MASTER_ADDR"):
         monkeypatch.setenv(name, "unset when the test ends")
         monkeypatch.delenv(name)
     found = others.Others([[sys.executable, "-c", WAITS]] * 2)
@@ -107,6 +107,7 @@ def test_others_that_wait_are_ended_with_a_run_that_fails(
         done = train(*small, *OF_TWO, "objective=val/none")
         assert done.code == 1
         assert done.err.startswith("error: objective (val/none) must be one of")
+    assert "PACKFORMER_PARENT" not in os.environ  # else this process would end as one of them
 
 
 def test_the_command_starts_the_other_rank(small: list[str], tmp_path: Path) -> None:

@@ -50,14 +50,13 @@ class Others:
     def __init__(self, commands: Sequence[Sequence[str]], cwd: str | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="packformer-ranks-"))
         os.environ[ERRORS] = str(self._folder)
-        os.environ[PARENT] = str(os.getpid())
         self._interrupted = threading.Event()
         self.training = False
         self.processes: list[subprocess.Popen] = []
         atexit.register(self._end)
         for number, command in enumerate(commands, start=1):
             own = {"NODE_RANK": "0", "LOCAL_RANK": str(number)}
-            own["WORLD_SIZE"] = str(len(commands) + 1)
+            own |= {"WORLD_SIZE": str(len(commands) + 1), PARENT: str(os.getpid())}
             self.processes.append(subprocess.Popen(command, env={**os.environ, **own}, cwd=cwd))
 
     def watch(self) -> None:
