@@ -23,6 +23,7 @@ from spared import (
     look_for_plugins_once,
     sample_few_tokens,
     spare_compositions,
+    spare_disk,
     take_kernels_for_proved,
 )
 
@@ -153,9 +154,10 @@ def _private_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _configuration_read_once() -> Iterator[None]:
+def _spared_in_all_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         spare_compositions(patch)
+        spare_disk(patch)
         yield
 
 
