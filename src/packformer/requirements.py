@@ -37,6 +37,7 @@ MODEL: Rules = {
     "tie_embeddings": FLAG,
     "norm_eps": number(above=0, most=1).or_null(),
     "init_std": number(at_least=0, most=100),
+    "embedding_std": number(at_least=0, most=100).or_null(),
     "activation_checkpointing": ANYTHING,
     "checkpointed_layers": whole(0, 10_000).or_null(),
     "fp32_residual": FLAG,
@@ -191,6 +192,11 @@ def check_model(**values: Any) -> None:
         ValueError: naming the setting.
     """
     check_settings("model", MODEL, values)
+    if values.get("embedding_std") is not None and values.get("tie_embeddings", True):
+        raise ValueError(
+            f"model.embedding_std ({shown(values['embedding_std'])}) needs "
+            "model.tie_embeddings=false: else the head would begin with it too"
+        )
     checkpointed, layers = values.get("checkpointed_layers"), values["num_layers"]
     if checkpointed is None:
         return

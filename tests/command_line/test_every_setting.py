@@ -98,6 +98,7 @@ RIGHT = {
     "model.hidden_width": [None, 1, 1000],
     "model.norm_eps": [None, 1e-12, 0.1],
     "model.init_std": [0, 1, 0.5],
+    "model.embedding_std": [None],
     "attention.head_dim": [None, 2, 128],
     "attention.num_kv_heads": [None, 1, 3, 6],
     "attention.window": [None, 1, 10**6],

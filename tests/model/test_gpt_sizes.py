@@ -32,6 +32,22 @@ def test_initial_weights_have_the_stated_spread(position):
         assert abs(parameter.mean().item()) < 0.1 * wanted, name
 
 
+def test_the_embedding_can_have_a_spread_of_its_own():
+    sizes = {"num_layers": 2, "width": 128, "num_heads": 4, "position": Rotary}
+    models = []
+    for embedding_std in (None, 1.0, 0.0):
+        torch.manual_seed(0)
+        model = GPT(500, 8, **sizes, tie_embeddings=False, embedding_std=embedding_std)
+        models.append(dict(model.named_parameters()))
+    plain, wide, zero = models
+    assert wide["embedding.weight"].std().item() == pytest.approx(1, rel=0.02)
+    assert not zero["embedding.weight"].any()
+    for name in plain.keys() - {"embedding.weight"}:
+        assert torch.equal(plain[name], wide[name]), name
+    with pytest.raises(ValueError, match=r"embedding_std \(1\) needs model.tie_embeddings=false"):
+        GPT(500, 8, **sizes, embedding_std=1)
+
+
 def test_tied_embeddings_are_one_matrix():
     tied, untied = make_model(tied=True), make_model(tied=False)
     assert tied.head.weight is tied.embedding.weight

@@ -43,6 +43,10 @@ class GPT(nn.Module):
     ``sqrt(2 num_layers)`` (Radford et al. 2019). Gates of value embeddings begin at 0, and all
     other weights as without value embeddings.
 
+    The token embedding can have a spread of its own. What the blocks add is far larger than an
+    embedding of 0.02 in wide models, whose gradients then spike. Takase et al. 2023 ("Spike No
+    More") give it 1, and all else ``sqrt(2 / (5 width))``.
+
     Args:
         vocab_size: V.
         max_position: longest document, in tokens; the row, if positions count through it.
@@ -59,6 +63,8 @@ class GPT(nn.Module):
         norm_eps: what every RMSNorm adds to the mean square, also those of queries and keys;
             None for 1e-5, and for queries and keys torch's default: 1.2e-7 in float32.
         init_std: standard deviation of the initial weights.
+        embedding_std: that of the token embedding, if the head has weights of its own; None for
+            ``init_std``.
         activation_checkpointing: what is computed again in the backward instead of kept, see
             ``Block``.
         checkpointed_layers: for how many layers, from the first one on; None for all. The
@@ -89,6 +95,7 @@ class GPT(nn.Module):
         tie_embeddings: bool = True,
         norm_eps: float | None = None,
         init_std: float = 0.02,
+        embedding_std: float | None = None,
         activation_checkpointing: str = "none",
         checkpointed_layers: int | None = None,
         fp32_residual: bool = True,
@@ -104,6 +111,7 @@ class GPT(nn.Module):
             tie_embeddings=tie_embeddings,
             norm_eps=norm_eps,
             init_std=init_std,
+            embedding_std=embedding_std,
             activation_checkpointing=activation_checkpointing,
             checkpointed_layers=checkpointed_layers,
             fp32_residual=fp32_residual,
@@ -153,9 +161,9 @@ class GPT(nn.Module):
             for module in self.modules():
                 if isinstance(module, RMSNorm):
                     module.eps = norm_eps
-        self._initialize(init_std)
+        self._initialize(init_std, init_std if embedding_std is None else embedding_std)
 
-    def _initialize(self, std: float) -> None:
+    def _initialize(self, std: float, embedding_std: float) -> None:
         spreads: dict[Tensor, float] = {
             module.weight: std
             for module in self.modules()
@@ -164,6 +172,7 @@ class GPT(nn.Module):
         for block in cast("list[Block]", list(self.blocks)):
             for projection in (block.attention.out, block.mlp.w3):
                 spreads[projection.weight] = std / math.sqrt(2 * len(self.blocks))
+        spreads[self.embedding.weight] = embedding_std
         for values in self.value_embeddings:  # Last: numbers are drawn by a weight's place.
             for weight, spread in ((values.table.weight, std), (values.gate.weight, 0.0)):
                 del spreads[weight]

@@ -32,7 +32,8 @@ from packformer.settings import as_text
 
 _FREE = (
     *("attention.kernel", "model.activation_checkpointing", "model.checkpointed_layers"),
-    *("model.fp32_residual", "model.init_std", "attention._partial_", "position._partial_"),
+    *("model.fp32_residual", "model.init_std", "model.embedding_std"),
+    *("attention._partial_", "position._partial_"),
 )
 _PATTERN = "layers.pattern"
 _SIZES = ("num_layers", "width", "num_heads")  # of the model
