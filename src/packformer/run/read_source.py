@@ -35,8 +35,8 @@ _OWN = {
     "position": {"_target_": "packformer.nn.Rotary", "_partial_": True},
 }
 _FREE_OF_MODEL = {
-    **{"init_std": 0.02, "embedding_std": None, "activation_checkpointing": "none", "checkpointed_layers": None},
-    "fp32_residual": True,
+    **{"init_std": 0.02, "embedding_std": None, "fp32_residual": True},
+    **{"activation_checkpointing": "none", "checkpointed_layers": None},
 }
 
 
