@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from forks import start_server
@@ -19,6 +20,7 @@ from hypothesis import settings
 from spared import (
     compose_once,
     leave_loss_curves_blank,
+    leave_pictures_blank,
     look_around_once,
     look_for_plugins_once,
     sample_few_tokens,
@@ -26,6 +28,9 @@ from spared import (
     spare_disk,
     take_kernels_for_proved,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 settings.register_profile("packformer", database=None, deadline=None, derandomize=True)
 settings.load_profile("packformer")
@@ -172,7 +177,30 @@ class Finished:
 
 @pytest.fixture
 def drawn() -> None:
-    """Has loss curves of ``train`` drawn."""
+    """Has loss curves of ``train`` drawn, and the pictures that ``blank`` would not."""
+
+
+@pytest.fixture
+def blank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For files whose tests read what stands beside pictures; those that look ask for ``drawn``."""
+    if "drawn" not in request.fixturenames:
+        leave_pictures_blank(monkeypatch)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Those that are written as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    written: list[Figure] = []
+    write = FigureCanvasAgg.print_png
+
+    def keep(canvas: FigureCanvasAgg, file: Path) -> None:
+        write(canvas, file)
+        written.append(canvas.figure)
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", keep)
+    return written
 
 
 @pytest.fixture

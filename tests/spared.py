@@ -10,6 +10,7 @@ from copy import copy, deepcopy
 from dataclasses import replace
 from functools import lru_cache, wraps
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -254,19 +255,19 @@ def leave_loss_curves_blank(patch: pytest.MonkeyPatch) -> None:
 
     It takes as long as four steps.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from packformer.run import train
     from packformer.run.metrics_file import read_metrics
     from packformer.whole_file import replacing
 
-    savefig, draw = Figure.savefig, train.draw_loss_curve
+    print_png, draw = FigureCanvasAgg.print_png, train.draw_loss_curve
 
-    def save(self: Figure, file: Path, **options: Any) -> None:
+    def save(self: FigureCanvasAgg, file: Path, **options: Any) -> None:
         if "loss.png" in Path(file).name:  # or its draft
             Path(file).touch()
         else:
-            savefig(self, file, **options)
+            print_png(self, file, **options)
 
     def kind_of(folder: Path) -> tuple[Any, ...]:
         rows = read_metrics(folder)
@@ -285,7 +286,7 @@ def leave_loss_curves_blank(patch: pytest.MonkeyPatch) -> None:
             unfinished.touch()
         return folder / "loss.png"
 
-    patch.setattr(Figure, "savefig", save)
+    patch.setattr(FigureCanvasAgg, "print_png", save)
     patch.setattr(train, "draw_loss_curve", draw_once)
 
 
@@ -315,6 +316,21 @@ def _version_or_none(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def leave_pictures_blank(patch: pytest.MonkeyPatch) -> None:
+    """Has figures of tools and of studies built, and not drawn: empty files stand for them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    def png(self: FigureCanvasAgg, file: Path) -> None:
+        Path(file).touch()
+
+    def svg(self: FigureCanvasSVG, file: StringIO, **options: Any) -> None:
+        file.write('<svg viewBox="0 0 1 1"></svg>')
+
+    patch.setattr(FigureCanvasAgg, "print_png", png)
+    patch.setattr(FigureCanvasSVG, "print_svg", svg)
 
 
 def sample_few_tokens(patch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from packformer.cli import main
 from packformer.corpus import Input, LeftOut, Preparation, documents, load_manifest, prepare
 from packformer.data import TextFiles, TokenShards
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 ROWS = [json.dumps({"text": f"some words {number}"}) for number in range(40)]
 BAD = {
     '{"text": null}': "null",

@@ -11,6 +11,8 @@ from packformer.corpus import Input, Preparation, prepare
 from packformer.corpus.prepared import corpus_at
 from packformer.data import TextFiles, TokenShards
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 PARTS = ("manifest.json", "tokenizer.json", "train-00000.tokens", ".progress.jsonl")
 FINISHED = "a prepared corpus, not text: use data=shards data.path={}, or leave it out"
 INTERRUPTED = (

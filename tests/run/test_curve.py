@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.figure
 import pytest
 
 from packformer.run.curve import draw_loss_curve
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
-    """The figures that are saved."""
-    saved: list[matplotlib.figure.Figure] = []
-    save = matplotlib.figure.Figure.savefig
-
-    def keep(figure: matplotlib.figure.Figure, *arguments: object, **options: object) -> None:
-        save(figure, *arguments, **options)
-        saved.append(figure)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
-    return saved
 
 
 def _record(folder: Path, losses: list[float], *, validated: bool) -> None:

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from io import StringIO
-from typing import Any
 
 import pytest
 from answers import told, verdicts
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from packformer.study.comparison import NOT_COMPARED
 from packformer.study.question import Question
 from packformer.study.report import report_of, write_report
 
-_drawn: list[str] = []
-
-
-@pytest.fixture(autouse=True)
-def _one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the first picture stand for all that are built: none is looked at."""
-    draw = FigureCanvasSVG.print_svg
-
-    def draw_once(canvas: FigureCanvasSVG, file: StringIO, **options: Any) -> None:
-        if not _drawn:
-            text = StringIO()
-            draw(canvas, text, **options)
-            _drawn.append(text.getvalue())
-        file.write(_drawn[0])
-
-    monkeypatch.setattr(FigureCanvasSVG, "print_svg", draw_once)
+pytestmark = pytest.mark.usefixtures("blank")
 
 
 @pytest.mark.parametrize("content", ['{"val/loss": 5.1', "[]", "{}", "\0\xff"])

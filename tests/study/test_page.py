@@ -12,6 +12,8 @@ import pytest
 from packformer.study.question import Question
 from packformer.study.report import report_of, write_report
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 
 def test_columns_that_may_differ_between_seeds_are_means(made) -> None:
     for seed, tokens in ((0, 6000), (1, 6500)):
@@ -31,6 +33,7 @@ def test_with_one_seed_the_page_has_neither_intervals_nor_tests(made) -> None:
             assert (words in page) == (seed == 1)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_page_has_one_minus_sign(made) -> None:
     for seed in range(3):
         for name, loss in (("a-1", 5.0), ("b", 4.5)):

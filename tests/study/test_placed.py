@@ -6,9 +6,13 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from packformer.study.placed import Placed
 from packformer.study.question import Question, read_question, write_question
 from packformer.study.report import report_of, write_report
+
+pytestmark = pytest.mark.usefixtures("blank")
 
 MHA = Placed("mha", ("+experiment=mha",), "mha: as it is")
 GQA = Placed("gqa", ("+experiment=gqa",), "gqa: model.hidden_width 512 -> 600")

@@ -16,6 +16,8 @@ from packformer.study.run_record import Run
 from packformer.study.sentences import sentence
 from packformer.study.variants import Variant
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 
 def test_a_handicapped_variant_is_called_worse_and_a_better_one_better(made) -> None:
     random = np.random.default_rng(0)
@@ -136,6 +138,7 @@ def test_variants_that_are_equal_to_all_digits_may_be_one_model(made, seeds) -> 
     assert "the same model" not in larger
 
 
+@pytest.mark.usefixtures("drawn")
 def test_one_seed_cannot_tell(made) -> None:
     made("one", 0, 5.0)
     report = report_of(made("two", 0, 4.0), Question())
@@ -154,6 +157,7 @@ def test_one_variant_in_several_sizes_is_a_ladder(made) -> None:
     assert "train several" not in told(report)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_one_ladder_answers_with_its_prediction(made) -> None:
     for size, loss in ((64, 5.0), (128, 4.5), (256, 4.0)):
         study = made(
@@ -184,6 +188,7 @@ def test_one_variant_cannot_be_compared(made) -> None:
     write_report(report, report.runs[0].folder)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_failed_unfinished_and_diverged_runs_are_shown_and_not_averaged(made) -> None:
     for seed in range(5):
         study = made("good", seed, 5 + 0.1 * seed)

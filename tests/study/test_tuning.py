@@ -18,6 +18,8 @@ from packformer.study.report import Report, compared_runs, report_of, write_repo
 from packformer.study.sentences import ends_of_tuning
 from packformer.study.tuning import Trial, Tuned, Tuning
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 RATE = "optimizer.learning_rate"
 VALUES = ("0.001", "0.002", "0.004")
 TUNING = Tuning(RATE, VALUES, 1000)

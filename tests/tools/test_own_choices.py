@@ -9,6 +9,8 @@ import pytest
 from packformer.cli import main
 from packformer.tools.bench.recipe import bench
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -25,7 +25,7 @@ def draw_loss_curve(folder: Path, title: str) -> Path | None:
     if not any(series.values()):
         return None
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     styles: dict[str, dict[str, Any]] = {
         "train/loss": {"color": "#9aa5b1", "linewidth": 1.4},
@@ -55,5 +55,5 @@ def draw_loss_curve(folder: Path, title: str) -> Path | None:
     axes.legend(frameon=False)
     file = folder / "loss.png"
     with replacing(file) as unfinished:
-        figure.savefig(unfinished, format="png")
+        canvas.print_png(unfinished)
     return file

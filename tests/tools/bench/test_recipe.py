@@ -24,6 +24,8 @@ from packformer.tools.bench.recipe.race import Result, crossing, results_of, spe
 from packformer.tools.bench.recipe.recipes import RECIPES, recipes_of, with_recipe
 from packformer.tools.bench.recipe.shown import as_time, reached_by_all, sentence, shown
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 _FALLING = st.lists(st.floats(0.1, 10), min_size=1, max_size=8)
 
 
@@ -251,6 +253,7 @@ def measured(train, small, monkeypatch) -> Callable[..., list[dict[str, str]]]:
 _PLANTED = ("slow: optimizer.learning_rate=1e-4", "fast: optimizer.learning_rate=1e-2")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_planted_faster_recipe_needs_less(measured, capsys) -> None:
     given = ["--recipes", *_PLANTED, "--output", "answer"]
     slow, fast = measured(*given)

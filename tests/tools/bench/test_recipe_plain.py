@@ -22,6 +22,8 @@ from packformer.tools.bench.recipe.plain_loop import Peer, train_plain, validate
 from packformer.tools.bench.recipe.recipes import RECIPES
 from packformer.tools.bench.step.shape import Shape
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 
 class _Model(nn.Module):
     """Reads the running mean of its tokens: causal."""

@@ -10,6 +10,8 @@ from packformer.cli import main
 from packformer.tools.bench.step.bench import StepBench
 from packformer.tools.bench.step.measure import Work
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 SMALL = [
     "model.num_layers=1",
     "model.width=32",

@@ -9,6 +9,8 @@ import pytest
 
 from packformer.cli import main
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 
 def figures(folder):
     with (folder / "eval.csv").open() as stream:
@@ -16,6 +18,7 @@ def figures(folder):
     return [row for row in rows if row["part"] == "all"], rows
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_loss_of_a_runs_own_validation_is_found_again(runs, texts, tmp_path, capsys):
     main(["eval", str(runs[0]), str(texts), "--split", "validation", "--output", str(tmp_path)])
     (found,), _ = figures(tmp_path)

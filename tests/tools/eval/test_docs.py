@@ -4,7 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from packformer.cli import main
+
+pytestmark = pytest.mark.usefixtures("blank")
 
 PAGE = (Path(__file__).parents[3] / "docs" / "use.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## Score a run")[2].partition("\n## ")[0]

@@ -18,6 +18,7 @@ def evaluation(spans, trained=16):
 
 ONE = evaluation([(2, 2, 30.0, None)])
 GAP = evaluation([(2, 2, 30.0, 20), (5, 8, 20.0, 20), (9, 16, 10.0, 0), (17, 32, 5.0, 9)])
+FULL = evaluation([(2, 8, 30.0, 20), (9, 64, 20.0, 30)])
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,24 @@ def test_lines_that_lie_on_each_other_are_all_seen(count, tmp_path):
         seen = {color: number for number, color in axes.getcolors(1 << 20)}
     for color in picture._RUNS[:count]:
         assert seen.get(ImageColor.getrgb(color), 0) > 300, color
+
+
+@pytest.mark.usefixtures("blank")
+@pytest.mark.parametrize(
+    ("found", "unit"),
+    [({"a": FULL}, "loss (nats per token)"), ({"a": FULL, "b": FULL}, "bits per byte"),
+     ({"a": FULL, "b": ONE}, "loss (nats per token)")],
+)  # fmt: skip
+def test_axes_are_named_by_what_is_drawn(found, unit, tmp_path, figures):
+    picture.draw_evaluations(found, tmp_path / "eval.png")
+    (figure,) = figures
+    labels = [(place.get_xlabel(), place.get_ylabel()) for place in figure.axes[:2]]
+    of = ("position of the token in its document", "tokens of the document")
+    assert labels == [(label, unit) for label in of]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == list(found)
+    for place in figure.axes[:2]:
+        assert [text.get_text() for text in place.texts] == ["trained to here"]
 
 
 def test_a_span_without_tokens_is_a_gap():

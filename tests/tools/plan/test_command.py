@@ -7,7 +7,10 @@ import pytest
 
 from packformer.cli import main
 
+pytestmark = pytest.mark.usefixtures("blank")
 
+
+@pytest.mark.usefixtures("drawn")
 def test_plan_compares_ways_on_the_users_own_text(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "texts"

@@ -1,5 +1,7 @@
 """The picture shows what is full as full."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -31,3 +33,26 @@ def test_any_corpus_is_drawn(lengths, tmp_path):
     found = costs(lengths, PackingSettings(4096, 1024))
     draw_plan(np.array(lengths), found, 4096, 1024, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").stat().st_size > 10_000
+
+
+def test_each_way_stands_over_its_rows_within_the_picture(tmp_path, figures):
+    lengths = [3, 900, 1, 5000] * 20
+    shown = [cost for cost in costs(lengths, PackingSettings(4096, 1024)) if cost.rows]
+    draw_plan(np.array(lengths), shown, 4096, 1024, tmp_path / "plan.png")
+    (figure,) = figures
+    histogram, *places = figure.axes
+    assert histogram.get_xlabel() == "tokens of a document"
+    assert [text.get_text() for text in histogram.texts] == ["cut at this length"]
+    for place, cost in zip(places, shown, strict=True):
+        assert place.get_title().startswith(f"{cost.name}: {cost.fill:.1%} full, ")
+        assert len(place.images) == min(8, len(cost.rows))
+    assert places[-1].get_xlabel().startswith("tokens of a row: ")
+    for place in figure.axes:
+        for text in (place.title, place.xaxis.label, place.yaxis.label, *place.texts):
+            if text.get_text():
+                box = text.get_window_extent()
+                assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
+                assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
+    boxes = [place.get_tightbbox() for place in figure.axes]
+    for upper, lower in pairwise(boxes):
+        assert upper.y0 >= lower.y1, "each has room of its own"

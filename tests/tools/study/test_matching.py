@@ -18,6 +18,8 @@ from packformer.tools.study import study as module
 from packformer.tools.study.asked import Study
 from packformer.tools.study.matching import sized_variants
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 GIVEN = ["study", "+experiment=mha,gqa", "model.num_layers=1", "--match", "parameters"]
 
 

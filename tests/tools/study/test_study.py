@@ -18,7 +18,10 @@ from packformer.study.question import Question, read_question, write_question
 from packformer.tools.study import study as module
 from packformer.tools.study.asked import Study
 
+pytestmark = pytest.mark.usefixtures("blank")
 
+
+@pytest.mark.usefixtures("drawn")
 def test_a_study_from_the_command_to_the_page(
     in_this_process, small, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

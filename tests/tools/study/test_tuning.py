@@ -20,6 +20,8 @@ from packformer.tools.study.asked import Study
 from packformer.tools.study.matching import SizedVariant
 from packformer.tools.study.tuning import tuning_of, with_best
 
+pytestmark = pytest.mark.usefixtures("blank")
+
 RATE = "optimizer.learning_rate"
 GIVEN = ["study", "+experiment=mha,gqa", "--seeds", "2", "--position-tokens", "0"]
 GIVEN += ["--output", "answer", "--tune"]

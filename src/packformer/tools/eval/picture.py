@@ -31,8 +31,8 @@ def draw_evaluations(found: Mapping[str, Evaluation], file: Path) -> None:
     """
     known = all(one.total.bits_per_byte is not None for one in found.values())
     value = _bits_per_byte if len(found) > 1 and known else _loss
-    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(6.4, 6.0), dpi=200, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     by_position, by_length = figure.subplots(2, 1)
     _draw(by_position, {name: one.by_position for name, one in found.items()}, value)
     _draw(by_length, {name: one.by_length for name, one in found.items()}, value)
@@ -46,7 +46,7 @@ def draw_evaluations(found: Mapping[str, Evaluation], file: Path) -> None:
         for length in sorted({one.trained_length for one in found.values()}):
             _mark(place, length)
     with replacing(file) as unfinished:
-        figure.savefig(unfinished, dpi=200, format="png")
+        canvas.print_png(unfinished)
 
 
 def _loss(score: Score) -> float:

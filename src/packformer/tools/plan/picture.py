@@ -38,8 +38,9 @@ def draw_plan(
     """
     shown = [cost for cost in found if cost.rows]
     most = max((len(cost.rows[:_ROWS]) for cost in shown), default=0)
-    figure = Figure(figsize=(6.4, 2.6 + (0.7 + 0.1 * most) * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
+    height = 2.6 + (0.7 + 0.1 * most) * len(shown)
+    figure = Figure(figsize=(6.4, height), dpi=200, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     histogram, *places = figure.subplots(1 + len(shown), 1)
     _draw_lengths(histogram, lengths, limit)
     for place, cost in zip(places, shown, strict=True):
@@ -54,7 +55,7 @@ def draw_plan(
         places[-1].set_xlabel("tokens of a row: documents in shades of blue, empty room in red")
     for place in (histogram, *places):
         place.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=200)
+    canvas.print_png(file)
 
 
 def strip(row: Sequence[int], row_length: int) -> NDArray[np.float64]:

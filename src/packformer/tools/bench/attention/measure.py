@@ -275,8 +275,8 @@ def _draw(rows: list[dict[str, Any]], column: str, label: str, title: str, file:
 
     panels = list(dict.fromkeys((row["documents"], row["variant"]) for row in rows))
     names = list(dict.fromkeys(row["implementation"] for row in rows))
-    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(4.2 * len(panels), 3.8), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (documents, variant) in zip(all_axes, panels, strict=True):
         for number, name in enumerate(names):
@@ -309,4 +309,4 @@ def _draw(rows: list[dict[str, Any]], column: str, label: str, title: str, file:
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=9)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(file, dpi=150)
+    canvas.print_png(file)

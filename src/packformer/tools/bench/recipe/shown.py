@@ -124,8 +124,8 @@ def draw_courses(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     pair = figure.subplots(1, 2, sharey=True)
     every = [course for of in courses.values() for course in of]
     targets = sorted({one.target for one in results if not math.isnan(one.target)})
@@ -155,7 +155,7 @@ def draw_courses(
     pair[0].xaxis.set_major_formatter(EngFormatter(sep=""))
     figure.suptitle("\n".join(wrap(title, 110)), fontsize=9)
     with replacing(file) as unfinished:
-        figure.savefig(unfinished, dpi=150, format="png")
+        canvas.print_png(unfinished)
 
 
 def _late(course: Course) -> list[float]:

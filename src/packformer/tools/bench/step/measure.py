@@ -217,8 +217,8 @@ def draw_speeds(speeds: Sequence[Speed], title: str, file: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [s for s in reversed(speeds) if s.tokens_per_second is not None]
-    figure = Figure(figsize=(8, 1.3 + 0.42 * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(8, 1.3 + 0.42 * len(shown)), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     rates = [s.tokens_per_second or 0.0 for s in shown]
     ours = [s.name.startswith("packformer") for s in shown]
@@ -231,4 +231,4 @@ def draw_speeds(speeds: Sequence[Speed], title: str, file: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     figure.suptitle("\n".join(wrap(title, 90)), fontsize=10)
-    figure.savefig(file, dpi=150)
+    canvas.print_png(file)
