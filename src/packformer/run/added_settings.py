@@ -9,9 +9,7 @@ from packformer.layer_pattern import kinds_of_layers
 
 _RATE_FACTORS = {"embedding_rate_factor": 1.0, "head_rate_factor": 1.0}
 _ADDED: dict[str, dict[str, Any]] = {
-    "packformer.model.GPT": {
-        **{"norm_eps": None, "embedding_std": None, "checkpointed_layers": None},
-    },
+    "packformer.model.GPT": {"norm_eps": None, "embedding_std": None, "checkpointed_layers": None},
     "packformer.model.SelfAttention": {
         "head_dim": None,
         "score_mod": None,
