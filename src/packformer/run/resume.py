@@ -13,6 +13,7 @@ from zipfile import is_zipfile
 from packformer.bounded import read_yaml
 from packformer.cache import fingerprint
 from packformer.counted import counted
+from packformer.files_below import files_below
 from packformer.layer_pattern import pattern_of
 from packformer.path_kind import path_kind
 from packformer.run.added_settings import with_added_settings
@@ -203,7 +204,7 @@ def unfinished_runs(output_dir: Path) -> dict[Path, dict[str, Any]]:
     """The configurations of the unfinished runs below ``output_dir``, by folder."""
     return {
         folder: read_configuration(file)
-        for file in output_dir.rglob(CONFIG_FILE)
+        for file in files_below(output_dir, CONFIG_FILE)
         if (folder := file.parent) and not (folder / SUMMARY_FILE).exists()
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from packformer.bounded import read_bounded, read_json, read_yaml, wrong_number
+from packformer.files_below import files_below
 from packformer.settings import is_number
 
 CONFIG_FILE = "config.yaml"
@@ -107,7 +108,9 @@ def read_runs(folder: Path) -> list[Run]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give that of a sweep or of runs")
-    found = {file.parent for name in (CONFIG_FILE, FAILURE_FILE) for file in folder.rglob(name)}
+    found = {
+        file.parent for name in (CONFIG_FILE, FAILURE_FILE) for file in files_below(folder, name)
+    }
     if not found:
         raise ValueError(
             f"{folder} holds no run: there is no {CONFIG_FILE} in it or below it; give the folder "
