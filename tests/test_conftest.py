@@ -1,5 +1,6 @@
 """What ``make test`` and ``make gpu-test`` ask of the tests."""
 
+import os
 import re
 import subprocess
 import sys
@@ -35,10 +36,11 @@ def outcome(folder: Path, *options: str) -> tuple[int, str]:
     (folder / "test_some.py").write_text(TESTS)
     (folder / "test_all.py").write_text("import pytest\npytest.importorskip('no_such_package')\n")
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "--disable-warnings"]
+    own = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     done = subprocess.run(
         [*command, *options],
         cwd=folder,
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env=own | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -28,7 +28,7 @@ def test_it_ends_with_a_command_that_is_killed(small: list[str], tmp_path: Path)
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: list(tmp_path.glob("tree/0_*/metrics.csv")), 300)
+            wait_until(lambda: list(tmp_path.glob("tree/0_*")), 300)
             assert processes_of(tmp_path)
         finally:
             process.kill()
