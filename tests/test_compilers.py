@@ -111,14 +111,13 @@ def test_a_process_that_is_given_nothing_ends(monkeypatch: pytest.MonkeyPatch) -
     main()
 
 
-def test_a_process_that_fails_is_told(
-    compilers: Compilers, caplog: pytest.LogCaptureFixture
-) -> None:
-    compilers.give("sdpa", "meta", [(_ROW, False)])
-    compilers.wait()
-    (told,) = _warnings(caplog)
-    beginning = "compile  1 of 1 processes did not end well, so this one compiles: "
-    assert told.startswith(beginning + "RuntimeError: META")
+def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one line: the last words of a process are what the run tells."""
+    task = {"kernel": "sdpa", "device_type": "meta", "calls": [(_ROW, False)]}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(task)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    with pytest.raises(SystemExit, match=r"^RuntimeError: META.*$"):
+        main()
 
 
 def test_processes_that_died_before_their_calls_are_told(

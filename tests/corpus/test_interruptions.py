@@ -16,6 +16,8 @@ from packformer.corpus.shards import ShardWriter
 
 from .conftest import content, make_texts, preparation, small_parts
 
+_QUARTER = 2**18  # of a MiB
+
 
 def test_an_interruption_changes_no_byte_and_redoes_no_part(corpus, tmp_path, monkeypatch):
     small_parts(monkeypatch)
@@ -64,15 +66,17 @@ def _is_alive(group):
 
 
 def _prepare(arguments):
-    """The command, of two processes though there is little text."""
+    """The command, of two processes though there is little text, in shards of a quarter."""
     module_under_test._FEW = 0
+    module_under_test._MIB = _QUARTER
     main([*arguments, "--workers", "2"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
-def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
-    texts = make_texts(8000, seed=number)
+def test_a_killed_process_is_gone_on_with(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(module_under_test, "_MIB", _QUARTER)
+    texts = make_texts(2000, seed=number)
     file = tmp_path / "b.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     command = ["prepare", str(file), "--vocab-size", "300", "--shard-mib", "1", "--output"]
@@ -90,6 +94,7 @@ def test_a_killed_process_is_gone_on_with(corpus, tmp_path, number):
     while time.time() < deadline and _is_alive(process.pid):
         time.sleep(0.01)
     assert not _is_alive(process.pid), "its processes end with it"
+    assert not (tmp_path / "cut" / "manifest.json").exists(), "it had finished"
     code, out = run(_prepare, command, cwd=tmp_path, timeout=60)
     assert code == 0, out
     assert content(tmp_path / "cut") == content(tmp_path / "whole")

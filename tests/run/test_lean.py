@@ -82,14 +82,23 @@ def _exported(folder) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_models_are_opened_without_packages_of_metrics(tmp_path, damaged: bool) -> None:
+def test_models_are_opened_without_packages_of_metrics(tmp_path) -> None:
     paths = [_run_folder(tmp_path / "run", _OWN), _exported(tmp_path / "llama")]
-    if damaged:
-        (tmp_path / "run" / "config.yaml").write_text("data: [")
     code = _OPENED.format(paths=", ".join(map(repr, paths)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, ["torchmetrics"]), done.stderr
+
+
+def test_a_run_whose_configuration_is_damaged_needs_none(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("packformer.run.lean.import_lean", asked.append)
+    folder = _run_folder(tmp_path / "run", _OWN)
+    (tmp_path / "run" / "config.yaml").write_text("data: [")
+    import_lean_for(folder)
+    (settings,) = asked
+    assert not names_own_code(settings)
 
 
 def test_a_model_of_the_users_class_may_use_all_metrics(
