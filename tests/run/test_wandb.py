@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -44,6 +47,28 @@ def test_every_job_of_a_sweep_is_a_wandb_run(
     ids = [file.read_text() for file in tmp_path.glob("runs/sweeps/*/*/wandb_run_id.txt")]
     assert len(set(ids)) == 2
     assert len(list(tmp_path.glob("runs/sweeps/*/*/wandb/offline-run-*/*.wandb"))) == 2
+
+
+_LAUNCH = "wandb.sdk.launch"
+
+
+def test_a_run_imports_no_launch(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(_LAUNCH)]:
+        monkeypatch.delitem(sys.modules, name)
+    assert train(*small, "logger=wandb", "trainer.max_steps=1").code == 0
+    assert [name for name in sys.modules if name.startswith(_LAUNCH)] == []
+
+
+def test_inputs_that_were_staged_for_launch_are_applied(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[Any] = []
+    staged = SimpleNamespace(StagedLaunchInputs=lambda: SimpleNamespace(apply=applied.append))
+    monkeypatch.setitem(sys.modules, f"{_LAUNCH}.inputs.internal", staged)
+    assert train(*small, "logger=wandb", "trainer.max_steps=1").code == 0
+    assert len(applied) == 1
 
 
 def test_online_without_a_key_is_refused_before_anything_starts(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _ID_FILE = "wandb_run_id.txt"
 _INIT_SECONDS = 30
+_LAUNCH_INPUTS = "wandb.sdk.launch.inputs.internal"
 Mode = Literal["online", "offline", "disabled"]
 MODES = ("auto", "online", "offline", "disabled")
 
@@ -106,7 +108,7 @@ def wandb_logger(
     import wandb
 
     def start(mode: Mode) -> WandbLogger:
-        with _silent_logging():
+        with _silent_logging(), _without_launch():
             run = wandb.init(
                 name=name,
                 dir=folder,
@@ -157,6 +159,30 @@ def _silent_logging() -> Iterator[None]:
         yield
     finally:
         logging.raiseExceptions = former
+
+
+@contextmanager
+def _without_launch() -> Iterator[None]:
+    """Spares a start W&B Launch, the import of which takes a second.
+
+    ``wandb.init`` asks it for the inputs that were staged for a job. What stages them imports it:
+    where it was not imported there are none.
+    """
+    if _LAUNCH_INPUTS in sys.modules:
+        yield
+        return
+    none = ModuleType(_LAUNCH_INPUTS)
+    none.StagedLaunchInputs = _NoInputs  # type: ignore[attr-defined]
+    sys.modules[_LAUNCH_INPUTS] = none
+    try:
+        yield
+    finally:
+        sys.modules.pop(_LAUNCH_INPUTS, None)
+
+
+class _NoInputs:
+    def apply(self, run: object) -> None:
+        """There are none."""
 
 
 def finish(*, failed: bool) -> None:
