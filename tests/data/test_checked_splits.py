@@ -52,6 +52,25 @@ class Source:
         return self.found
 
 
+@dataclass
+class Asked:
+    """Documents of three tokens, of which some have the target 2, at one place."""
+
+    place: int
+    first: int
+    num_documents: int | None = None
+    step: int = 1000
+
+    def length(self, index: int) -> int:
+        return 3
+
+    def piece(self, index: int, start: int, length: int) -> tuple[Any, Any]:
+        targets = np.full(3, -100)
+        if index >= self.first and (index - self.first) % self.step == 0:
+            targets[self.place] = 2
+        return np.arange(3)[start : start + length], targets[start : start + length]
+
+
 class Raising:
     def prepare(self) -> None:
         raise ZeroDivisionError("in the user's code")
@@ -132,6 +151,44 @@ def test_the_ends_of_what_fits(changes: dict[str, Any]) -> None:
 def test_what_does_not_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^data \(Mine\): .*{message}"):
         checked_splits(Mine(replace(SPLITS, **changes)))
+
+
+LAST = "only the last target of a document is set, and it is not used: the target of a token is"
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Asked(1, first=64, num_documents=90), "its first 64 documents: all targets are -100$"),
+        (Asked(1, first=3, num_documents=3), "its first 3 documents: all targets are -100$"),
+        (Asked(2, first=0, num_documents=1), rf"its first document: {LAST} the token after it$"),
+        (Asked(2, first=9), f"its first 64 documents: {LAST}"),
+        (Asked(2, first=0, step=1), f"its first 64 documents: {LAST}"),
+    ],
+)
+def test_documents_without_a_token_to_predict_are_refused(
+    split: str, source: Asked, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^data \(Mine\): {split}: no token to .* in {message}"):
+        checked_splits(Mine(replace(SPLITS, **{split: source})))
+
+
+@pytest.mark.parametrize("source", [Asked(1, first=63), Asked(0, first=2, num_documents=3)])
+def test_some_documents_may_have_no_token_to_predict(source: Asked) -> None:
+    checked_splits(Mine(replace(SPLITS, train=source, validation=source)))
+
+
+def test_documents_are_looked_at_until_one_has_a_token_to_predict() -> None:
+    seen = []
+
+    class Watched(Asked):
+        def piece(self, index: int, start: int, length: int) -> tuple[Any, Any]:
+            seen.append(index)
+            return super().piece(index, start, length)
+
+    checked_splits(Mine(replace(SPLITS, train=Watched(1, first=2))))
+    assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize("made", [None, 3, [SPLITS]], ids=["None", "number", "list"])

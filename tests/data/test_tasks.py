@@ -1,11 +1,14 @@
 """The synthetic tasks ask what they say and know the right answers."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from packformer.batch import IGNORE_INDEX
 from packformer.data import AssociativeRecall, Copying, Sorting
 from packformer.data.source import whole_document
+from packformer.data.tasks import task_splits
 
 TASKS = [AssociativeRecall(), Copying(), Sorting()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
@@ -107,6 +110,44 @@ def test_splits_say_that_answers_count_and_that_it_is_no_text(task):
     assert splits.scores_answers
     assert splits.byte_lengths is None
     assert splits.tokenizer is None
+
+
+@dataclass(frozen=True)
+class Miscounting:
+    """Says that documents have six tokens."""
+
+    tokens: int
+    targets: int
+    seed: int = 0
+
+    def size(self, rng):
+        return 5
+
+    def length(self, size):
+        return size + 1
+
+    def generate(self, rng, size):
+        return np.ones(self.tokens, np.int64), np.ones(self.targets, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "targets", "made"),
+    [
+        (9, 9, "9 tokens and 9 targets"),
+        (5, 5, "5 tokens and 5 targets"),
+        (6, 7, "6 tokens and 7 targets"),
+        (1, 6, "1 token and 6 targets"),
+    ],
+)
+def test_a_task_makes_documents_as_long_as_it_says(tokens, targets, made):
+    source = task_splits(Miscounting(tokens, targets), 5, 4, "miscounting").train
+    message = (
+        rf"^task \(Miscounting\): generate made {made} of size 5, and length\(5\) is 6: they must "
+        "be equally many$"
+    )
+    with pytest.raises(ValueError, match=message):
+        whole_document(source, 0)
+    assert len(whole_document(task_splits(Miscounting(6, 6), 5, 4, "six").train, 0)[0]) == 6
 
 
 def test_descriptions_name_task_and_sizes():

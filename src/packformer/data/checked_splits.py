@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from packformer.batch import IGNORE_INDEX
 from packformer.data.source import (
@@ -19,6 +20,7 @@ from packformer.data.source import (
 from packformer.settings import check_whole
 
 _OF_A_SOURCE = ("num_documents", "length", "piece")
+_LOOKED_AT = 64  # documents, until one has a token to predict
 
 
 def checked_splits(data_set: DataSet) -> DataSplits:
@@ -73,32 +75,58 @@ def _check_source(name: str, source: Any, vocab_size: int) -> None:
         _check_whole(f"{name}: num_documents", source.num_documents, at_least=0)
     # Others are opened first, and packformer's own.
     if source.num_documents != 0 and not isinstance(source, Mixture | Sectioned):
-        _check_document(name, source, vocab_size)
+        _check_documents(name, source, vocab_size)
 
 
-def _check_document(name: str, source: Any, vocab_size: int) -> None:
-    """Looks at the first document."""
-    length = source.length(0)
-    _check_whole(f"{name}: length of document 0", length, at_least=0)
-    found = whole_document(source, 0)
+def _check_documents(name: str, source: Any, vocab_size: int) -> None:
+    """Looks at the first document, and at those after it until one has a token to predict."""
+    count = _LOOKED_AT
+    if source.num_documents is not None:
+        count = min(count, int(source.num_documents))
+    any_long = any_last = False
+    for index in range(count):
+        targets = _checked_targets(name, source, index, vocab_size)
+        if (targets[:-1] != IGNORE_INDEX).any():
+            return
+        any_long |= len(targets) > 1
+        any_last |= bool((targets[-1:] != IGNORE_INDEX).any())
+    if not any_long:
+        return  # the packer says that none has two tokens
+    why = "all targets are -100"
+    if any_last:
+        why = (
+            "only the last target of a document is set, and it is not used: the target of a token "
+            "is the token after it"
+        )
+    first = "document" if count == 1 else f"{count} documents"
+    raise ValueError(f"{name}: no token to predict in its first {first}: {why}")
+
+
+def _checked_targets(name: str, source: Any, index: int, vocab_size: int) -> NDArray[Any]:
+    """The targets of a document; it and they are checked."""
+    length = source.length(index)
+    _check_whole(f"{name}: length of document {index}", length, at_least=0)
+    found = whole_document(source, index)
     if not isinstance(found, tuple) or len(found) != 2:
         raise ValueError(
-            f"{name}: document 0 ({type(found).__name__}) must be two arrays, tokens and targets"
+            f"{name}: document {index} ({type(found).__name__}) must be two arrays, tokens and "
+            "targets"
         )
     for part, values in zip(("tokens", "targets"), found, strict=True):
         array = np.asarray(values)
         if array.shape != (length,) or (length and array.dtype.kind not in "iu"):
             raise ValueError(
-                f"{name}: {part} of document 0, {array.dtype} {list(array.shape)}, must be whole "
-                f"numbers [{length}], its length"
+                f"{name}: {part} of document {index}, {array.dtype} {list(array.shape)}, must be "
+                f"whole numbers [{length}], its length"
             )
         predicted = array if part == "tokens" else array[array != IGNORE_INDEX]
         outside = predicted[(predicted < 0) | (predicted >= vocab_size)]
         if outside.size:
             raise ValueError(
-                f"{name}: {part} of document 0 hold {outside[0]}, and ids must be from 0 up and "
-                f"below vocab_size ({vocab_size})"
+                f"{name}: {part} of document {index} hold {outside[0]}, and ids must be from 0 up "
+                f"and below vocab_size ({vocab_size})"
             )
+    return array
 
 
 def _check_whole(name: str, value: Any, *, at_least: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from packformer.batch import IGNORE_INDEX
 from packformer.cache import fingerprint
+from packformer.counted import counted
 from packformer.data.source import DataSplits, Tokens, check_lasting
 from packformer.requirements import check_recall, check_transduction
 from packformer.settings import check_whole
@@ -64,9 +65,21 @@ class GeneratedDocuments:
         return self.task.length(self.task.size(self._rng(index)))
 
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
-        """Tokens and targets; only answers have a target. The document is generated whole."""
+        """Tokens and targets; only answers have a target. The document is generated whole.
+
+        Raises:
+            ValueError: if the task makes it longer or shorter than it says.
+        """
         rng = self._rng(index)
-        tokens, targets = self.task.generate(rng, self.task.size(rng))
+        size = self.task.size(rng)
+        tokens, targets = self.task.generate(rng, size)
+        told = self.task.length(size)
+        if len(tokens) != told or len(targets) != told:
+            raise ValueError(
+                f"task ({type(self.task).__name__}): generate made {counted(len(tokens), 'token')} "
+                f"and {counted(len(targets), 'target')} of size {size}, and length({size}) is "
+                f"{told}: they must be equally many"
+            )
         part = slice(start, start + length)
         return tokens[part], targets[part]
 
