@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from packformer.generation import TextStream, encode_prompt
-from packformer.generation.text import end_of_text, text_of
+from packformer.generation.text import end_of_text, printable, text_of
 
 
 def bytes_tokenizer(*special):
@@ -152,3 +152,7 @@ def test_a_tokenizer_of_another_make_keeps_its_ways():
 def test_what_cannot_be_encoded_is_told(tokenizer, text, message):
     with pytest.raises(ValueError, match=message):
         encode_prompt(tokenizer, text)
+
+
+def test_control_characters_are_spelled_out():
+    assert printable("a\x1b[2J\x00\r\x7f\x9b é\t東\n") == "a\\x1b[2J\\x00\\x0d\\x7f\\x9b é\t東\n"

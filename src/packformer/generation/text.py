@@ -14,6 +14,8 @@ from packformer.corpus.tokenizer import document_marks
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_PRINTED = _CONTROLS | {ord("\n"): "\n", ord("\t"): "\t"}
 
 
 def encode_prompt(tokenizer: Tokenizer | None, text: str) -> list[int]:
@@ -82,6 +84,14 @@ def text_of(tokenizer: Tokenizer, tokens: Sequence[int], after: Sequence[int] = 
     """
     before = _whole_characters(tokenizer, list(after))
     return _whole_characters(tokenizer, [*after, *tokens])[len(before) :]
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal or a log: control characters, which a model may write, as ``\x1b``.
+
+    Newlines and tabs stay.
+    """
+    return text.translate(_PRINTED)
 
 
 def _whole_characters(tokenizer: Tokenizer, tokens: list[int]) -> str:

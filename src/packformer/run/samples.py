@@ -18,7 +18,7 @@ from packformer.batch import PackedBatch
 from packformer.corpus.tokenizer import document_marks
 from packformer.data import PackedDataModule
 from packformer.generation import Generation, Sampling, encode_prompt
-from packformer.generation.text import end_of_text, text_of
+from packformer.generation.text import end_of_text, printable, text_of
 from packformer.requirements import SAMPLES
 from packformer.settings import check_settings
 from packformer.training import FSDP2, TrainingModule
@@ -131,7 +131,7 @@ class Samples(L.Callback):
         samples = self._samples(trainer, pl_module)
         for sample in samples:
             text = " ".join(f"{sample['prompt']} => {sample['text']}".split())
-            log.info("sample   %s", text)
+            log.info("sample   %s", printable(text))
         if self.file is not None:
             with goes_on_without(SAMPLES_FILE), self.file.open("a", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(s, ensure_ascii=False) + "\n" for s in samples)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from packformer import load
 from packformer.cli import main
 from packformer.generation import encode_prompt, generate
+from packformer.generation.text import printable
 from packformer.nn import Rotary
 from packformer.tools.generate.lines import Lines
 
@@ -58,7 +60,7 @@ def test_a_prompt_is_printed_with_what_follows(run: Path, capsys, caplog) -> Non
     prompt = encode_prompt(tokenizer, "the moon")
     eos = tokenizer.token_to_id("<|eos|>")
     (new,) = generate(model, [prompt], max_new_tokens=12, stop_tokens=[eos])
-    assert told(capsys, run, *options) == f"the moon{tokenizer.decode(new)}\n"
+    assert told(capsys, run, *options) == printable(f"the moon{tokenizer.decode(new)}\n")
     report = caplog.messages[-1]
     assert f"{len(prompt)} tokens read and {len(new)} written in" in report
     assert "tokens/s" in report
@@ -77,9 +79,24 @@ def test_prompts_of_a_file_keep_their_fields_and_order(run: Path, tmp_path: Path
     assert all(r["stopped"] or r["new_tokens"] == 9 for r in written)
     _, tokenizer = load(run)
     assert all(isinstance(r["text"], str) for r in written)
-    assert written[0]["text"] == told(
+    assert printable(written[0]["text"]) == told(
         capsys, run, given[0]["question"], "--max-new-tokens", 9
     ).removeprefix(given[0]["question"]).removesuffix("\n")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_terminal_gets_no_control_characters(run: Path, tmp_path: Path, capsys, number) -> None:
+    """A model may write any, and a prompt may hold some; a file gets the text as it is."""
+    prompts, output = tmp_path / "prompts.jsonl", tmp_path / "new.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": "a\x1b[2Jb"}) + "\n" for _ in range(number)))
+    options = ("--prompts", prompts, "--max-new-tokens", 20, "--temperature", 5)
+    out = told(capsys, run, *options)
+    assert "a\\x1b[2Jb" in out
+    assert not [c for c in out if unicodedata.category(c) == "Cc" and c not in "\n\t"]
+    told(capsys, run, *options, "--output", output)
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["prompt"] for line in written] == ["a\x1b[2Jb"] * number
+    assert printable("a\x1b[2Jb" + written[0]["text"]) in out
 
 
 def test_standard_input_is_one_prompt(run: Path, capsys, monkeypatch) -> None:

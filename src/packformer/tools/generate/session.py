@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from packformer.counted import counted
 from packformer.generation import Generation, Report, Sampling, TextStream, encode_prompt
 from packformer.generation.decoder import reach
-from packformer.generation.text import end_of_text, text_of
+from packformer.generation.text import end_of_text, printable, text_of
 from packformer.model import GPT
 from packformer.run.load import load
 from packformer.tools.generate.lines import Lines
@@ -89,7 +89,7 @@ def _continue(
             lines.add(given[batch], made)
             continue
         for record, (text, _, _) in zip(given[batch], made, strict=True):
-            print(f"{record[options.field]}{text}\n")
+            print(printable(f"{record[options.field]}{text}\n"))
     session.tell()
 
 
@@ -148,14 +148,14 @@ class _Session:
 
     def continue_one(self, text: str, prompt: list[int]) -> None:
         """Prints the prompt, and its continuation as it appears."""
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text))
         generation = self._generation([prompt], 0, watched=True)
         written = TextStream(self._tokenizer, after=prompt)
         for (token,) in generation:
             if token is not None and token not in self._stop:
-                sys.stdout.write(written.add(token))
+                sys.stdout.write(printable(written.add(token)))
                 sys.stdout.flush()
-        print(written.end(), flush=True)
+        print(printable(written.end()), flush=True)
         self._report.add(generation.report)
 
     def continue_many(
