@@ -15,6 +15,7 @@ from packformer.batch import IGNORE_INDEX
 from packformer.data.packing import Piece
 from packformer.data.rows import PackedRows, collate_row, deal
 from packformer.data.settings import PackingSettings
+from packformer.data.source import Mixture
 from packformer.data.tasks import Copying
 
 SETTINGS = PackingSettings(64, 40, lookahead=16)
@@ -82,6 +83,55 @@ def test_targets_a_task_leaves_out_stay_out():
     no = IGNORE_INDEX
     assert batch.targets[0].tolist() == [no, no, no, *symbols, no, no]
     assert batch.num_targets == 3
+
+
+@dataclass
+class Miscounting(Counting):
+    """Returns other pieces of document 2 than it should."""
+
+    longer: int = 0
+    dtype: type = np.int64
+
+    def piece(self, index, start, length):
+        if index != 2:
+            return super().piece(index, start, length)
+        tokens, targets = super().piece(index, start, length + self.longer)
+        return tokens.astype(self.dtype), targets
+
+
+@pytest.mark.parametrize(
+    ("corpora", "policy"), [(1, "best_fit"), (1, "concatenate"), (2, "best_fit")]
+)
+@pytest.mark.parametrize(
+    ("source", "made"),
+    [
+        (Miscounting([9] * 4, longer=1), r"int64 \[10\]"),
+        (Miscounting([9] * 4, longer=-1), r"int64 \[8\]"),
+        (Miscounting([9] * 4, longer=-8), r"int64 \[1\]"),  # numpy would fill nine tokens with it
+        (Miscounting([9] * 4, dtype=float), r"float64 \[9\]"),
+    ],
+)
+def test_a_piece_of_another_length_or_kind_is_named(source, made, corpora, policy):
+    mixed = source if corpora == 1 else Mixture([SOURCE, source], [1.0, 1.0])
+    settings = PackingSettings(16, None if policy == "concatenate" else 16, policy=policy)
+    stream = PackedRows(mixed, settings, max_documents=8, seed=None, epochs=1)
+    message = (
+        rf"^document 2 of Miscounting: piece\(2, 0, 9\) returned tokens {made} and targets "
+        r"int64 \[\d+\], both must be whole numbers \[9\]$"
+    )
+    with pytest.raises(ValueError, match=message):
+        list(stream)
+
+
+def test_targets_of_another_length_are_named():
+    class Short(Counting):
+        def piece(self, index, start, length):
+            tokens, targets = super().piece(index, start, length)
+            return tokens, targets[:1]
+
+    message = r"^document 0 of Short: .* tokens int64 \[9\] and targets int64 \[1\], both must be"
+    with pytest.raises(ValueError, match=message):
+        list(PackedRows(Short([9]), SETTINGS, max_documents=8, seed=None, epochs=1))
 
 
 @pytest.mark.parametrize(

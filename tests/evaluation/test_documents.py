@@ -205,3 +205,14 @@ def test_what_is_no_source_of_documents_is_refused(documents):
         ValueError, match=rf"documents \({kind}\) must be a source of documents: give"
     ):
         evaluate(gpt(), documents, row_length=8)
+
+
+def test_a_piece_of_another_length_is_named_by_its_document():
+    class Short(Documents):
+        def piece(self, index, start, length):
+            tokens, targets = super().piece(index, start, length)
+            return tokens[1:], targets[1:]
+
+    message = r"^document 1 of Short: piece\(1, 0, 3\) returned tokens int64 \[2\] and"
+    with pytest.raises(ValueError, match=message):
+        evaluate(gpt(), Short([[1], [1, 2, 3]]), row_length=8)

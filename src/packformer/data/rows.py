@@ -17,7 +17,7 @@ from packformer.data.concatenating import CutPiece
 from packformer.data.packers import make_packer
 from packformer.data.packing import PackerState, Piece
 from packformer.data.settings import PackingSettings
-from packformer.data.source import DocumentSource
+from packformer.data.source import DocumentSource, read_piece
 
 _Row = TypeVar("_Row")
 
@@ -38,6 +38,9 @@ def collate_row(
     Padding is laid out as further documents of at most ``max_seqlen`` tokens, in slots of their own
     after the ``max_documents``. With ``block_length`` the tokens are laid out in blocks of so many
     instead, wherever documents begin; targets are the same.
+
+    Raises:
+        ValueError: if a piece is not of the length that was asked for, or no whole numbers.
     """
     tokens = np.zeros(row_length, dtype=np.int64)
     targets = np.full(row_length, IGNORE_INDEX, dtype=np.int64)
@@ -45,7 +48,7 @@ def collate_row(
     for piece in pieces:
         start, end = end, end + piece.length
         is_cut = isinstance(piece, CutPiece)
-        found = source.piece(piece.document, piece.start, piece.length + is_cut)
+        found = read_piece(source, piece.document, piece.start, piece.length + is_cut)
         tokens[start:end], targets[start:end] = (each[: piece.length] for each in found)
         if not is_cut:
             targets[end - 1] = IGNORE_INDEX  # its successor lies in no or another document

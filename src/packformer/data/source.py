@@ -47,6 +47,27 @@ def whole_document(source: DocumentSource, index: int) -> tuple[Tokens, Tokens]:
     return source.piece(index, 0, source.length(index))
 
 
+def read_piece(
+    source: DocumentSource, index: int, start: int, length: int
+) -> tuple[Tokens, Tokens]:
+    """Tokens ``[length]`` and targets ``[length]`` of a piece, which may be of a user's source.
+
+    Raises:
+        ValueError: if they are of another length or no whole numbers.
+    """
+    tokens, targets = source.piece(index, start, length)
+    tokens, targets = np.asarray(tokens), np.asarray(targets)
+    whole = tokens.dtype.kind in "iu" and targets.dtype.kind in "iu"
+    if whole and tokens.shape == targets.shape == (length,):
+        return tokens, targets
+    made = (f"{part.dtype} {list(part.shape)}" for part in (tokens, targets))
+    raise ValueError(
+        f"{name_of_document(source, index)} of {type(source).__name__}: piece({index}, {start}, "
+        f"{length}) returned tokens {' and targets '.join(made)}, both must be whole numbers "
+        f"[{length}]"
+    )
+
+
 def successors(tokens: Tokens) -> Tokens:
     """The targets of plain text: each token's successor, and nothing for the last."""
     targets = np.empty_like(tokens)
@@ -142,7 +163,7 @@ class Mixture:
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         """Tokens and targets of a piece of document ``index``."""
         source, number = self.locate(index)
-        return source.piece(number, start, length)
+        return read_piece(source, number, start, length)
 
 
 def check_lasting(name: str, compared: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from packformer.data.order import all_lengths
-from packformer.data.source import DocumentSource, Tokens
+from packformer.data.source import DocumentSource, Tokens, read_piece
 
 
 class Window(NamedTuple):
@@ -73,4 +73,4 @@ class Windows:
     def piece(self, index: int, start: int, length: int) -> tuple[Tokens, Tokens]:
         """Tokens and targets of a part of piece ``index``."""
         window = self.window(index)
-        return self._source.piece(window.document, window.start + start, length)
+        return read_piece(self._source, window.document, window.start + start, length)
