@@ -174,9 +174,21 @@ def test_documents_without_a_token_to_predict_are_refused(
         checked_splits(Mine(replace(SPLITS, **{split: source})))
 
 
-@pytest.mark.parametrize("source", [Asked(1, first=63), Asked(0, first=2, num_documents=3)])
+@pytest.mark.parametrize(
+    "source", [Asked(1, first=63, num_documents=64), Asked(0, first=2, num_documents=3)]
+)
 def test_some_documents_may_have_no_token_to_predict(source: Asked) -> None:
     checked_splits(Mine(replace(SPLITS, train=source, validation=source)))
+
+
+def test_documents_without_end_cannot_be_validated_on() -> None:
+    data = Mine(replace(SPLITS, validation=Source(num_documents=None)))
+    message = (
+        r"^data \(Mine\): validation: num_documents is None, which is for training alone: "
+        "validation reads all documents once, so it needs their number$"
+    )
+    with pytest.raises(ValueError, match=message):
+        PackedDataModule(data, PackingSettings(row_length=8))
 
 
 def test_documents_are_looked_at_until_one_has_a_token_to_predict() -> None:

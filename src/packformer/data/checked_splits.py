@@ -41,6 +41,11 @@ def checked_splits(data_set: DataSet) -> DataSplits:
     _check_plain(name, splits)
     for split in ("train", "validation"):
         _check_source(f"data ({name}): {split}", getattr(splits, split), splits.vocab_size)
+    if splits.validation.num_documents is None:
+        raise ValueError(
+            f"data ({name}): validation: num_documents is None, which is for training alone: "
+            "validation reads all documents once, so it needs their number"
+        )
     return splits
 
 
