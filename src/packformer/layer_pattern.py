@@ -8,7 +8,9 @@ from typing import Any
 
 from packformer.settings import shown
 
-_OF_A_KIND = ("attention", "position")
+GROUPS_OF_LETTERS = ("attention", "position")
+"""Of whose settings a letter can have its own."""
+
 _OF_LOCAL_GLOBAL = "SL"
 _INSTEAD = {  # choices of a group, which a letter cannot make, as settings
     "attention": {"mha": "num_kv_heads=null", "gqa": "num_kv_heads=2", "mqa": "num_kv_heads=1"},
@@ -74,7 +76,9 @@ def kinds_of_layers(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, 
     known = {name: _changes(name, layers[name]) for name in layers if name != "pattern"}
     _check_letters(letters, list(known))
     return {
-        letter: {group: _changed(config[group], known[letter].get(group)) for group in _OF_A_KIND}
+        letter: {
+            group: _changed(config[group], known[letter].get(group)) for group in GROUPS_OF_LETTERS
+        }
         for letter in dict.fromkeys(letters)
     }
 
@@ -99,16 +103,25 @@ def _check_letters(pattern: str, known: Sequence[str]) -> None:
 def _changes(letter: str, changes: Any) -> Mapping[str, Mapping[str, Any] | None]:
     """What a letter has of its own, by group."""
     changes = {} if changes is None else changes
-    if not isinstance(changes, Mapping) or not set(changes) <= set(_OF_A_KIND):
+    if not isinstance(changes, Mapping) or not set(changes) <= set(GROUPS_OF_LETTERS):
         raise ValueError(f"layers.{letter} ({changes}) must hold settings of attention or position")
     for group, change in changes.items():
         if not (change is None or isinstance(change, Mapping)):
-            name = f"layers.{letter}.{group}"
-            setting = _INSTEAD[group].get(str(change))
-            # With ++, as the letter may have the setting already.
-            advice = f"write ++{name}.{setting or 'NAME=VALUE'}"
-            raise ValueError(f"{name} ({change}) must hold settings: {advice}")
+            raise ValueError(no_choice(f"layers.{letter}.{group}", str(change)))
     return changes
+
+
+def no_choice(name: str, choice: str) -> str:
+    """Says that a letter cannot choose, as in ``layers.S.position=none``, and what to write.
+
+    Args:
+        name: such as ``layers.S.position``.
+        choice: as it was given.
+    """
+    setting = _INSTEAD[name.rpartition(".")[2]].get(choice)
+    # With ++, as the letter may have the setting already.
+    advice = f"write ++{name}.{setting or 'NAME=VALUE'}"
+    return f"{name} ({choice}) must hold settings: {advice}"
 
 
 def _changed(common: Mapping[str, Any], change: Mapping[str, Any] | None) -> dict[str, Any]:

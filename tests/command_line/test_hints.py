@@ -103,3 +103,93 @@ def test_a_slip_in_any_choice_leads_back_to_it(train: Callable) -> None:
         done = train(f"{group}={slip}")
         assert done.code == 1
         assert f"error: there is no {group.lstrip('+')}={slip}: did you mean {choice}?" in done.err
+
+
+MIXED = "layers=local_global"
+OF_ATTENTION = "across_documents, head_dim, kernel, num_kv_heads, qk_norm, restart_positions, "
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (
+            ["layers.S.attention.qk_norm=true"],
+            "layers.S.attention.qk_norm is not set yet, so it is added: "
+            "write +layers.S.attention.qk_norm=true",
+        ),
+        (["layers.S.position.base=5"], "write +layers.S.position.base=5"),
+        (["layers.S.position.scaling.factor=8"], "write +layers.S.position.scaling.factor=8"),
+        (["layers.S.attention={qk_norm:true}"], "write +layers.S.attention.qk_norm=true"),
+        (["layers.S={attention:{qk_norm:true}}"], "write +layers.S.attention.qk_norm=true"),
+        (["layers.S.position={base:5}"], "write +layers.S.position={base:5}"),
+        (
+            ["layers.pattern=AB", "layers.A.attention.window=5"],
+            "write +layers.A.attention.window=5",
+        ),
+        (["layers.pattern=AB", "layers.A={attention:{window:5}}"], "write +layers.A={attention:{w"),
+        (["layers.pattern=SL,SSL", "layers.S.position.base=5"], "write +layers.S.position.base=5"),
+        (
+            ["layers.S.attention.qk_nrom=true"],
+            "no setting layers.S.attention.qk_nrom: did you mean +layers.S.attention.qk_norm?",
+        ),
+        (["layers.S.attention.windwo=5"], "did you mean layers.S.attention.window?"),
+        (["layers.S.atention.window=5"], "did you mean layers.S.attention.window?"),
+        (["layers.S.qk_norm=true"], "did you mean +layers.S.attention.qk_norm?"),
+        (["layers.L.max_steps=2"], "layers.L has settings of attention and position"),
+        (
+            ["layers.S.attention.zzz=1"],
+            f"layers.S.attention.zzz: layers.S.attention has {OF_ATTENTION}",
+        ),
+        (["layers.S.position=none"], "write ++layers.S.position._target_=packformer.nn.NoPosition"),
+        (
+            ["layers.Z.attention.qk_norm=true"],
+            "layers.Z changes no layer, as layers.pattern (SSSL) has no Z: leave it out, or",
+        ),
+        (["layers.s.attention.qk_norm=true"], "did you mean layers.S?"),
+        (
+            ["layers=alike", "layers.S.attention.qk_norm=true"],
+            "layers.S changes no layer, as layers.pattern is null: choose layers=local_global",
+        ),
+        (["layers.S.position.learnable=true"], "layers.S.position has base, scaling"),
+        (
+            [
+                "+layers.S.position._target_=packformer.nn.ALiBi",
+                "layers.S.position.learnable=true",
+            ],
+            "write +layers.S.position.learnable=true",
+        ),
+        (
+            ["+layers.S.position._target_=my_parts.Position", "layers.S.position.degree=3"],
+            "write +layers.S.position.degree=3",
+        ),
+        (
+            ["~layers.S.attention.qk_norm"],
+            "no setting layers.S.attention.qk_norm: layers.S.attention has num_kv_heads, window",
+        ),
+        (["~layers.S.attention.windwo"], "did you mean layers.S.attention.window?"),
+    ],
+)
+def test_what_is_meant_for_some_layers_is_not_advised_for_all(
+    overrides: list[str], hint: str
+) -> None:
+    given = [MIXED, *overrides] if not overrides[0].startswith("layers=") else overrides
+    first = [
+        override.partition(",")[0] if "pattern" in override else override for override in given
+    ]
+    with (
+        initialize_config_module("packformer.conf", version_base="1.3"),
+        pytest.raises(HydraException) as refused,
+    ):
+        compose("config", first)
+    told = explain(str(refused.value), given)
+    assert told is not None
+    assert hint in told
+    assert "\n" not in told
+
+
+def test_letters_of_another_run_may_be_there() -> None:
+    message = "Could not override 'layers.S.position.base'.\nTo append to your config use +"
+    for source in ("init_from=a_run", "resume=a_run"):
+        told = explain(message, [source, "layers.S.position.base=5"])
+        assert told is not None
+        assert "write +layers.S.position.base=5" in told

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
-
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from packformer.command_line.grammar import read_value
+from packformer.command_line.known import (
+    Known,
+    choice_of,
+    known_beside,
+    name_of,
+    settings_of_choices,
+    value_of,
+)
+from packformer.command_line.letters import about_letter
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 from packformer.run.trainer_settings import INSTEAD, PASSED_ON
+from packformer.settings import shown
 
 _EMPTY = "''"
 _ALL = "`packformer train --cfg job` shows all"
@@ -37,86 +37,36 @@ def explain(message: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What there is to be set.
-
-    Attributes:
-        groups: choices of each group.
-        keys: all settings of the composed configuration, and what holds them.
-    """
-
-    groups: dict[str, list[str]]
-    keys: list[str]
-
-    @property
-    def added(self) -> list[str]:
-        """Groups that are off unless a choice is added with a ``+``."""
-        return [group for group in self.groups if group not in self.keys]
-
-
-def _known(overrides: Sequence[str]) -> _Known:
-    """Of the configuration with those of ``overrides`` that choose something, if they fit."""
-    with _configuration():
-        loader = GlobalHydra.instance().config_loader()
-        groups = {
-            group: loader.get_group_options(group, ObjectType.CONFIG)
-            for group in loader.get_group_options("", ObjectType.GROUP)
-            if group != "hydra"
-        }
-        chosen = [o for o in overrides if _choice(o) in groups.get(_name(o), ())]
-        try:
-            keys = _keys(chosen)
-        except (HydraException, OmegaConfBaseException):
-            keys = _keys([])
-    return _Known(groups, keys)
-
-
-@contextmanager
-def _configuration() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    with initialize_config_module("packformer.conf", version_base="1.3"):
-        yield
-
-
-def _name(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
-def _choice(override: str) -> str:
-    return override.partition("=")[2]
-
-
-def _keys(overrides: list[str]) -> list[str]:
-    def walk(node: Any, path: str) -> Iterator[str]:
-        for name, child in node.items():
-            place = f"{path}.{name}" if path else str(name)
-            yield place
-            if isinstance(child, dict):
-                yield from walk(child, place)
-
-    config = compose("config", overrides, return_hydra_config=True)
-    return sorted(walk(OmegaConf.to_container(config), ""))
-
-
 def _no_setting(found: re.Match[str], overrides: Sequence[str]) -> str:
-    name = _name(found[1])
-    known, value = _known(overrides), _value(name, overrides)
-    if isinstance(read := read_value(value), dict):  # {skip:1}, of which one is unknown
-        for inner in read:
-            if f"{name}.{inner}" not in known.keys:
-                return _meant_by(f"{name}.{inner}", str(read[inner]), known)
+    name = name_of(found[1])
+    known, value = known_beside(overrides), _value(name, overrides)
+    for inner, unknown in _unknown(name, read_value(value), known):  # {skip:1}
+        return _meant_by(inner, shown(unknown), known)
     return _meant_by(name, value, known)
+
+
+def _unknown(name: str, value: object, known: Known) -> Iterator[tuple[str, object]]:
+    """Settings in a dictionary that do not exist, and their values."""
+    if not isinstance(value, dict):
+        return
+    for inner in value:
+        place = f"{name}.{inner}"
+        if place in known.settings:
+            yield from _unknown(place, value[inner], known)
+        elif name in known.settings:
+            yield place, value[inner]
 
 
 def no_setting(name: str, value: str) -> str:
     """Guesses what was meant by a setting that does not exist."""
-    return _meant_by(name, value, _known([]))
+    return _meant_by(name, value, known_beside([]))
 
 
-def _meant_by(name: str, value: str, known: _Known) -> str:
+def _meant_by(name: str, value: str, known: Known) -> str:
     if name in known.groups:
         return f"nothing of {name} is chosen yet, so it is added: write +{name}={value}"
+    if told := about_letter(name, value, known):
+        return told
     group, _, last = name.partition(".")
     if group == "trainer" and last in PASSED_ON:
         return f"{name} is not set yet, so it is added: write +{name}={value}"
@@ -136,11 +86,11 @@ def _meant_by(name: str, value: str, known: _Known) -> str:
         of = f" (of {' and '.join(elsewhere[near])})" if near in elsewhere else ""
         return f"there is no setting {name}: did you mean {meant}{of}?"
     siblings = [k.rpartition(".")[2] for k in known.keys if place and k.rpartition(".")[0] == place]
-    shown = ", ".join(k for k in siblings if not k.startswith("_"))
-    return f"there is no setting {name}: {f'{place} has {shown}' if shown else _ALL}"
+    has = ", ".join(k for k in siblings if not k.startswith("_"))
+    return f"there is no setting {name}: {f'{place} has {has}' if has else _ALL}"
 
 
-def _group_meant(name: str, value: str, known: _Known) -> str | None:
+def _group_meant(name: str, value: str, known: Known) -> str | None:
     """``+experiment=gqa`` for ``exp=gqa``, ``scheduler=cosine`` for ``schedule=cos``, ``data=text``
     for ``corpus=text``; None if no group was meant."""
     if "." in name:
@@ -166,17 +116,16 @@ def _begun(value: str, choices: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _keys_elsewhere(name: str, known: _Known) -> dict[str, list[str]]:
+def _keys_elsewhere(name: str, known: Known) -> dict[str, list[str]]:
     """Settings that other choices of the group have, and which: ``data.path``: ``data=text``."""
     group = name.partition(".")[0]
     if group not in known.groups or group not in known.keys:
         return {}
     found: dict[str, list[str]] = {}
-    with _configuration():
-        for choice in known.groups[group]:
-            for key in _keys([f"{group}={choice}"]):
-                if key.startswith(f"{group}.") and key not in known.keys:
-                    found.setdefault(key, []).append(f"{group}={choice}")
+    for choice, keys in settings_of_choices(group, known).items():
+        for key in keys:
+            if key.startswith(f"{group}.") and key not in known.settings:
+                found.setdefault(key, []).append(choice)
     return found
 
 
@@ -202,7 +151,7 @@ def _no_override(found: re.Match[str], overrides: Sequence[str]) -> str:
     given = found[1]
     if given.startswith("-"):
         return f"there is no option {given}: `packformer train --hydra-help` shows all"
-    known = _known(overrides)
+    known = known_beside(overrides)
     chosen = [group for group, choices in known.groups.items() if given in choices]
     if chosen:
         plus = "+" * (chosen[0] in known.added)
@@ -218,9 +167,9 @@ def _no_override(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 
 def _no_word(found: re.Match[str], overrides: Sequence[str]) -> str | None:
-    groups = _known([]).groups
+    groups = known_beside([]).groups
     for override in overrides:
-        group, value = _name(override), _choice(override)
+        group, value = name_of(override), choice_of(override)
         if group in groups and value not in groups[group]:
             return f"there is no {group}={value}: there are {', '.join(groups[group])}"
     return None
@@ -228,7 +177,7 @@ def _no_word(found: re.Match[str], overrides: Sequence[str]) -> str | None:
 
 def _no_value(found: re.Match[str], overrides: Sequence[str]) -> str:
     name, _, value = found[1].partition("=")
-    if any(key.startswith(f"{name}.") for key in _known([]).keys):
+    if any(key.startswith(f"{name}.") for key in known_beside([]).keys):
         return f"{name} ({value or _EMPTY}) must hold settings: write {name}.SETTING=VALUE"
     return (
         f"{name} ({value or _EMPTY}) must be of the type of its default: "
@@ -238,7 +187,7 @@ def _no_value(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 def _no_file(found: re.Match[str], overrides: Sequence[str]) -> str | None:
     group, _, choice = found[1].rpartition("/")
-    choices = _known([]).groups.get(group)
+    choices = known_beside([]).groups.get(group)
     if choices is None:
         return None
     return f"there is no {group}={choice}: there are {', '.join(choices)}"
@@ -250,7 +199,7 @@ def _without_plus(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 
 def _value(name: str, overrides: Sequence[str]) -> str:
-    return next((_choice(o) for o in overrides if _name(o) == name), "...")
+    return value_of(name, overrides) or "..."
 
 
 _ANSWERS: dict[str, Callable[[re.Match[str], Sequence[str]], str | None]] = {

@@ -36,7 +36,8 @@ def refuse_ignored(config: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
         name, _, value = override.lstrip("+").partition("=")
         if found := _OF_A_LETTER.match(name):
-            _check_letter(found[1] or found[2], pattern, present)
+            if why := why_ignored(found[1] or found[2], pattern, present):
+                raise ValueError(why)
         elif present and (found := _OF_ALL.match(name)):
             _check_common(name, value, found[1], found[2], present, layers)
 
@@ -50,26 +51,34 @@ def _letters(pattern: object, num_layers: object) -> str:
     return letters_of_layers(pattern, num_layers)
 
 
-def _check_letter(letter: str, pattern: object, present: str) -> None:
+def why_ignored(letter: str, pattern: object, present: str) -> str | None:
+    """Why settings of ``layers.LETTER`` change no layer, and what to do; None if they change one.
+
+    Args:
+        letter: of the setting.
+        pattern: ``layers.pattern``, as it was given.
+        present: the letters of the layers that there are.
+    """
     if len(letter) != 1 or (pattern is not None and not isinstance(pattern, str)):
-        return  # told as no letter, or no pattern
+        return None  # told as no letter, or no pattern
     if pattern is None:
-        raise ValueError(
+        return (
             f"layers.{letter} changes no layer, as layers.pattern is null: choose "
             "layers=local_global, or write layers.pattern=..."
         )
     if letter not in pattern:
         meant = f"did you mean layers.{letter.swapcase()}?"
         advice = meant if letter.swapcase() in pattern else "leave it out, or change the pattern"
-        raise ValueError(
+        return (
             f"layers.{letter} changes no layer, as layers.pattern ({pattern}) has no "
             f"{letter}: {advice}"
         )
     if letter not in present:
-        raise ValueError(
+        return (
             f"layers.{letter} changes no layer, as layers.pattern ({pattern}) makes {present} of "
             f"model.num_layers ({len(present)}): leave it out, or give more layers"
         )
+    return None
 
 
 def _check_common(
