@@ -25,6 +25,43 @@ class Unsized(Position):
         super().__init__()
 
 
+class NoSuper(Position):
+    """Keeps numbers alone."""
+
+    def __init__(self, **sizes):
+        self.sizes = sizes
+
+
+class LateSuper(Position):
+    """Keeps a table too early."""
+
+    def __init__(self, *, max_position, **sizes):
+        self.register_buffer("table", torch.zeros(max_position))
+        super().__init__()
+
+
+class EarlyWeights(Position):
+    """Keeps trained numbers too early."""
+
+    def __init__(self, *, num_heads, **sizes):
+        self.rate = nn.Parameter(torch.zeros(num_heads))
+
+
+class Misspelled(Position):
+    """An error of its own."""
+
+    def __init__(self, **sizes):
+        super().__init__()
+        self.rates = self.rat
+
+
+class NoSuperLayer(SelfAttention):
+    """A layer, likewise."""
+
+    def __init__(self, width, num_heads):
+        self.sizes = width, num_heads
+
+
 def linear(width, num_heads):
     return nn.Linear(width, width)
 
@@ -51,6 +88,13 @@ def nothing(**sizes):
             r"position \(Unsized\) is called with width, num_heads, head_dim, max_position: got an "
             "unexpected keyword argument 'max_position'",
         ),
+        (
+            NoSuper,
+            r"position \(NoSuper\): __init__ must call super\(\).__init__\(\) before all else$",
+        ),
+        (lambda **sizes: NoSuper(**sizes), r"position \(NoSuper\): __init__ must call super"),
+        (LateSuper, r"position \(LateSuper\): __init__ must call super"),
+        (partial(EarlyWeights), r"position \(EarlyWeights\): __init__ must call super"),
         ([Rotary, "alibi", Rotary], r"position \('alibi'\) must be a class or a function"),
         ([Rotary, ALiBi], r"position must be one, or as many as layers \(3\), not 2"),
         ([], r"position must be one, or as many as layers \(3\), not 0"),
@@ -77,11 +121,17 @@ def test_a_position_of_the_wrong_kind(value, message):
             r"attention \(.*lambda.*\) is called with width, num_heads: too many positional",
         ),
         ([SelfAttention, linear, linear], r"attention \(linear\) returned Linear"),
+        (NoSuperLayer, r"attention \(NoSuperLayer\): __init__ must call super"),
     ],
 )
 def test_an_attention_of_the_wrong_kind(value, message):
     with pytest.raises(ValueError, match=message):
         GPT(31, 16, **SIZES, position=Rotary, attention=value)
+
+
+def test_an_attribute_that_a_class_lacks_stays_an_error_of_its_own():
+    with pytest.raises(AttributeError, match="'Misspelled' object has no attribute 'rat'"):
+        GPT(31, 16, **SIZES, position=Misspelled)
 
 
 def test_functions_and_classes_of_other_signatures_are_taken():

@@ -140,3 +140,65 @@ def test_a_loader_that_makes_nothing_is_named() -> None:
 
 def no_loader(*args: object, **settings: object) -> None:
     """Makes no loader."""
+
+
+SCHEMES = """
+import torch
+from packformer.nn import Position
+
+class Own(Position):
+    def __init__(self, *, width, num_heads, head_dim, max_position):
+        super().__init__()
+
+class Wider(Own):
+    def embed(self, x_BMD, position_ids):
+        return torch.cat([x_BMD, x_BMD], dim=-1)
+
+class Flat(Own):
+    def embed(self, x_BMD, position_ids):
+        return x_BMD[0]
+
+class Nothing(Own):
+    def embed(self, x_BMD, position_ids):
+        x_BMD + 1
+
+class NoSuper(Position):
+    def __init__(self, *, width, num_heads, head_dim, max_position):
+        self.width = width
+
+class Reading(Own):
+    def embed(self, x_BMD, position_ids):
+        return x_BMD * int(position_ids.max())
+
+class Counted(Own):
+    def embed(self, x_BMD, position_ids):
+        return x_BMD + position_ids[:, None]
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (
+            "Wider",
+            "(Wider): embed made [1, 2, 384] of token embeddings [1, 2, 192]: it must return",
+        ),
+        ("Flat", "position (Flat): embed made [2, 192] of token embeddings [1, 2, 192]"),
+        ("Nothing", "position (Nothing): embed made NoneType of token embeddings [1, 2, 192]"),
+        ("NoSuper", "position (NoSuper): __init__ must call super().__init__() before all else"),
+        ("Reading", "empty holds no file"),
+        ("Counted", "empty holds no file"),
+    ],
+)
+def test_a_scheme_makes_token_embeddings_of_the_same_shape(
+    without_data: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    scheme: str,
+    message: str,
+) -> None:
+    (tmp_path / "my_schemes.py").write_text(SCHEMES)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = without_data("position=none", f"position._target_=my_schemes.{scheme}")
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1

@@ -21,6 +21,8 @@ _REMEDY = {
     "position": "give position=Rotary, or partial(Rotary, base=500_000.0)",
 }
 
+_NOT_BEGUN = "before Module.__init__() call"  # torch, of what is kept in a module too early
+
 
 def of_each_layer(
     name: str, made_by: _Factory | Sequence[_Factory], num_layers: int
@@ -56,7 +58,7 @@ def make_attention(make: AttentionFactory, width: int, num_heads: int) -> SelfAt
         ValueError: if it does not take width and heads, or returns something else.
     """
     _check_takes("attention", make, SelfAttention, [width, num_heads], {})
-    return _checked("attention", make, SelfAttention, make(width, num_heads))
+    return _made("attention", make, SelfAttention, [width, num_heads], {})
 
 
 def make_position(
@@ -74,7 +76,7 @@ def make_position(
         "max_position": max_position,
     }
     _check_takes("position", make, Position, [], sizes)
-    return _checked("position", make, Position, make(**sizes))
+    return _made("position", make, Position, [], sizes)
 
 
 def check_go_together(layer: SelfAttention, scheme: Position) -> None:
@@ -111,10 +113,28 @@ def _check_takes(
         raise ValueError(f"{name} ({name_of(make)}) is called with {given}: {error}") from error
 
 
-def _checked(name: str, make: Callable[..., Any], kind: type, made: Any) -> Any:
+def _made(
+    name: str,
+    make: Callable[..., Any],
+    kind: type,
+    by_place: Sequence[int],
+    by_name: dict[str, int],
+) -> Any:
+    try:
+        made = make(*by_place, **by_name)
+    except AttributeError as error:
+        if _NOT_BEGUN in str(error):
+            raise _without_super(name, name_of(make)) from error
+        raise
     if not isinstance(made, kind):
         raise ValueError(
             f"{name} ({name_of(make)}) returned {type(made).__name__}: it must return a "
             f"{kind.__name__}"
         )
+    if "_modules" not in vars(made):
+        raise _without_super(name, type(made).__name__)
     return made
+
+
+def _without_super(name: str, made: str) -> ValueError:
+    return ValueError(f"{name} ({made}): __init__ must call super().__init__() before all else")

@@ -49,6 +49,7 @@ def rehearse(
     float8 = resolve_float8(wanted, accelerator, precision, packing.row_length)
     if (model := _without_memory(config, max_position_of(config, packing))) is not None:
         sketched(model, packing)
+        _check_embeds(model)
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
             select_kernel(*asked)
         if float8 is not None:
@@ -67,6 +68,27 @@ def _without_memory(config: DictConfig, max_position: int) -> GPT | None:
         raise ValueError(f"model, attention or position: {error}") from error
     except RuntimeError:
         return None
+
+
+def _check_embeds(model: GPT) -> None:
+    """Refuses a position scheme that makes token embeddings of another shape.
+
+    Raises:
+        ValueError: naming it.
+    """
+    x_BMD = torch.zeros(1, 2, model.width, device="meta")
+    position_ids = torch.zeros(2, dtype=torch.int64, device="meta")
+    for scheme in model.positions:
+        try:
+            found = scheme.embed(x_BMD, position_ids)
+        except RuntimeError:  # it needs real memory
+            continue
+        if not isinstance(found, torch.Tensor) or found.shape != x_BMD.shape:
+            shape = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(
+                f"position ({type(scheme).__name__}): embed made {shape} of token embeddings "
+                f"{list(x_BMD.shape)}: it must return their shape"
+            )
 
 
 def _check_names(place: str, node: dict[str, Any]) -> None:
