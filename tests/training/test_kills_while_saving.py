@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from packformer.ranks.ending import is_lost_connection
 from packformer.training.checkpoint import AtomicCheckpointIO
 from packformer.training.sharded_saves import ShardedSaves
 
@@ -129,6 +130,27 @@ def test_a_checkpoint_opens_after_a_kill_in_an_asynchronous_save(tmp_path: Path)
     code, out = run(trials, 4, cwd=tmp_path, timeout=240)
     assert code == 0, out
     assert out.count(" opens") == 4, out
+
+
+def loses_a_rank(folder: Path) -> None:
+    """Prints what ends rank 0 when rank 1 is killed while both write."""
+    if os.fork() == 0:
+
+        def killed(*_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        FileSystemWriter.write_data = killed  # type: ignore[method-assign]
+        be_a_rank(1, folder, None)
+    try:
+        be_a_rank(0, folder, None)
+    except Exception as error:
+        print(f"{is_lost_connection(error)}: {error}")
+
+
+def test_a_rank_that_is_killed_in_a_save_is_lost_and_the_disk_is_not_blamed(tmp_path: Path) -> None:
+    code, out = run(loses_a_rank, tmp_path, cwd=tmp_path, timeout=60)
+    assert code == 0, out
+    assert f"True: cannot write {tmp_path}/last.ckpt: another rank has ended\n" in out
 
 
 if __name__ == "__main__":

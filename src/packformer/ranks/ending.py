@@ -183,10 +183,12 @@ def _show_left() -> None:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether ``error`` only says that another rank is gone."""
+    """Whether ``error``, or what it was raised from, only says that another rank is gone."""
     if type(error).__name__ in _LOST_BY_NAME:
         return True
-    return isinstance(error, RuntimeError) and bool(_LOST_CONNECTION.search(str(error)))
+    if isinstance(error, RuntimeError) and _LOST_CONNECTION.search(str(error)):
+        return True
+    return error.__cause__ is not None and is_lost_connection(error.__cause__)
 
 
 def _trains() -> bool:
