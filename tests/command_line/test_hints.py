@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -193,3 +194,95 @@ def test_letters_of_another_run_may_be_there() -> None:
         told = explain(message, [source, "layers.S.position.base=5"])
         assert told is not None
         assert "write +layers.S.position.base=5" in told
+
+
+@pytest.fixture(
+    params=["--config-dir {}", "--config-dir={}", "-cd {}", "hydra.searchpath=[file://{}]"]
+)
+def own(tmp_path: Path, request: pytest.FixtureRequest) -> list[str]:
+    """The arguments that add choices of the user's own."""
+    files = {
+        "position/bias.yaml": "_target_: my_parts.Bias\nmax_distance: 128\n",
+        "position/slow.yaml": "_target_: packformer.nn.Rotary\nbase: 1e6\n",
+        "position/broken.yaml": "_target_: [\n",
+        "tokens/mine.yaml": "{}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return request.param.format(tmp_path).split()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hint"),
+    [
+        (
+            ["position=bias", "position.buckets=3"],
+            "there is no setting position.buckets: position=bias has max_distance; "
+            "+position.buckets=3 adds one",
+        ),
+        (
+            ["position=bias", "position.base=3"],
+            "there is no setting position.base: position=bias has max_distance; "
+            "+position.base=3 adds one",
+        ),
+        (
+            ["position=bias", "position.max_distanc=3"],
+            "did you mean position.max_distance? Or add it: +position.max_distanc=3",
+        ),
+        (["position=bias", "~position.buckets"], "position.buckets: position has max_distance"),
+        (
+            ["position=slow", "position.scaling=null"],
+            "position.scaling is not set yet, so it is added: write +position.scaling=null",
+        ),
+        (
+            ["position.max_distance=3"],
+            "position.max_distance is a setting of position=bias: choose it too",
+        ),
+        (["tokens=mine"], "nothing of tokens is chosen yet, so it is added: write +tokens=mine"),
+        (["pos=bias"], "there is no setting pos: did you mean position=bias?"),
+        (
+            ["layers=local_global", "position=bias", "layers.S.position.buckets=3"],
+            "write +layers.S",
+        ),
+    ],
+)
+def test_choices_of_the_user_s_own_are_known(
+    own: list[str], tmp_path: Path, overrides: list[str], hint: str
+) -> None:
+    with (
+        initialize_config_module("packformer.conf", version_base="1.3"),
+        pytest.raises(HydraException) as refused,
+    ):
+        compose("config", [f"hydra.searchpath=[file://{tmp_path}]", *overrides])
+    told = explain(str(refused.value), [*own, *overrides])
+    assert told is not None
+    assert hint in told
+    assert "\n" not in told
+
+
+def test_the_command_line_knows_choices_of_the_user_s_own(
+    own: list[str], train: Callable, small: list[str]
+) -> None:
+    for given, message in {
+        "position.buckets=3": "error: there is no setting position.buckets: position=bias has max",
+        "+positon=slow": "error: there is no setting positon: did you mean position=slow?",
+        "position=[null]": "null is none, there are alibi, bias, broken, learned, none, rotary, sl",
+    }.items():
+        chosen = [] if "=[" in given else ["position=bias"]
+        done = train(*small, *own, *chosen, given)
+        assert done.code == 1
+        assert message in done.err
+
+
+def test_what_some_jobs_of_a_sweep_lack_is_not_called_null() -> None:
+    message = "Could not override 'position.base'.\nTo append to your config use +"
+    told = explain(message, ["-m", "position=rotary,alibi", "position.base=3"])
+    assert told == (
+        "there is no setting position.base with all of position=rotary,alibi: leave one of the two "
+        "out"
+    )
+    told = explain(message, ["position=NULL", "position.base=3"])
+    assert (
+        told == "there is no setting position.base where position is null: leave position=NULL out"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,12 @@ def check_given(config: DictConfig) -> None:
         raise ValueError(f"{name} is needed and not given: write {name}={example}")
 
 
-def check_configuration(settings: Mapping[str, Any]) -> None:
+def check_configuration(settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
     """Refuses names of settings and choices that do not exist, and files that are not there.
 
     Args:
         settings: the resolved configuration, plain types only.
+        overrides: the command line's that it was composed with, options among them.
 
     Raises:
         ValueError: naming the setting, and what may have been meant.
@@ -105,7 +106,7 @@ def check_configuration(settings: Mapping[str, Any]) -> None:
     check_name(settings.get("name"))
     for name, value in settings.items():
         if name not in SETTINGS:
-            raise ValueError(no_setting(name, str(value)))
+            raise ValueError(no_setting(name, str(value), overrides))
     check_groups(settings)
     refuse_given(settings)
     check_trainer_settings(settings["trainer"])

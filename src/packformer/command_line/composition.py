@@ -36,7 +36,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
             config = with_settings_of_start(config, overrides)
         OmegaConf.resolve(config)
     except USER_ERRORS as error:
-        raise ValueError(one_line(error)) from error
+        raise ValueError(one_line(error, overrides)) from error
     return config
 
 
@@ -59,5 +59,5 @@ def check_run(overrides: Sequence[str]) -> dict[str, Any]:
     check_given(config)
     settings: Any = OmegaConf.to_container(config, resolve=True)
     refuse_secrets(settings, overrides)
-    check_configuration(settings)
+    check_configuration(settings, overrides)
     return settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from packformer.command_line.early import CLASSES
 from packformer.command_line.grammar import read_value
 from packformer.command_line.known import (
     Known,
@@ -15,6 +16,7 @@ from packformer.command_line.known import (
     value_of,
 )
 from packformer.command_line.letters import about_letter
+from packformer.run.given import given_to
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 from packformer.run.trainer_settings import INSTEAD, PASSED_ON
@@ -57,9 +59,9 @@ def _unknown(name: str, value: object, known: Known) -> Iterator[tuple[str, obje
             yield place, value[inner]
 
 
-def no_setting(name: str, value: str) -> str:
+def no_setting(name: str, value: str, overrides: Sequence[str]) -> str:
     """Guesses what was meant by a setting that does not exist."""
-    return _meant_by(name, value, known_beside([]))
+    return _meant_by(name, value, known_beside(overrides))
 
 
 def _meant_by(name: str, value: str, known: Known) -> str:
@@ -72,6 +74,8 @@ def _meant_by(name: str, value: str, known: Known) -> str:
         return f"{name} is not set yet, so it is added: write +{name}={value}"
     if group == "trainer" and last in INSTEAD:
         return f"{name} cannot be set: {INSTEAD[last]}"
+    if told := _about_class(name, value, known):
+        return told
     if meant := _group_meant(name, value, known):
         return f"there is no setting {name}: did you mean {meant}?"
     elsewhere = _keys_elsewhere(name, known)
@@ -80,7 +84,7 @@ def _meant_by(name: str, value: str, known: Known) -> str:
     near = nearest(name, [*known.keys, *known.added]) or nearest(name, elsewhere)
     place = name.rpartition(".")[0]
     if near == name:
-        return f"there is no setting {name} where {place} is null: leave {place}=null out"
+        return _with_others(name, place, known)
     if near is not None and near != place:
         meant = f"{'+' * (near in known.added)}{near}"
         of = f" (of {' and '.join(elsewhere[near])})" if near in elsewhere else ""
@@ -88,6 +92,37 @@ def _meant_by(name: str, value: str, known: Known) -> str:
     siblings = [k.rpartition(".")[2] for k in known.keys if place and k.rpartition(".")[0] == place]
     has = ", ".join(k for k in siblings if not k.startswith("_"))
     return f"there is no setting {name}: {f'{place} has {has}' if has else _ALL}"
+
+
+def _about_class(name: str, value: str, known: Known) -> str | None:
+    """A setting that its class takes, or may take, but the chosen YAML file does not list."""
+    place, _, setting = name.rpartition(".")
+    target = known.settings.get(f"{place}._target_")
+    if target is None or name in known.settings or known.removes(name):
+        return None
+    if place.startswith("hydra.") or setting in given_to(place):
+        return None
+    if (known_class := CLASSES.get(str(target))) is not None:
+        added = f"{name} is not set yet, so it is added: write +{name}={value}"
+        return added if setting in known_class.rules else None
+    listed = [key for key in known.keys if key.rpartition(".")[0] == place]
+    listed = [key for key in listed if not key.startswith(f"{place}._")]
+    if near := nearest(name, listed):
+        return f"there is no setting {name}: did you mean {near}? Or add it: +{name}={value}"
+    choice = known.settings.get(f"hydra.runtime.choices.{place}")
+    has = ", ".join(key.rpartition(".")[2] for key in listed) or "none"
+    holder = place if choice is None else f"{place}={choice}"
+    return f"there is no setting {name}: {holder} has {has}; +{name}={value} adds one"
+
+
+def _with_others(name: str, place: str, known: Known) -> str:
+    """Of a setting that there is, but not with all that was chosen."""
+    chosen = value_of(place, known.overrides)
+    if chosen is None:
+        return f"there is no setting {name} with all that was chosen: {_ALL}"
+    if chosen.lower() == "null":
+        return f"there is no setting {name} where {place} is null: leave {place}={chosen} out"
+    return f"there is no setting {name} with all of {place}={chosen}: leave one of the two out"
 
 
 def _group_meant(name: str, value: str, known: Known) -> str | None:
@@ -167,7 +202,7 @@ def _no_override(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 
 def _no_word(found: re.Match[str], overrides: Sequence[str]) -> str | None:
-    groups = known_beside([]).groups
+    groups = known_beside(overrides).groups
     for override in overrides:
         group, value = name_of(override), choice_of(override)
         if group in groups and value not in groups[group]:
@@ -177,7 +212,7 @@ def _no_word(found: re.Match[str], overrides: Sequence[str]) -> str | None:
 
 def _no_value(found: re.Match[str], overrides: Sequence[str]) -> str:
     name, _, value = found[1].partition("=")
-    if any(key.startswith(f"{name}.") for key in known_beside([]).keys):
+    if any(key.startswith(f"{name}.") for key in known_beside(overrides).keys):
         return f"{name} ({value or _EMPTY}) must hold settings: write {name}.SETTING=VALUE"
     return (
         f"{name} ({value or _EMPTY}) must be of the type of its default: "
@@ -187,7 +222,7 @@ def _no_value(found: re.Match[str], overrides: Sequence[str]) -> str:
 
 def _no_file(found: re.Match[str], overrides: Sequence[str]) -> str | None:
     group, _, choice = found[1].rpartition("/")
-    choices = known_beside([]).groups.get(group)
+    choices = known_beside(overrides).groups.get(group)
     if choices is None:
         return None
     return f"there is no {group}={choice}: there are {', '.join(choices)}"

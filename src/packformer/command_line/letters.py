@@ -34,7 +34,7 @@ def about_letter(name: str, value: str, known: Known) -> str | None:
         pattern = known.value("layers.pattern")
         if why := why_ignored(letter, pattern, str(pattern)):
             return why
-    removed = any(o.startswith("~") and name_of(o) == name for o in known.overrides)
+    removed = known.removes(name)
     groups = {f"{place}.{group}": group for group in GROUPS_OF_LETTERS}
     if name in groups and not removed and not isinstance(read_value(value), dict | None):
         return no_choice(name, value)

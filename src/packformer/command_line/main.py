@@ -39,6 +39,7 @@ from packformer.ranks.ending import (
 )
 from packformer.ranks.launched import check_processes, launched
 from packformer.ranks.others import devices_before_torch, forget_others
+from packformer.run.chosen import own_places
 from packformer.run.continued import with_settings_of_run
 from packformer.run.naming import register_folder_suffix, run_name
 from packformer.run.of_sweep import in_sweep
@@ -108,7 +109,8 @@ def _job(config: DictConfig) -> float:
         kind = "" if expected else f"{type(error).__name__}: "
         # As they were given: a reference to a group would be shown as all of its settings.
         given: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
-        failures.append(kind + one_line(error, given))
+        places = own_places(HydraConfig.instance().cfg)
+        failures.append(kind + one_line(error, [*places, *given]))
         if in_sweep() and folder.is_dir():
             write_failure(folder, run_name(config), failures[-1], given)
         hint = f" (traceback: {place})" if place else ""
@@ -185,7 +187,7 @@ def _check(config: DictConfig) -> None:
     settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     overrides = HydraConfig.get().overrides
     refuse_secrets(settings, [*overrides.task, *overrides.hydra])
-    check_configuration(settings)
+    check_configuration(settings, [*own_places(HydraConfig.instance().cfg), *overrides.task])
     hydra_config = HydraConfig.get()
     if not in_sweep() and hydra_config.sweeper.get("params"):
         raise ValueError("a sweep needs -m: packformer train -m ...")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 
 from hydra._internal.utils import get_args_parser
 
 from packformer.command_line.grammar import parse, read_value
+from packformer.command_line.known import known_beside
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 
@@ -55,7 +56,7 @@ def _read(arguments: Sequence[str]) -> list[str]:
     return list(read.overrides)
 
 
-def refuse_altered_text(overrides: Iterable[str]) -> None:
+def refuse_altered_text(overrides: Sequence[str]) -> None:
     """Refuses overrides that Hydra cannot read, and text that it would read as something else.
 
     Text is a path or a name: ``1e3`` would be the number ``1000.0``, ``a[1].txt`` is no value.
@@ -76,14 +77,14 @@ def refuse_altered_text(overrides: Iterable[str]) -> None:
             continue
         if parse(override) is None:
             raise ValueError(f"{override} cannot be read: write {_shown(name, value)}")
-        _refuse_no_choices(name.lstrip("+"), value)
+        _refuse_no_choices(name.lstrip("+"), value, overrides)
         if name.lstrip("+") in _FOLDERS and not value.strip("'\" "):
             raise ValueError(f"{name.lstrip('+')} (empty) must be a path: . is this folder")
         if name.lstrip("+") in _TEXT:
             _refuse_altered(name, value)
 
 
-def _refuse_no_choices(group: str, value: str) -> None:
+def _refuse_no_choices(group: str, value: str, overrides: Sequence[str]) -> None:
     """Refuses what is no word in a list of choices, and a path, which Hydra does not expect."""
     place = files("packformer.conf") / group
     read = read_value(value)
@@ -91,11 +92,7 @@ def _refuse_no_choices(group: str, value: str) -> None:
         return
     for choice in read if isinstance(read, list) else [read]:
         if not isinstance(choice, str) or {"", ".", ".."} & set(choice.split("/")[:-1]):
-            known = sorted(
-                file.name.removesuffix(".yaml")
-                for file in place.iterdir()
-                if file.name.endswith(".yaml")
-            )
+            known = known_beside(overrides).groups[group]
             shown = "null" if choice is None else choice
             raise ValueError(
                 f"{group}={value} must name choices: {shown} is none, there are {', '.join(known)}"

@@ -66,6 +66,21 @@ def _defaults(overrides: Sequence[str]) -> Any:
     return _loader().compute_defaults_list(_PRIMARY, given, RunMode.RUN)
 
 
+def own_places(config: Any) -> list[str]:
+    """The arguments of the command line that lead to choices of the user's own.
+
+    Args:
+        config: with Hydra's own.
+    """
+    folders = [
+        source.path
+        for source in config.hydra.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    options = [word for folder in folders for word in ("--config-dir", folder)]
+    return [*options, *search_path_of(config)]
+
+
 def search_path_of(config: Any) -> list[str]:
     """The override of ``hydra.searchpath`` on the command line; empty if there is none.
 

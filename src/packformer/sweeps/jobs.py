@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from packformer.interruption import EXIT_CODES, Interrupted, signals_heard_by
 from packformer.ranks.ending import death
 from packformer.ranks.launched import PARENT, SWEEP
-from packformer.run.chosen import search_path_of
+from packformer.run.chosen import own_places
 from packformer.run.naming import name_of
 from packformer.sweeps.former import objective_of
 from packformer.sweeps.kinds import Kind
@@ -85,12 +85,8 @@ class Job:
 
     def _arguments(self) -> list[str]:
         hydra = self.config.hydra
-        folders: list[str] = []
-        for source in hydra.runtime.config_sources:
-            folders += ["--config-dir", source.path] if source.provider == "command-line" else []
         where = QuotedString(str(self.folder.resolve()), Quote.double).with_quotes()
-        places = [*folders, *search_path_of(self.config)]
-        return [*places, *hydra.overrides.task, f"hydra.run.dir={where}"]
+        return [*own_places(self.config), *hydra.overrides.task, f"hydra.run.dir={where}"]
 
     def ended(self, code: int) -> float:
         """What the run returned.
