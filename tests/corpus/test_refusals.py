@@ -35,6 +35,19 @@ def test_input_that_is_not_there_leaves_no_folder(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_text_too_short_for_two_splits_leaves_the_folder_for_a_longer_one(tmp_path, is_there):
+    text = tmp_path / "text.txt"
+    text.write_text("x")
+    if is_there:
+        (tmp_path / "c").mkdir()
+    with pytest.raises(ValueError, match="the only document has 3 tokens.* give more text$"):
+        prepare(preparation(text, tmp_path / "c"))
+    assert (list((tmp_path / "c").iterdir()) == []) if is_there else not (tmp_path / "c").exists()
+    text.write_text("a longer text")
+    assert prepare(preparation(text, tmp_path / "c")).validation
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_folder_with_something_else_is_refused(corpus, tmp_path, monkeypatch, finished):
     small_parts(monkeypatch)

@@ -1,5 +1,6 @@
 """Prepared text is kept, and made again where something changed."""
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -98,3 +99,30 @@ def test_a_vocabulary_too_small_is_refused_and_leaves_nothing_in_the_cache(folde
     with pytest.raises(ValueError, match=r"vocab_size \(100\) must be a whole number from 258"):
         prepare(folder, vocab_size=100)
     assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_a_text_too_short_for_two_splits_leaves_nothing_in_the_cache(folder, cache):
+    write(folder, a="x")
+    with pytest.raises(ValueError, match="the only document has 3 tokens, .*too few to train on"):
+        prepare(folder)
+    assert [file.name for file in cache.rglob("*") if not file.name.endswith(".lock")] == [
+        "corpora"
+    ]
+
+
+def test_a_full_disk_at_the_end_leaves_what_the_next_preparation_continues_from(
+    folder, cache, monkeypatch
+):
+    write(folder, a="alpha " * 40)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", str(cache / "train.tokens"))
+
+    monkeypatch.setattr("packformer.corpus.share.copy", full)
+    with pytest.raises(ValueError, match="train.tokens"):
+        prepare(folder)
+    assert list(cache.rglob("*.tokens"))
+    monkeypatch.undo()
+    monkeypatch.setenv("PACKFORMER_CACHE", str(cache))
+    monkeypatch.setattr("packformer.corpus.preparation.train_bpe", None)  # not again
+    assert prepare(folder).train.num_documents == 1

@@ -38,6 +38,7 @@ from packformer.corpus.shards import (
     Manifest,
     hash_file,
 )
+from packformer.corpus.share import TooShortError
 from packformer.corpus.split import split
 from packformer.corpus.tokenizer import (
     load_tokenizer,
@@ -138,7 +139,7 @@ class _Run:
             if isinstance(error, InvalidDocumentError):
                 reason += f" (to leave such documents out: {self._preparation.skip_setting})"
             if self._is_own:
-                self._remove_unfinished()
+                self._remove_unfinished(keep_parts=not isinstance(error, TooShortError))
             hint = f" (kept: {counted(kept, 'finished part')}; the same command continues there)"
             goes_on = kept > 0 and (isinstance(error, OSError) or not self._is_tokenized)
             raise ValueError(reason + hint * goes_on) from error
@@ -177,11 +178,11 @@ class _Run:
             whole = (finished + self._unfinished_tokens * self._itemsize) * whole // self._read
         return max(0, whole - finished)
 
-    def _remove_unfinished(self) -> None:
+    def _remove_unfinished(self, *, keep_parts: bool) -> None:
         """Leaves finished parts, and what continues after them, or nothing at all."""
         if (self._folder / MANIFEST).exists():  # the corpus is complete
             return
-        parts = self._journal.parts
+        parts = self._journal.parts if keep_parts else []
         kept = {part[side]["file"] for part in parts for side in SPLITS if part[side]}
         for pattern in ("*.tokens", ".*.tokens"):
             for file in self._folder.glob(pattern):

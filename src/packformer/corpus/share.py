@@ -22,6 +22,10 @@ _NONE = np.empty(0, np.int64)
 TRAIN, VALIDATION = SPLITS
 
 
+class TooShortError(ValueError):
+    """A text of too few tokens for two sides, whatever is tried again."""
+
+
 class _Document(NamedTuple):
     shard: Shard
     number: int
@@ -63,7 +67,7 @@ class NearShare:
             shards: of each split; both have some, or there is one document in all.
 
         Raises:
-            ValueError: if the only document is too short for two.
+            TooShortError: if the only document is too short for two.
         """
         total = sum(shard.tokens for side in SPLITS for shard in shards[side])
         held = sum(shard.tokens for shard in shards[VALIDATION])
@@ -71,7 +75,7 @@ class NearShare:
         if sum(shard.documents for side in SPLITS for shard in shards[side]) == 1:
             (only,) = shards[TRAIN] or shards[VALIDATION]
             if total < 2 * _LEAST:
-                raise ValueError(
+                raise TooShortError(
                     f"the only document has {counted(total, 'token')}, its marks included: "
                     "too few to train on some and validate on others; give more text"
                 )
