@@ -44,7 +44,6 @@ from packformer.run.build import (
 from packformer.run.compiled_ahead import CompiledAhead, compile_ahead
 from packformer.run.device import (
     check_strategy,
-    is_sharded,
     num_devices,
     resolve_accelerator,
     resolve_precision,
@@ -62,6 +61,7 @@ from packformer.run.resume import (
 from packformer.run.same_ranks import SameRanks
 from packformer.run.start_times import StartTimes
 from packformer.run.step_rows import StepRows
+from packformer.run.strategies import is_sharded
 from packformer.run.with_lower_rate import with_lower_rate
 from packformer.training import FiniteGuard, TrainingModule
 from packformer.training.checkpoint import OtherData, OtherTraining, check_checkpoint

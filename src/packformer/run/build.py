@@ -32,10 +32,11 @@ from packformer.model import GPT
 from packformer.model.deferred import Deferred
 from packformer.requirements import LOSS_CHUNK
 from packformer.run.callbacks import build_callbacks, is_on_terminal
-from packformer.run.device import is_sharded, memory_bytes, num_devices, resolve_float8
+from packformer.run.device import memory_bytes, num_devices, resolve_float8
 from packformer.run.reach import max_position_of
 from packformer.run.resume import nested
 from packformer.run.step_rows import StepRows, share_rows
+from packformer.run.strategies import ONE_DEVICE, check_trains_on_all, is_sharded
 from packformer.run.trainer_settings import check_steps
 from packformer.training import (
     DDP,
@@ -307,10 +308,12 @@ def build_trainer(
     strategy = options.get("strategy", "auto")
     if strategy == "ddp" or (several and strategy == "auto"):
         options["strategy"] = DDP()
+    elif strategy == ONE_DEVICE:
+        options["strategy"] = "auto"  # by its name Lightning trains on the CPU
     with settings_of("callbacks"):
         callbacks = build_callbacks(make(config.get("callbacks")) or {}, folder)
     with settings_of("trainer"):
-        return L.Trainer(
+        trainer = L.Trainer(
             **options,
             max_epochs=-1,
             check_val_every_n_epoch=None,
@@ -324,6 +327,8 @@ def build_trainer(
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
+    check_trains_on_all(trainer.strategy, rows.num_devices)
+    return trainer
 
 
 def rows_of_step(trainer: Mapping[str, Any], accelerator: str) -> StepRows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,11 +13,11 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from packformer.counted import counted
 from packformer.run.nearest import nearest
+from packformer.run.strategies import check_strategy_fits, is_sharded
 from packformer.run.trainer_settings import refuse_half_on_cpu
 from packformer.training.float8 import Float8
 
 _UNKNOWN_MEMORY = 8 * 2**30
-_FSDP2 = "packformer.training.FSDP2"
 _FLOAT8_CAPABILITY = (8, 9)
 _SHARDED_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true")
@@ -67,15 +66,8 @@ def num_devices(devices: Any, accelerator: str) -> int:
         raise ValueError(f"trainer.devices ({devices}): {error}") from error
 
 
-def is_sharded(strategy: Any) -> bool:
-    """Whether ``trainer.strategy`` is packformer's FSDP2, by its name or as a group of settings."""
-    if isinstance(strategy, Mapping):
-        return strategy.get("_target_") == _FSDP2
-    return strategy == "fsdp2"
-
-
 def check_strategy(strategy: Any, num_ranks: int, precision: str) -> None:
-    """Refuses the name of a strategy that does not exist, and shards that cannot be.
+    """Refuses the name of a strategy that does not exist, and one that these devices cannot use.
 
     Args:
         strategy: ``trainer.strategy``, as text, as a group of settings or None.
@@ -92,14 +84,8 @@ def check_strategy(strategy: Any, num_ranks: int, precision: str) -> None:
         raise ValueError(f"trainer.strategy ({strategy}) is unknown: {meant}")
     if isinstance(strategy, str) and strategy.startswith("fsdp") and strategy != "fsdp2":
         raise ValueError(f"trainer.strategy ({strategy}) is torch's former way to shard: use fsdp2")
-    if not is_sharded(strategy):
-        return
-    if num_ranks == 1:
-        raise ValueError(
-            "trainer.strategy (fsdp2) shards a model over several devices, and there is 1: set "
-            "trainer.devices, or trainer.strategy=auto"
-        )
-    if precision not in _SHARDED_PRECISIONS:
+    check_strategy_fits(strategy, num_ranks)
+    if is_sharded(strategy) and precision not in _SHARDED_PRECISIONS:
         raise ValueError(
             f"trainer.precision ({precision}) does not go with trainer.strategy=fsdp2: use one of "
             f"{', '.join(_SHARDED_PRECISIONS)}"

@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from packformer.command_line.composition import compose
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing
-from packformer.run.device import is_sharded
 from packformer.run.reach import max_position_of
 from packformer.run.step_rows import share_rows
+from packformer.run.strategies import is_sharded
 from packformer.training import build_optimizer, chunk_that_fits
 from packformer.training.chained import members_of
 from packformer.training.module import DTYPES
