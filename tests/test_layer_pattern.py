@@ -50,6 +50,10 @@ def test_layers_are_alike_without_a_pattern(layers):
         ({"pattern": 3}, r"layers.pattern \(3\) must be letters"),
         ({"pattern": "S-L", "S": {}}, r"layers.pattern \(S-L\) must be letters"),
         ({"pattern": ""}, r"layers.pattern \(empty\) must be letters"),
+        (
+            {"pattern": "ÄL", "Ä": {}, "L": {}},
+            r"layers.pattern \(ÄL\) must be letters from A to Z,",
+        ),
         ({"pattern": "SX", "S": {}}, r"layers.pattern \(SX\) has a letter X, there are S: add"),
         ({"pattern": "S", "S": {"window": 3}}, r"layers.S .* must hold settings of attention or"),
         (

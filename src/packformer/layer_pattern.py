@@ -29,12 +29,12 @@ def letters_of_layers(pattern: str, num_layers: int) -> str:
     ``SSSL`` makes ``SSSLSL`` of 6 layers, ``SL`` of 2 and ``L`` of one.
 
     Raises:
-        ValueError: if ``pattern`` does not consist of letters.
+        ValueError: if ``pattern`` does not consist of ASCII letters, which settings are named by.
     """
-    if not isinstance(pattern, str) or not pattern.isalpha():
+    if not isinstance(pattern, str) or not pattern.isalpha() or not pattern.isascii():
         raise ValueError(
-            f"layers.pattern ({shown(pattern)}) must be letters, one per layer, such as SSSL; "
-            "or null"
+            f"layers.pattern ({shown(pattern)}) must be letters from A to Z, one per layer, such "
+            "as SSSL; or null"
         )
     repeated = (pattern * num_layers)[: num_layers - 1]
     return repeated + pattern[-1]

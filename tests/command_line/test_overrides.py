@@ -107,3 +107,43 @@ def test_any_name_works_as_typed_or_the_message_shows_how():
             (argument,) = shlex.split(str(error).rpartition(": write ")[2])
         assert str(parse(argument).value()) == name
     assert 200 < refused < 500
+
+
+@pytest.mark.parametrize("pattern", ["ÄL", '"ÄL"', "SL,ÄL", "S~L", "~", "ß", "SL:S", "語"])
+def test_a_pattern_that_cannot_be_read_is_not_advised_in_quotes(train, small, pattern):
+    done = train(*small, "layers=local_global", f"layers.pattern={pattern}")
+    assert done.code == 1
+    told = pattern.strip('"')
+    assert f"error: layers.pattern ({told}) must be letters from A to Z, one per layer" in done.err
+    assert "+layers" not in done.err
+
+
+@pytest.mark.parametrize(
+    "override", ["layers.Ä.attention.window=5", "+layers.Ä={attention:{window:5}}", "~layers.Ä"]
+)
+def test_letters_are_ascii(override):
+    with pytest.raises(ValueError, match=r"layers.Ä names no layers: letters of .* are A to Z"):
+        refuse_altered_text([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "written"),
+    [
+        ("layers.pattern=NULL", "null", '"NULL"'),
+        ("layers.pattern=Null", "null", '"Null"'),
+        ("+layers.pattern=nULL", "null", '"nULL"'),
+        ("layers.pattern=SL,NULL", "SL,null", 'SL,"NULL"'),
+    ],
+)
+def test_letters_that_are_read_as_null_are_refused(override, read, written):
+    told = f"{override} would be read as {read}, and null makes all layers alike: write null if "
+    with pytest.raises(ValueError, match=re.escape(told)) as refused:
+        refuse_altered_text([override])
+    assert f"or 'layers.pattern={written}' for these letters" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["null", "SL,null", '"NULL"', "'NULL'", 'SL,"Null"', "NULLS", "SNULL", "INF"]
+)
+def test_null_and_letters_that_stay_letters_pass(pattern):
+    refuse_altered_text([f"layers.pattern={pattern}"])

@@ -12,6 +12,7 @@ from hydra._internal.utils import get_args_parser
 
 from packformer.command_line.grammar import parse, read_value
 from packformer.command_line.known import known_beside
+from packformer.layer_pattern import letters_of_layers
 from packformer.run.nearest import nearest
 from packformer.run.shown_override import shown_override
 
@@ -20,7 +21,10 @@ _TEXT = (
     *("logger.wandb.project", "logger.wandb.entity"),
 )
 _FOLDERS = ("output_dir", "hydra.run.dir", "hydra.sweep.dir")
+_PATTERN = "layers.pattern"
+_OF_A_LETTER = re.compile(r"[+~]*(layers\.([^\W\d_]))(?![^.])")
 _QUOTES = ('"', "'")
+_IN_QUOTES = r"""("[^"]*"|'[^']*')"""
 
 
 def settings_last(arguments: Sequence[str]) -> list[str]:
@@ -73,8 +77,12 @@ def refuse_altered_text(overrides: Sequence[str]) -> None:
             raise ValueError(
                 f"{override} names no setting: write NAME=VALUE, without spaces around ="
             )
+        if (letter := _OF_A_LETTER.match(name)) and not letter[2].isascii():
+            raise ValueError(f"{letter[1]} names no layers: letters of {_PATTERN} are A to Z")
         if not separator or parse(f"{name}=x") is None:  # no setting: Hydra says so
             continue
+        if name.lstrip("+") == _PATTERN:
+            _refuse_no_pattern(override, value)
         if parse(override) is None:
             raise ValueError(f"{override} cannot be read: write {_shown(name, value)}")
         _refuse_no_choices(name.lstrip("+"), value, overrides)
@@ -82,6 +90,20 @@ def refuse_altered_text(overrides: Sequence[str]) -> None:
             raise ValueError(f"{name.lstrip('+')} (empty) must be a path: . is this folder")
         if name.lstrip("+") in _TEXT:
             _refuse_altered(name, value)
+
+
+def _refuse_no_pattern(override: str, value: str) -> None:
+    """Refuses what quotes would not make a pattern, and letters that are read as null."""
+    if parse(override) is None:
+        letters_of_layers(value.strip("'\""), 1)
+    for word in re.findall(r"\bnull\b", re.sub(_IN_QUOTES, "", value), re.IGNORECASE):
+        if word != "null":
+            quoted = re.sub(rf"\b{word}\b", f'"{word}"', value)
+            written = shlex.quote(f"{_PATTERN}={quoted}")
+            raise ValueError(
+                f"{override} would be read as {value.replace(word, 'null')}, and null makes all "
+                f"layers alike: write null if that is meant, or {written} for these letters"
+            )
 
 
 def _refuse_no_choices(group: str, value: str, overrides: Sequence[str]) -> None:
