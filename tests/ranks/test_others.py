@@ -143,7 +143,7 @@ _HEARS_NOTHING = """if True:
 
     signal.signal(signal.SIGTERM, swallow)
     rank = [sys.executable, "-c", "import sys; sys.exit(143)"]
-    others.Others([rank]).watch()
+    others.Others([rank]).begin_to_train()
     end = time.monotonic() + 60
     while time.monotonic() < end:
         time.sleep(0.1)
@@ -162,7 +162,7 @@ import sys
 from packformer.ranks import ending, others
 
 rank = [sys.executable, "-c", "import sys; sys.exit(143)"]
-others.Others([rank]).watch()
+others.Others([rank]).begin_to_train()
 ending.tell(RuntimeError("Connection closed by peer"), "of a collective")
 """
 
@@ -171,3 +171,59 @@ def test_a_signal_that_ended_another_rank_at_once_is_told_by_rank_zero() -> None
     command = [sys.executable, "-c", _LOSES_THE_CONNECTION]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (143, "interrupted\n")
+
+
+_PREPARES = """
+import sys, time
+from packformer.ranks import others
+from packformer.ranks.ending import ends_when_interrupted
+
+_, seconds, end = sys.argv
+with ends_when_interrupted():
+    other = others.Others([[sys.executable, "-c", f"import os, sys; {end}"]])
+    other.processes[0].wait()
+    try:
+        time.sleep(float(seconds))
+        print("prepared")
+    finally:
+        print("stopped")
+        other.end()
+"""
+
+
+def _prepares(seconds: float, end: str) -> subprocess.CompletedProcess[str]:
+    """Rank 0 prepares data for a while; rank 1 ends like this."""
+    command = [sys.executable, "-c", _PREPARES, str(seconds), end]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+
+def test_a_rank_that_is_killed_before_training_ends_rank_zero_at_once() -> None:
+    done = _prepares(60, "os.kill(os.getpid(), 9)")
+    assert (done.returncode, done.stdout) == (1, "stopped\n")
+    assert done.stderr.startswith("error: rank 1 was killed (SIGKILL): if the machine ran out")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "sys.exit(1)"])
+def test_a_rank_that_refuses_its_settings_leaves_the_word_to_rank_zero(end: str) -> None:
+    done = _prepares(1, end)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "prepared\nstopped\n", "")
+
+
+_FORGETS = """
+import sys, time
+from packformer.ranks import others
+
+others._EVERY = 0  # looks all the time
+for _ in range(20):
+    others._found = others.Others([[sys.executable, "-c", "import time; time.sleep(60)"]])
+    others.forget_others()
+time.sleep(0.5)
+print("its own error")
+"""
+
+
+def test_ranks_that_rank_zero_ends_are_not_told_as_killed() -> None:
+    command = [sys.executable, "-c", _FORGETS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "its own error\n", "")

@@ -40,6 +40,7 @@ _AFTER_A_KILL = (
 )
 _telling = threading.Lock()
 _lost = threading.Event()
+_failed = threading.Event()
 _shown = 2  # the file descriptor of what a user sees
 
 
@@ -50,9 +51,20 @@ def ends_when_interrupted() -> Iterator[None]:
         with signals_heard_by(interrupt):
             yield
     except KeyboardInterrupt as interruption:
+        if _failed.is_set():
+            sys.exit(1)
         if rank() == 0:
             print("interrupted", file=sys.stderr)
         sys.exit(exit_code(interruption))
+
+
+def end_as_failed() -> None:
+    """Ends the body of ``ends_when_interrupted`` from another thread, which has told why.
+
+    The main thread stops what it has started, as after a signal.
+    """
+    _failed.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def is_several() -> bool:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from packformer.interruption import EXIT_CODES, Interrupted, is_ending
+from packformer.interruption import EXIT_CODES, SIGNALS, Interrupted, is_ending
 from packformer.ranks import ending
 from packformer.ranks.launched import ERRORS, PARENT, launched, rank
 
@@ -50,7 +50,7 @@ class Others:
     def __init__(self, commands: Sequence[Sequence[str]], cwd: str | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="packformer-ranks-"))
         os.environ[ERRORS] = str(self._folder)
-        self._interrupted = threading.Event()
+        self._expected = threading.Event()
         self.training = False
         self.processes: list[subprocess.Popen] = []
         atexit.register(self._end)
@@ -58,15 +58,15 @@ class Others:
             own = {"NODE_RANK": "0", "LOCAL_RANK": str(number)}
             own |= {"WORLD_SIZE": str(len(commands) + 1), PARENT: str(os.getpid())}
             self.processes.append(subprocess.Popen(command, env={**os.environ, **own}, cwd=cwd))
-
-    def watch(self) -> None:
-        """Training begins: from now on this process ends when one of the others fails."""
-        self.training = True
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def begin_to_train(self) -> None:
+        """From now on this process ends when one of the others fails, not only if it is killed."""
+        self.training = True
 
     def are_interrupted(self) -> None:
         """They end because the user wants it: no failure."""
-        self._interrupted.set()
+        self._expected.set()
 
     def end(self) -> None:
         """Ends all of them, wherever they are."""
@@ -75,10 +75,10 @@ class Others:
 
     def _watch(self) -> None:
         """Waits until all are finished; ends this process too when one of them failed."""
-        while not self._interrupted.is_set():
+        while not self._expected.is_set():
             codes = [process.poll() for process in self.processes]
-            failed = [n for n, code in enumerate(codes, start=1) if code not in _NO_FAILURE]
-            if failed and not self._interrupted.wait(_EVERY):
+            failed = [n for n, code in enumerate(codes, start=1) if self._is_failure(code)]
+            if failed and not self._expected.wait(_EVERY):
                 self._fail(failed[0])
             interrupted = [c for c in codes if c is not None and c in EXIT_CODES]
             if interrupted and not self._ends_too(interrupted[0]):
@@ -86,6 +86,16 @@ class Others:
             if failed or all(code == 0 for code in codes):
                 return
             time.sleep(_EVERY)
+
+    def _is_failure(self, code: int | None) -> bool:
+        """Whether a rank that ended with this code is a reason to end.
+
+        What another rank refuses before it trains, this process refuses as well, and tells it as
+        its own. A signal that interrupts, this process hears too; a rank may be too young to.
+        """
+        if self.training:
+            return code not in _NO_FAILURE
+        return code is not None and code < 0 and -code not in SIGNALS
 
     def _ends_too(self, code: int) -> bool:
         """Whether this process ends by itself, after another rank ended with this code.
@@ -96,12 +106,12 @@ class Others:
         """
         limit = time.monotonic() + _UNTIL_INTERRUPTED
         while time.monotonic() < limit:
-            if is_ending() or self._interrupted.wait(_EVERY):
+            if is_ending() or self._expected.wait(_EVERY):
                 return True
             if ending.has_lost_connection():
                 return False
         os.kill(os.getpid(), Interrupted.by_code(code).number)
-        return self._interrupted.wait(_UNTIL_INTERRUPTED)
+        return self._expected.wait(_UNTIL_INTERRUPTED)
 
     def _end_at_once(self, code: int) -> None:
         """For a process that waits for a rank that is gone, where it hears no signal."""
@@ -118,6 +128,10 @@ class Others:
             process.kill()
         if ending.begin_to_tell():  # else rank 0 has told an error of its own, and ends
             ending.show(told)
+            if not self.training:  # processes may prepare data
+                ending.end_as_failed()
+                if self._expected.wait(_UNTIL_INTERRUPTED):
+                    return
             shutil.rmtree(self._folder, ignore_errors=True)
             os._exit(1)
 
@@ -141,6 +155,8 @@ class Others:
                     process.wait(timeout=max(0.0, limit - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     failed = True
+            if failed:
+                self._expected.set()
             process.kill()
             process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -52,6 +52,6 @@ class _Launcher(_SubprocessScriptLauncher):
                 "LOCAL_RANK": "0",
                 "WORLD_SIZE": str(self.num_processes),
             }
-            self._others.watch()
+            self._others.begin_to_train()
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)
