@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from packformer.command_line.composition import compose
+from packformer.command_line.composition import check_run, compose
 from packformer.layer_pattern import kinds_of_layers
 
 MIXED = "layers=local_global"
@@ -111,6 +111,8 @@ WRONG = {
     "+layers.S.attention.width=32": "layers.S.attention.width (32) cannot be set, as the model ",
     "+layers.L.position.num_heads=3": "layers.L.position.num_heads (3) cannot be set, as the model",
     "layers.pattern=sl": "did you mean SL?",
+    "+layers.L.attention.head_dim=64": "error: attention.head_dim must be the same in all layers, "
+    "not 32 in S and 64 in L: set attention.head_dim, and leave it out of layers.LETTER.attention",
 }
 
 
@@ -134,6 +136,27 @@ def test_settings_of_a_letter_are_told_with_the_letter_before_torch_is_imported(
     assert len(told) == len(WRONG)
     for line, message in zip(told, WRONG.values(), strict=True):
         assert message in line
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["attention.head_dim=64"],
+        ["+layers.L.attention.head_dim=32"],  # what it is anyway
+        ["+layers.S.attention.head_dim=64", "+layers.L.attention.head_dim=64"],
+        ["layers.pattern=L", "+layers.L.attention.head_dim=64"],
+        ["+layers.L.attention.head_dim=64", "model.num_layers=1"],  # of which no other is there
+    ],
+)
+def test_heads_of_one_size_are_taken(overrides: list[str]) -> None:
+    check_run([MIXED, *overrides])
+
+
+def test_letters_of_heads_of_other_sizes_are_named() -> None:
+    given = ["layers.pattern=ABC", "attention.head_dim=16", *SIX[:3]]
+    wide = [f"+layers.{letter}.attention.head_dim=64" for letter in "AC"]
+    with pytest.raises(ValueError, match="in all layers, not 64 in A, C and 16 in B: set"):
+        check_run([MIXED, *given, *wide])
 
 
 @pytest.mark.parametrize(

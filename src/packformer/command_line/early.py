@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from packformer import requirements as of
-from packformer.layer_pattern import kinds_of_layers, naming_letter
+from packformer.layer_pattern import kinds_of_layers, letters_of_layers, naming_letter
 from packformer.run.targets import refuse_absent, refuse_unknown, targets_of
 from packformer.settings import (
     ANYTHING,
@@ -220,6 +220,32 @@ def _check_layers(config: Mapping[str, Any]) -> None:
         raise ValueError(naming_letter(str(first), letter, config, alone=alone)) from first
     if not kinds:
         _check_model(config)
+        return
+    _check_head_sizes(config, kinds)
+
+
+def _check_head_sizes(
+    config: Mapping[str, Any], kinds: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> None:
+    """Refuses heads of different sizes: what depends on the row alone is shared by all layers."""
+    if not _is(config, "model", "packformer.model.GPT"):
+        return
+    model = config["model"]
+    sizes: dict[int, list[str]] = {}
+    for letter in dict.fromkeys(
+        letters_of_layers(config["layers"]["pattern"], model["num_layers"])
+    ):
+        if _is(kinds[letter], "attention", "packformer.model.SelfAttention"):
+            size = (
+                kinds[letter]["attention"].get("head_dim") or model["width"] // model["num_heads"]
+            )
+            sizes.setdefault(size, []).append(letter)
+    if len(sizes) > 1:
+        told = " and ".join(f"{size} in {', '.join(owners)}" for size, owners in sizes.items())
+        raise ValueError(
+            f"attention.head_dim must be the same in all layers, not {told}: set "
+            "attention.head_dim, and leave it out of layers.LETTER.attention"
+        )
 
 
 def _check_model(config: Mapping[str, Any]) -> None:
