@@ -20,6 +20,7 @@ from packformer.corpus.formats import FORMATS
 from packformer.corpus.readers.tables import QUOTINGS
 from packformer.corpus.tokenizer import MIN_VOCAB
 from packformer.requirements import TEXT_FILES, VOCABULARY
+from packformer.run.strategies import STRATEGIES
 from packformer.run.targets import imported
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
@@ -117,7 +118,7 @@ RIGHT = {
     "trainer.max_steps": [1, 10**9],
     "trainer.rows_per_step": [1, 4096],
     "trainer.devices": [1, "auto", -1, [0, 1]],
-    "trainer.strategy": ["auto", "ddp", "fsdp2", None],
+    "trainer.strategy": [*STRATEGIES, {"_target_": "packformer.training.DDP"}, None],
     "max_grad_norm": [None, 1e-3, 10],
     "seed": [0, 2**32 - 1],
     "compile": [True, False, "auto", "blocks"],

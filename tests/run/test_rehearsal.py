@@ -50,7 +50,7 @@ def without_data(train: Callable, tmp_path: Path) -> Callable:
         ),
         (
             "trainer.strategy=foo",
-            "trainer.strategy (foo) must be auto, ddp, fsdp2, another of",
+            "trainer.strategy (foo) must be one of auto, ddp, ddp_find_unused",
         ),
         ("+trainer.max_time=abc", "trainer.max_time (abc) must be DAYS:HOURS:MINUTES"),
         ("callbacks.last_checkpoint.every_minutes=0", "every_minutes (0) must be a number above 0"),

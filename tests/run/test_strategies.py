@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
-from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 
 from packformer.run.build import build_trainer
 from packformer.run.device import check_strategy
+from packformer.run.strategies import STRATEGIES, check_strategy_name
 from packformer.training import DDP, FSDP2
 
 SINGLE = "{_target_: lightning.pytorch.strategies.SingleDeviceStrategy}"
@@ -44,6 +50,10 @@ def test_so_is_an_object_of_the_users_that_connects_one() -> None:
         ("auto", 1, SingleDeviceStrategy),
         ("single_device", 1, SingleDeviceStrategy),
         (SINGLE, 1, SingleDeviceStrategy),
+        ("null", 1, SingleDeviceStrategy),
+        ("null", 2, DDP),
+        ("ddp_find_unused_parameters_false", 2, DDPStrategy),
+        ("ddp_find_unused_parameters_true", 2, DDPStrategy),
         ("auto", 2, DDP),
         ("ddp", 1, DDP),
         ("fsdp2", 2, FSDP2),
@@ -53,3 +63,27 @@ def test_others_connect_all_devices(name: str, devices: int, kind: type) -> None
     rows = f"trainer.rows_per_step={devices}"
     found = _strategy(f"trainer.devices={devices}", rows, f"trainer.strategy={name}")
     assert type(found) is kind
+
+
+@pytest.mark.parametrize("name", [n for n in StrategyRegistry if n not in STRATEGIES])
+def test_others_of_lightnings_are_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match="^[^\n]+$") as caught:
+        check_strategy_name(name)
+    told = str(caught.value)
+    assert told.startswith(f"trainer.strategy ({name}) ")
+    assert "use fsdp2" in told if "fsdp" in name else ", ".join(STRATEGIES) in told
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("ddp_spawn", "trainer.strategy (ddp_spawn) must be one of auto, ddp, "),
+        ("fspd2", "or have a _target_: did you mean fsdp2?"),
+        (1, "trainer.strategy (1) must be one of auto, "),
+        ({"reduce_dtype": "float32"}, "or have a _target_"),
+    ],
+)
+def test_what_is_no_strategy_is_refused(strategy: object, message: str) -> None:
+    with pytest.raises(ValueError, match="^[^\n]+$") as caught:
+        check_strategy_name(strategy)
+    assert message in str(caught.value)

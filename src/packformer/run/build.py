@@ -302,14 +302,14 @@ def build_trainer(
     options["val_check_interval"] = options.pop("validate_every_n_steps") * rows.accumulated
     options["deterministic"] = config.deterministic
     options["profiler"] = _profiler(options.get("profiler"), folder)
-    if options.get("strategy") == "fsdp2":
-        options["strategy"] = FSDP2()
-    several = rows.num_devices > 1
-    strategy = options.get("strategy", "auto")
-    if strategy == "ddp" or (several and strategy == "auto"):
-        options["strategy"] = DDP()
+    strategy = options.get("strategy") or "auto"
+    if strategy == "fsdp2":
+        strategy = FSDP2()
+    elif strategy == "ddp" or (strategy == "auto" and rows.num_devices > 1):
+        strategy = DDP()
     elif strategy == ONE_DEVICE:
-        options["strategy"] = "auto"  # by its name Lightning trains on the CPU
+        strategy = "auto"  # by its name Lightning trains on the CPU
+    options["strategy"] = strategy
     with settings_of("callbacks"):
         callbacks = build_callbacks(make(config.get("callbacks")) or {}, folder)
     with settings_of("trainer"):

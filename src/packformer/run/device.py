@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
-from lightning.pytorch.strategies import StrategyRegistry
 
 from packformer.counted import counted
-from packformer.run.nearest import nearest
 from packformer.run.strategies import check_strategy_fits, is_sharded
 from packformer.run.trainer_settings import refuse_half_on_cpu
 from packformer.training.float8 import Float8
@@ -67,7 +65,7 @@ def num_devices(devices: Any, accelerator: str) -> int:
 
 
 def check_strategy(strategy: Any, num_ranks: int, precision: str) -> None:
-    """Refuses the name of a strategy that does not exist, and one that these devices cannot use.
+    """Refuses a strategy that these devices or their precision cannot use.
 
     Args:
         strategy: ``trainer.strategy``, as text, as a group of settings or None.
@@ -75,15 +73,8 @@ def check_strategy(strategy: Any, num_ranks: int, precision: str) -> None:
         precision: Lightning's name.
 
     Raises:
-        ValueError: naming it, and what may have been meant.
+        ValueError: naming it, and what to set instead.
     """
-    known = ["auto", "fsdp2", *StrategyRegistry.available_strategies()]
-    if isinstance(strategy, str) and strategy not in known:
-        near = nearest(strategy, known)
-        meant = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"trainer.strategy ({strategy}) is unknown: {meant}")
-    if isinstance(strategy, str) and strategy.startswith("fsdp") and strategy != "fsdp2":
-        raise ValueError(f"trainer.strategy ({strategy}) is torch's former way to shard: use fsdp2")
     check_strategy_fits(strategy, num_ranks)
     if is_sharded(strategy) and precision not in _SHARDED_PRECISIONS:
         raise ValueError(

@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from packformer.counted import counted
+from packformer.run.nearest import nearest
+from packformer.settings import shown
 
 _FSDP2 = "packformer.training.FSDP2"
 ONE_DEVICE = "single_device"
+STRATEGIES = (
+    *("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
+    *("fsdp2", ONE_DEVICE),
+)
+"""Names that ``trainer.strategy`` may be. Lightning has others, which a run cannot use: they start
+processes that lack its settings, or need libraries and devices that it is not made for."""
 
 
 def is_sharded(strategy: Any) -> bool:
@@ -16,6 +24,24 @@ def is_sharded(strategy: Any) -> bool:
     if isinstance(strategy, Mapping):
         return strategy.get("_target_") == _FSDP2
     return strategy == "fsdp2"
+
+
+def check_strategy_name(strategy: Any) -> None:
+    """Refuses what is neither a name of ``STRATEGIES`` nor a group of settings with a class.
+
+    Raises:
+        ValueError: naming those that there are, and what may have been meant.
+    """
+    if strategy is None or (isinstance(strategy, Mapping) and "_target_" in strategy):
+        return
+    if isinstance(strategy, str) and strategy in STRATEGIES:
+        return
+    given = f"trainer.strategy ({shown(strategy)})"
+    if isinstance(strategy, str) and strategy.startswith("fsdp"):
+        raise ValueError(f"{given} is torch's former way to shard: use fsdp2")
+    near = nearest(shown(strategy), STRATEGIES)
+    meant = f": did you mean {near}?" if near else ""
+    raise ValueError(f"{given} must be one of {', '.join(STRATEGIES)}, or have a _target_{meant}")
 
 
 def check_strategy_fits(strategy: Any, num_ranks: int) -> None:

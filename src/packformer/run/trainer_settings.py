@@ -9,6 +9,7 @@ from typing import Any
 
 from packformer.run.nearest import nearest
 from packformer.run.step_rows import check_rows, share_rows
+from packformer.run.strategies import check_strategy_name
 from packformer.settings import MOST_STEPS, number, shown, whole
 
 PASSED_ON = {
@@ -60,7 +61,6 @@ INSTEAD = {
 }
 """The Trainer's other arguments, and why they are refused or what does the same."""
 
-_STRATEGY = re.compile(r"auto|fsdp2|(?:ddp|deepspeed|fsdp|single|xla)(?:_\w+)?")
 _TIMES = ("weeks", "days", "hours", "minutes", "seconds")
 _MOST_DEVICES = 1024  # of a node
 _VARIABLE = "PL_TRAINER_"
@@ -89,7 +89,7 @@ def check_trainer_settings(trainer: Mapping[str, Any]) -> None:
     _check_devices(devices)
     _check_max_time(trainer.get("max_time"))
     whole(1, 100_000).check("trainer.num_nodes", num_nodes)
-    _check_strategy(trainer.get("strategy"))
+    check_strategy_name(trainer.get("strategy"))
     if trainer.get("accelerator") == "cpu":
         refuse_half_on_cpu(trainer.get("precision"))
     _check_one_of("detect_anomaly", trainer, (True, False))
@@ -155,19 +155,6 @@ def _known_number(devices: Any) -> int | None:
     if devices in ("auto", "-1"):
         return None
     return len(devices.split(",")) if "," in devices else int(devices)
-
-
-def _check_strategy(value: Any) -> None:
-    """Refuses what no strategy is called; Lightning's own are looked up once it is imported."""
-    named = isinstance(value, str) and _STRATEGY.fullmatch(value)
-    if value is None or named or (isinstance(value, Mapping) and "_target_" in value):
-        return
-    near = nearest(shown(value), ["auto", "ddp", "fsdp2"])
-    meant = f": did you mean {near}?" if near else ""
-    raise ValueError(
-        f"trainer.strategy ({shown(value)}) must be auto, ddp, fsdp2, another of Lightning's, or "
-        f"have a _target_{meant}"
-    )
 
 
 def _check_max_time(value: Any) -> None:
