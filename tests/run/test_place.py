@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from packformer.run.lock import is_running, lock_choice
+from packformer.command_line.errors import keep_traceback
+from packformer.ranks.launched import ERRORS
+from packformer.run.lock import RunningElsewhere, is_running, lock_choice, lock_run
 from packformer.run.recorded import chosen
 from packformer.run.resume import name_of_configuration
 
@@ -31,6 +33,34 @@ def test_a_run_in_the_folder_of_another_is_refused(
     assert train(*command, "model.width=31").code == 1
     assert contents_of(tmp_path) == before
     assert train(*command, "resume=one", "trainer.max_steps=6").code == 0
+
+
+def test_a_start_that_fails_writes_nothing_where_another_run_has_begun(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "same"
+    with lock_run(folder):
+        before = contents_of(folder)
+        done = train(*small, "hydra.run.dir=same")
+        assert done.code == 1
+        assert done.err.endswith("same is still running in another process\n"), done.err
+        assert train(*small, "hydra.run.dir=same", "model.width=31").code == 1
+        assert contents_of(folder) == before
+    other = folder / "config.yaml"
+    other.touch()  # of the run that ended meanwhile
+    assert keep_traceback(RunningElsewhere(folder), folder, None, in_sweep=False) is None
+    assert set(contents_of(folder)) == {other, *before}
+
+
+def test_another_rank_keeps_its_traceback_while_rank_zero_has_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ERRORS, str(tmp_path))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with lock_run(tmp_path / "run"):
+        place = keep_traceback(ValueError("of rank 1"), tmp_path / "run", None, in_sweep=False)
+    assert place is not None
+    assert "of rank 1" in place.read_text()
 
 
 def test_of_one_configuration_one_process_at_a_time_chooses(

@@ -16,6 +16,8 @@ from yaml.error import MarkedYAMLError
 from packformer.command_line.hints import explain
 from packformer.command_line.references import explain_reference
 from packformer.masking import masked
+from packformer.ranks.launched import rank
+from packformer.run.lock import RunningElsewhere, is_running
 from packformer.run.resume import CONFIG_FILE
 from packformer.run.user_errors import USER_ERRORS
 from packformer.whole_file import replace_text
@@ -104,7 +106,8 @@ def keep_traceback(
     """Writes the traceback to the run's folder; returns its place.
 
     A run that failed before it wrote anything leaves no folder (None), except in a sweep, whose
-    table lists it. In the folder of another run it writes nothing.
+    table lists it. In the folder of another run it writes nothing, nor where another process has
+    begun one meanwhile.
 
     Args:
         error: that ended the run.
@@ -112,7 +115,7 @@ def keep_traceback(
         former: ``records_of`` the folder before the run began.
         in_sweep: whether the run is a job of one.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or _is_of_another(error, folder):
         return None
     if former is not None and former == records_of(folder) and not in_sweep:
         return None
@@ -128,3 +131,15 @@ def keep_traceback(
     except OSError:  # the disk may be full: that is what the error is about
         return None
     return place
+
+
+def _is_of_another(error: BaseException, folder: Path) -> bool:
+    """Whether another process runs in ``folder``, or did so when this one was refused it."""
+    if isinstance(error, RunningElsewhere) and error.folder.resolve() == folder.resolve():
+        return True
+    if rank() != 0:  # rank 0 has the folder for all
+        return False
+    try:
+        return is_running(folder)
+    except (OSError, ValueError):  # its lock is none, or cannot be opened
+        return False

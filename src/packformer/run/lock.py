@@ -14,6 +14,18 @@ _LOCK_FILE = ".lock"
 _SECONDS = 0.2  # longer than another process looks whether the run is running
 
 
+class RunningElsewhere(ValueError):
+    """Another process has the folder of a run.
+
+    Attributes:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"the run in {folder} is still running in another process")
+        self.folder = folder
+
+
 class _NoLock(ValueError):
     """What lies in the place of a lock is none."""
 
@@ -22,9 +34,10 @@ def lock_run(folder: Path) -> BaseFileLock:
     """Takes the folder's lock until it is released or the process ends, however it ends.
 
     Raises:
-        ValueError: if another process holds it.
+        RunningElsewhere: if another process holds it.
+        ValueError: if it is a link, a folder or the like.
     """
-    return _lock(folder / _LOCK_FILE, f"the run in {folder} is still running in another process")
+    return _lock(folder / _LOCK_FILE, RunningElsewhere(folder))
 
 
 def lock_choice(output_dir: Path, name: str) -> BaseFileLock:
@@ -39,8 +52,10 @@ def lock_choice(output_dir: Path, name: str) -> BaseFileLock:
     """
     return _lock(
         output_dir / f".{name}{_LOCK_FILE}",
-        f"resume=auto: another process is starting the run of this configuration in {output_dir}: "
-        "leave resume out to start a second one",
+        ValueError(
+            "resume=auto: another process is starting the run of this configuration in "
+            f"{output_dir}: leave resume out to start a second one"
+        ),
     )
 
 
@@ -52,11 +67,11 @@ def lock_study(folder: Path) -> BaseFileLock:
     """
     return _lock(
         folder / f".study{_LOCK_FILE}",
-        f"another study is running in {folder}: wait for it, or give another --output",
+        ValueError(f"another study is running in {folder}: wait for it, or give another --output"),
     )
 
 
-def _lock(file: Path, taken: str) -> BaseFileLock:
+def _lock(file: Path, taken: ValueError) -> BaseFileLock:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_symlink() or (file.exists() and not file.is_file()):
         what = "is a link" if file.is_symlink() else path_kind(file)
@@ -65,7 +80,7 @@ def _lock(file: Path, taken: str) -> BaseFileLock:
     try:
         lock.acquire(timeout=_SECONDS, poll_interval=_SECONDS / 8)
     except Timeout as error:
-        raise ValueError(taken) from error
+        raise taken from error
     return lock
 
 
@@ -85,8 +100,6 @@ def is_running(folder: Path) -> bool:
         return False
     try:
         lock_run(folder).release()
-    except _NoLock:
-        raise
-    except ValueError:
+    except RunningElsewhere:
         return True
     return False
