@@ -16,6 +16,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.distributed.rendezvous import rendezvous
 
+from packformer.ranks.connecting import hears_signals
 from packformer.ranks.launched import Launched, launched
 
 _WAIT = timedelta(minutes=10)
@@ -37,11 +38,14 @@ def from_rank_zero(name: str, decide: Callable[[], str]) -> str:
     found = launched()
     if found is None or found.processes == 1 or found.by_rank_zero:
         return decide()
-    store = _store(found)
+    with hears_signals():
+        store = _store(found)
     key = f"packformer/{name}"
     if found.rank == 0:
         store.set(key, decide())
-    return store.get(key).decode()
+    with hears_signals():
+        decided: bytes = store.get(key)
+    return decided.decode()
 
 
 @cache

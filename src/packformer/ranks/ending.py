@@ -73,6 +73,17 @@ def is_several() -> bool:
     return ERRORS in os.environ or (found is not None and found.processes > 1)
 
 
+def end_at_once(code: int) -> None:
+    """Ends the process with ``code`` after a signal that the main thread does not hear."""
+    if not begin_to_tell():  # an error, after which it ends
+        return
+    if rank() == 0:
+        show("interrupted\n")
+        if folder := os.environ.get(ERRORS):  # without which the others end in silence
+            shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
+
+
 def quiet_other_ranks() -> None:
     """Silences this process unless it is rank 0: errors are told by ``tell``. Call it first.
 

@@ -12,6 +12,7 @@ from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from typing_extensions import override
 
+from packformer.ranks.connecting import hears_signals
 from packformer.ranks.others import Others, started_others
 
 
@@ -19,13 +20,15 @@ def watch_ranks(trainer: L.Trainer) -> None:
     """Has ``trainer`` train with the ranks that are there, and all end soon after one does.
 
     Lightning's own watch sees a dead rank after up to five seconds, kills rank 0 without a word,
-    and leaves the others when rank 0 fails.
+    and leaves the others when rank 0 fails. A signal ends them while they connect, too.
     """
     former = trainer.strategy.launcher
     if isinstance(former, _SubprocessScriptLauncher) and former.num_processes > 1:
         trainer.strategy._launcher = _Launcher(
             former.cluster_environment, former.num_processes, former.num_nodes
         )
+        strategy: Any = trainer.strategy
+        strategy.setup_environment = hears_signals()(strategy.setup_environment)
 
 
 class _Launcher(_SubprocessScriptLauncher):
