@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from packformer.command_line.grammar import parse
-from packformer.command_line.overrides import refuse_altered_text
+from packformer.command_line.overrides import refuse_altered_text, refuse_lost_lists
 
 _PRINTABLE = [chr(code) for code in range(32, 0x3000) if chr(code).isprintable()]
 _SPECIAL = [*"=,[]{}()#$\\'\"~:;&|<>*?!`%^+-@/. ", "1e3", "null"]
@@ -147,3 +147,40 @@ def test_letters_that_are_read_as_null_are_refused(override, read, written):
 )
 def test_null_and_letters_that_stay_letters_pass(pattern):
     refuse_altered_text([f"layers.pattern={pattern}"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "model.num_heads=4,5 seed=1 model.num_heads=4",
+            "model.num_heads=4,5 lists values of model.num_heads, and model.num_heads=4 gives it "
+            "another: leave one out",
+        ),
+        ("+seed=choice(1,2) seed=1", "+seed=choice(1,2) lists values of seed, and seed=1 gives"),
+        ("seed=range(3) seed=0,1", "seed=range(3) lists values of seed, and seed=0,1 gives it"),
+        (
+            "-m +experiment=gqa,mha,gqa",
+            "+experiment=gqa,mha,gqa lists gqa twice: list each value once",
+        ),
+        ("optimizer.learning_rate=1e-3,0.001", "lists 0.001 twice: list each value once"),
+    ],
+)
+def test_lists_that_would_be_lost_or_doubled_are_refused(given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        refuse_lost_lists(given.split())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "seed=1 seed=2",  # the last one counts
+        "seed=1 model.width=64 seed=2,3",
+        "seed=0,1 model.width=64,128 -m --cfg=job",
+        "data.path='a,b' data.path=c",
+        "optimizer.learning_rate=interval(1,2) seed=range(3)",
+        "not=[a,reading seed=0,1",
+    ],
+)
+def test_other_settings_may_be_given_again(given):
+    refuse_lost_lists(given.split())

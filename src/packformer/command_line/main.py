@@ -24,7 +24,11 @@ from packformer.command_line.errors import is_user_error, keep_traceback, one_li
 from packformer.command_line.groups import refuse_removed, refuse_two_experiments
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.imports import import_training, is_imported_otherwise
-from packformer.command_line.overrides import refuse_altered_text, settings_last
+from packformer.command_line.overrides import (
+    refuse_altered_text,
+    refuse_lost_lists,
+    settings_last,
+)
 from packformer.command_line.resumed import with_settings_added
 from packformer.compilers import Compilers, compilers_ahead
 from packformer.data.ahead import Ahead, prepared_ahead
@@ -244,6 +248,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         refuse_altered_text(given)
         refuse_removed(given)
         refuse_two_experiments(given)
+        refuse_lost_lists(given)
         if asked := completion.script(given):
             print(asked)
             return

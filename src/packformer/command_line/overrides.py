@@ -92,6 +92,37 @@ def refuse_altered_text(overrides: Sequence[str]) -> None:
             _refuse_altered(name, value)
 
 
+def refuse_lost_lists(overrides: Sequence[str]) -> None:
+    """Refuses a list of values whose setting is given again after it, and a value that is listed
+    twice.
+
+    Of the former Hydra would take the last alone. The latter would be trained twice.
+
+    Otherwise the last one counts, so that a command can be repeated with changes.
+
+    Args:
+        overrides: of the command line; other arguments of it may be among them.
+
+    Raises:
+        ValueError: naming both.
+    """
+    read = [(text, parse(text)) for text in overrides if "=" in text]
+    for place, (text, override) in enumerate(read, 1):
+        if override is None or not override.is_sweep_override():
+            continue
+        name = override.key_or_group
+        for other, again in read[place:]:
+            if again is not None and name == again.key_or_group:
+                raise ValueError(
+                    f"{text} lists values of {name}, and {other} gives it another: leave one out"
+                )
+        if override.is_discrete_sweep():
+            values = list(override.sweep_string_iterator())
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"{text} lists {value} twice: list each value once")
+
+
 def _refuse_no_pattern(override: str, value: str) -> None:
     """Refuses what quotes would not make a pattern, and letters that are read as null."""
     if parse(override) is None:

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from packformer.command_line.groups import refuse_two_experiments
+from packformer.command_line.overrides import refuse_lost_lists
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ def variants_of(overrides: Sequence[str]) -> list[Variant]:
         overrides: as of ``packformer train -m``.
 
     Raises:
-        ValueError: if one cannot be read, or gives an interval instead of values, or if there are
-            two experiments.
+        ValueError: if one cannot be read, or gives an interval instead of values, if there are two
+            experiments, or if values would be lost or doubled.
     """
     refuse_two_experiments(overrides)
+    refuse_lost_lists(overrides)
     lists: list[list[str]] = []
     for text in overrides:
         try:
