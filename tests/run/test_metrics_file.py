@@ -116,3 +116,53 @@ def test_a_damaged_line_takes_no_other(
     ]
     assert "metrics.csv is damaged: 2 lines left out" in caplog.text
     assert (tmp_path / "metrics-damaged.csv").read_bytes().startswith(damaged)
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b'\xfe\x00,"garbage', "1 line left out"),
+        (b"\n\xfegarbage", "1 line left out"),
+        (b"\xfegarbage\n\x00", "1 line left out"),
+        (b'"step,train/loss\n1,2.5\n2,2.5\n', "3 lines left out"),
+    ],
+)
+def test_what_holds_no_header_is_kept_beside_the_new_file(
+    tmp_path: Path,
+    checkpoint: Path,
+    content: bytes,
+    lines: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    csv_logger(tmp_path, checkpoint).log_metrics({"train/loss": 2.0}, 4)
+    assert read_metrics(tmp_path) == [{"step": 4.0, "train/loss": 2.0}]
+    assert f"metrics.csv is damaged: {lines}, and kept in metrics-damaged.csv" in caplog.text
+    assert (tmp_path / "metrics-damaged.csv").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "\n", "step,train/loss\n", "step,train/loss\n1,2."])
+def test_a_file_that_lost_all_rows_is_told(
+    tmp_path: Path, checkpoint: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "metrics.csv").write_text(content)
+    csv_logger(tmp_path, checkpoint).log_metrics({"train/loss": 2.0}, 4)
+    assert read_metrics(tmp_path) == [{"step": 4.0, "train/loss": 2.0}]
+    told = "metrics.csv holds no row: what was recorded up to step 3 is lost"
+    assert told in caplog.text
+    assert not (tmp_path / "metrics-damaged.csv").exists()
+
+
+def test_an_empty_line_is_no_damage(
+    tmp_path: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_rows(tmp_path)
+    file = tmp_path / "metrics.csv"
+    whole = read_metrics(tmp_path)
+    header, *rows = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(["\n", header, rows[0], "\r\n", *rows[1:]]), newline="")
+    assert read_metrics(tmp_path) == whole
+    csv_logger(tmp_path, checkpoint)
+    assert read_metrics(tmp_path) == whole[:5]
+    assert not caplog.text
+    assert not (tmp_path / "metrics-damaged.csv").exists()

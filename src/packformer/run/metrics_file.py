@@ -75,7 +75,8 @@ def csv_logger(folder: Path, checkpoint: Path | None) -> CSVLogger:
     """Logger of ``metrics.csv``; on a resume it keeps the rows that the checkpoint knows of.
 
     Later rows are dropped, because those steps are run again; so is a validation that the
-    checkpoint was saved before. Lines that are no rows are told, and kept in a file beside it.
+    checkpoint was saved before. Lines that are no rows are told, and kept in a file beside it. A
+    file that holds no row is told.
     """
     file = folder / METRICS_FILE
     kept: list[dict[str, str]] = []
@@ -84,6 +85,11 @@ def csv_logger(folder: Path, checkpoint: Path | None) -> CSVLogger:
         rows, num_damaged = _whole_and_damaged(file)
         if num_damaged:
             _keep_damaged(file, num_damaged)
+        elif not rows:
+            log.warning(
+                "%s holds no row: what was recorded up to step %s is lost",
+                *(file, f"{recorded[False]:,}"),
+            )
         kept = [r for r in rows if int(r["step"]) <= recorded[bool(r.get("val/loss"))]]
     columns = list(kept[0]) if kept else []
     if kept:
@@ -116,14 +122,21 @@ def _rows(file: Path) -> list[dict[str, str]]:
 
 
 def _whole_and_damaged(file: Path) -> tuple[list[dict[str, str]], int]:
-    """Rows, and the number of lines that are none, without one that was not written to its end."""
+    """Rows, and the number of lines that are none.
+
+    Empty lines do not count, nor does a row that was not written to its end: a kill leaves it. A
+    header is written whole or not at all.
+    """
     text = file.read_bytes().decode(errors="replace")
-    lines = StringIO(text[: text.rfind("\n") + 1], newline="")
-    columns = _values(lines)
+    ended = text[: text.rfind("\n") + 1]
+    written = StringIO(ended if ended.strip() else text, newline="")
+    lines = [line for line in written if line.strip()]
+    columns = _values(lines[:1])
     # Each line by itself: a damaged one may open a quotation, which would swallow those after it.
-    found = [_row(columns, line) for line in lines]
+    found = [_row(columns, line) for line in lines[1:]]
     rows = [row for row in found if row is not None]
-    return rows, len(found) - len(rows)
+    has_no_header = bool(lines) and "step" not in columns
+    return rows, len(found) - len(rows) + has_no_header
 
 
 def _row(columns: Sequence[str], line: str) -> dict[str, str] | None:
