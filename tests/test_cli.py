@@ -51,6 +51,32 @@ def test_bad_input_is_one_line(command, message, capsys):
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("prepare text.txt --output {}", "--output: "),
+        ("prepare text.txt --output new --tokenizer={}", "--tokenizer: "),
+        ("prepare {} --output new", ""),
+        ("generate {} --prompts text.txt", ""),
+        ("inspect {}", ""),
+        ("import {}", ""),
+    ],
+)
+def test_a_name_that_is_too_long_is_told_with_its_option(
+    command, option, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("a text")
+    with pytest.raises(SystemExit) as end:
+        main(command.format("x" * 300).split())
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        f"error: {option}the name xxxxxxxxxxxxxxxxxxxx... has 300 bytes, and a file or folder name "
+        "may have 255: shorten it\n"
+    )
+    assert [file.name for file in tmp_path.iterdir() if file.name != "cache"] == ["text.txt"]
+
+
+@pytest.mark.parametrize(
     ("given", "meant"), [("instpect", "inspect"), ("trian", "train"), ("lmeval", "lm-eval")]
 )
 def test_a_mistyped_command_is_told_with_the_nearest(given, meant, capsys):

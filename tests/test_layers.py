@@ -56,7 +56,17 @@ BELOW = {
     },
     "completion": set(),
     "__main__": {"cli"},
-    "cli": {"cache", "command_line", "completion", "output", "ranks", "run", "threads", "tools"},
+    "cli": {
+        "cache",
+        "command_line",
+        "completion",
+        "output",
+        "path_kind",
+        "ranks",
+        "run",
+        "threads",
+        "tools",
+    },
     "command_line": {
         "cache",
         "compilers",
@@ -118,7 +128,7 @@ BELOW = {
         "whole_file",
     },
     "study": {"files_below", "mean_loss", "settings", "whole_file"},
-    "sweeps": {"interruption", "ranks", "run", "settings", "whole_file"},
+    "sweeps": {"interruption", "path_kind", "ranks", "run", "settings", "whole_file"},
     "tools": {
         "attention",
         "batch",

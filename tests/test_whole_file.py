@@ -31,6 +31,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
         (errno.ENOSPC, r"\(No space left on device\): .* MiB left$"),
         (errno.EDQUOT, r"\(Disk quota exceeded\): .* MiB left$"),
         (errno.EROFS, r"\(Read-only file system\): name a place that you may write to$"),
+        (errno.ENAMETOOLONG, r"\(File name too long\): shorten its name$"),
         (errno.ENOTDIR, r"\(Not a directory\)$"),
     ],
 )

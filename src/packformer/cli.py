@@ -15,6 +15,7 @@ from packformer.cache import keep_compiled
 from packformer.completion import complete, script
 from packformer.masking import mask_messages, masked, refuse_credentials
 from packformer.output import outlive_output, show_crashes
+from packformer.path_kind import too_long
 from packformer.ranks.ending import ends_when_interrupted
 from packformer.threads import share_processor
 from packformer.tools.help_format import HelpFormatter
@@ -81,7 +82,8 @@ def _main(arguments: Sequence[str] | None) -> None:
         options.run(options)
         sys.stdout.flush()
     except (ValueError, OSError) as error:
-        _tell(_as_given(" ".join(str(error).split()), given))
+        told = too_long(error, _options_given(options, given)) or str(error)
+        _tell(_as_given(" ".join(told.split()), given))
         sys.exit(1)
 
 
@@ -103,6 +105,17 @@ def _words(options: argparse.Namespace) -> Iterable[str]:
     for name, value in vars(options).items():
         if name != "prompt":
             yield from map(str, value if isinstance(value, list) else [value])
+
+
+def _options_given(options: argparse.Namespace, given: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Options that were given, each as ``--top-k`` with its value."""
+    names = {word.partition("=")[0] for word in given}
+    for name, value in vars(options).items():
+        option = f"--{name.replace('_', '-')}"
+        if option in names:
+            yield from (
+                (option, str(one)) for one in (value if isinstance(value, list) else [value])
+            )
 
 
 def _meant(asked: Sequence[str]) -> str | None:

@@ -57,6 +57,8 @@ def cannot_write(file: Path, error: Exception, needed: int | None = None) -> OSE
         remedy = _room(file.parent, needed)
     elif code in _NO_RIGHT:
         remedy = ": name a place that you may write to"
+    elif code == errno.ENAMETOOLONG:  # which a temporary name beside it, being longer, may be alone
+        remedy = ": shorten its name"
     told = OSError(f"cannot write {file} ({reason}){remedy}")
     told.errno = code
     return told

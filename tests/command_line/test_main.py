@@ -327,6 +327,38 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_setting(
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (["output_dir={}"], "output_dir"),
+        (["hydra.run.dir=runs/{}"], "hydra.run.dir"),
+        (["-m", "seed=1,2", "hydra.sweep.dir={}"], "hydra.sweep.dir"),
+        (["name={}"], "name"),
+        (["data=text", "data.path={}"], "data.path"),
+        (["data=shards", "data.path=file/{}"], "data.path"),
+        (["data.tokenizer={}"], "data.tokenizer"),
+        (["resume={}"], "resume"),
+        (["init_from={}"], "init_from"),
+    ],
+)
+def test_a_name_that_is_too_long_is_told_with_its_setting(
+    arguments: list[str],
+    setting: str,
+    train: Callable,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "file").mkdir()
+    done = train(*(argument.format("x" * 300) for argument in arguments))
+    assert done.code == 1
+    found = re.fullmatch(r"error: (\S+): the name (\S+)\.\.\. has 3\d\d bytes, (.+)\n", done.err)
+    assert found is not None, done.err
+    assert found[1] == setting
+    assert found[3] == "and a file or folder name may have 255: shorten it"
+    assert not [told for told in recwarn if "on_multirun_start" in str(told.message)]
+
+
 def test_a_warm_up_that_never_ends_is_told(
     train: Callable, small: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from yaml.error import MarkedYAMLError
 from packformer.command_line.hints import explain
 from packformer.command_line.references import explain_reference
 from packformer.masking import masked
+from packformer.path_kind import too_long
 from packformer.ranks.launched import rank
 from packformer.run.lock import RunningElsewhere, is_running
 from packformer.run.resume import CONFIG_FILE
@@ -51,6 +52,8 @@ def _on_one_line(error: BaseException, overrides: Sequence[str]) -> str:
             "lower packing.row_length and raise trainer.rows_per_step instead "
             f"({_first_line(error)})"
         )
+    if told := too_long(error, [_key_and_value(override) for override in overrides]):
+        return told
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
         return f"{mark.name}, line {mark.line + 1}, is no YAML: {error.problem}"
     message = _of_loader_process(str(error)).partition("Config search path:")[0]
@@ -88,6 +91,11 @@ def _of_loader_process(message: str) -> str:
     if raised := _RAISED_IN_PROCESS.match(message):
         return message.rpartition(f"{raised[1]}: ")[2]
     return message
+
+
+def _key_and_value(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+"), value
 
 
 def _first_line(error: BaseException) -> str:

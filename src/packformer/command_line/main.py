@@ -33,6 +33,7 @@ from packformer.command_line.resumed import with_settings_added
 from packformer.compilers import Compilers, compilers_ahead
 from packformer.data.ahead import Ahead, prepared_ahead
 from packformer.masking import mask_messages
+from packformer.path_kind import too_long
 from packformer.ranks.ending import (
     end_with_parent,
     ends_when_interrupted,
@@ -198,8 +199,11 @@ def _check(config: DictConfig) -> None:
 
 
 def _of_folder(error: Exception, given: Sequence[str]) -> str | None:
-    """What to say if a folder of the user's cannot be made; None if that is not the reason."""
-    if not isinstance(error, OSError) or not isinstance(error.filename, str):
+    """What to say if a folder of the user's cannot be made; None if that is not the reason.
+
+    A name that is too long need not be of that folder: ``one_line`` names its setting.
+    """
+    if too_long(error) or not isinstance(error, OSError) or not isinstance(error.filename, str):
         return None
     for override in (*given, _DEFAULT_FOLDER):
         name, _, folder = override.partition("=")
@@ -218,8 +222,9 @@ def _missing_folders(given: Sequence[str]) -> list[Path]:
     for override in (*given, _DEFAULT_FOLDER):
         name, _, folder = override.partition("=")
         if name in _FOLDERS:
+            # Unlike Path.exists, os.path.exists takes any path, however long.
             place = Path(folder.strip("'\""))
-            missing |= {path for path in (place, *place.parents) if not path.exists()}
+            missing |= {path for path in (place, *place.parents) if not os.path.exists(path)}
     return sorted(missing, key=lambda path: len(path.parts), reverse=True)
 
 

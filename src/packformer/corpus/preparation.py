@@ -48,6 +48,7 @@ from packformer.corpus.tokenizer import (
     train_bpe,
 )
 from packformer.counted import counted
+from packformer.path_kind import too_long
 from packformer.whole_file import NO_ROOM, cannot_write
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ def prepare(
     Raises:
         ValueError: if the input cannot be read, the folder holds something else, or another process
             is preparing into it.
+        OSError: if a path is too long, in the words of ``path_kind.too_long``.
     """
     run = _Run(preparation, report, warn)
     check_apart(preparation)
@@ -140,6 +142,8 @@ class _Run:
                 reason += f" (to leave such documents out: {self._preparation.skip_setting})"
             if self._is_own:
                 self._remove_unfinished(keep_parts=not isinstance(error, TooShortError))
+            if too_long(error):
+                raise
             hint = f" (kept: {counted(kept, 'finished part')}; the same command continues there)"
             goes_on = kept > 0 and (isinstance(error, OSError) or not self._is_tokenized)
             raise ValueError(reason + hint * goes_on) from error

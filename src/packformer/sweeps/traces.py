@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from packformer.path_kind import too_long
+
 _FILE = "multirun.yaml"  # Hydra writes it before it looks at the jobs
 
 
@@ -24,6 +26,12 @@ _sweep: list[_Before] = []
 
 def remember(folder: Path) -> None:
     """Keeps in mind what there is before Hydra writes to the sweep's folder."""
+    _sweep.clear()
+    try:
+        folder.stat()
+    except OSError as error:
+        if too_long(error):  # for Hydra, too, which tells it
+            return
     parents = [path for path in (folder, *folder.parents) if not path.exists()]
     file = folder / _FILE
     others = frozenset(path.name for path in folder.glob("*"))

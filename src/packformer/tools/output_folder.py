@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from packformer.path_kind import too_long
+
 
 @contextmanager
 def output_folder(folder: Path | None, default: str = "output") -> Iterator[Path]:
@@ -22,6 +24,7 @@ def output_folder(folder: Path | None, default: str = "output") -> Iterator[Path
 
     Raises:
         ValueError: naming the argument, if it is no folder or cannot be made or written to.
+        OSError: if its path is too long, in the words of ``path_kind.too_long``.
     """
     folder = new_folder(default) if folder is None else folder.expanduser()
     new = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -30,6 +33,8 @@ def output_folder(folder: Path | None, default: str = "output") -> Iterator[Path
     except FileExistsError as error:
         raise ValueError(f"--output ({folder}) must be a folder") from error
     except OSError as error:
+        if too_long(error):
+            raise
         raise ValueError(
             f"--output ({folder}) cannot be made ({error.strerror}): name a folder in a place that "
             "you may write to"
