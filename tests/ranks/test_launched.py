@@ -64,6 +64,25 @@ def test_a_sweep_is_not_started_by_a_launcher_of_ranks() -> None:
     check_processes(1, 1, in_sweep=True, environment={})
 
 
+@pytest.mark.parametrize("sweep", ["-m", "--multirun", "hydra.mode=MULTIRUN"])
+def test_such_a_sweep_is_refused_once_and_leaves_no_folder(
+    train: Callable, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path, sweep: str
+) -> None:
+    started = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    told: list[str] = []  # the real one tells once per process
+    monkeypatch.setattr("packformer.command_line.main.tell", lambda error, line: told.append(line))
+    before = set(tmp_path.iterdir())
+    done = train(sweep, *small, "seed=0,1", "trainer.devices=2", "trainer.rows_per_step=2")
+    assert done.code == 1
+    assert told == [
+        "torchrun started 2 processes (WORLD_SIZE), and a sweep starts the processes of its jobs "
+        "itself: run `packformer train -m ...` once, on one node"
+    ]
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_several_nodes_need_a_launcher() -> None:
     with pytest.raises(ValueError, match=r"trainer.num_nodes \(2\).* with torchrun or srun"):
         check_processes(8, 2, environment={})

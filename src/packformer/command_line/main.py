@@ -25,6 +25,7 @@ from packformer.command_line.groups import refuse_removed, refuse_two_experiment
 from packformer.command_line.ignored_layers import refuse_ignored
 from packformer.command_line.imports import import_training, is_imported_otherwise
 from packformer.command_line.overrides import (
+    asks_for_sweep,
     refuse_altered_text,
     refuse_lost_lists,
     settings_last,
@@ -42,7 +43,7 @@ from packformer.ranks.ending import (
     quiet_other_ranks,
     tell,
 )
-from packformer.ranks.launched import check_processes, launched
+from packformer.ranks.launched import check_processes, launched, refuse_sweep_of_ranks
 from packformer.ranks.others import devices_before_torch, forget_others
 from packformer.run.chosen import own_places
 from packformer.run.continued import with_settings_of_run
@@ -257,6 +258,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         if asked := completion.script(given):
             print(asked)
             return
+        if asks_for_sweep(given):
+            refuse_sweep_of_ranks()  # before Hydra makes the sweep's folder
         if not own_folder():
             given.append("hydra.run.dir=${output_dir}")
         sys.argv = [started[0], *settings_last(with_settings_added(given))]

@@ -33,15 +33,25 @@ def settings_last(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: if an option is none of Hydra's.
     """
-    settings = _read(arguments)
+    settings = _read(arguments).overrides
     options = list(arguments)
     for setting in settings:
         options.remove(setting)
     return [*options, *settings]
 
 
-def _read(arguments: Sequence[str]) -> list[str]:
-    """The settings among ``arguments``, of which the options are checked."""
+def asks_for_sweep(arguments: Sequence[str]) -> bool:
+    """Whether Hydra would start a sweep: by ``-m`` or ``--multirun``, or by ``hydra.mode``.
+
+    Raises:
+        ValueError: if an option is none of Hydra's.
+    """
+    read = _read(arguments)
+    return read.multirun or "hydra.mode=MULTIRUN" in (one.lstrip("+") for one in read.overrides)
+
+
+def _read(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's reading of ``arguments``, of which the options are checked."""
     parser = get_args_parser()
     parser.exit_on_error = False
     options = [option for action in parser._actions for option in action.option_strings]
@@ -57,7 +67,7 @@ def _read(arguments: Sequence[str]) -> list[str]:
         near = nearest(unknown[0].partition("=")[0], options)
         meant = f"did you mean {near}?" if near else "`packformer train --hydra-help` shows all"
         raise ValueError(f"there is no option {unknown[0]}: {meant}")
-    return list(read.overrides)
+    return read
 
 
 def refuse_altered_text(overrides: Sequence[str]) -> None:

@@ -109,14 +109,10 @@ def check_processes(
     Raises:
         ValueError: naming both numbers, and what to change.
     """
+    if in_sweep:
+        refuse_sweep_of_ranks(environment)
     found = launched(environment)
     wanted = num_devices * num_nodes
-    if found is not None and found.processes > 1 and in_sweep:
-        raise ValueError(
-            f"{found.by} started {counted(found.processes, 'process', 'processes')} "
-            f"({found.variable}), and a sweep starts the processes of its jobs itself: run "
-            "`packformer train -m ...` once, on one node"
-        )
     if found is None:
         if num_nodes > 1:
             raise ValueError(
@@ -140,6 +136,24 @@ def check_processes(
         raise ValueError(
             f"MPI started {counted(wanted, 'process', 'processes')} ({found.variable}): "
             "pip install mpi4py"
+        )
+
+
+def refuse_sweep_of_ranks(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuses a sweep in one of several processes: each would run all of its jobs.
+
+    Args:
+        environment: of the process.
+
+    Raises:
+        ValueError: naming who started the processes, and what to run instead.
+    """
+    found = launched(environment)
+    if found is not None and found.processes > 1:
+        raise ValueError(
+            f"{found.by} started {counted(found.processes, 'process', 'processes')} "
+            f"({found.variable}), and a sweep starts the processes of its jobs itself: run "
+            "`packformer train -m ...` once, on one node"
         )
 
 
