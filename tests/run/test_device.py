@@ -36,6 +36,15 @@ def test_a_cpu_is_as_many_devices_as_asked_for() -> None:
     assert num_devices(3, "cpu") == 3
 
 
+@pytest.mark.parametrize("devices", [-1, "-1", [0, 1], "0,1"])
+def test_what_only_gpus_are_is_refused_on_a_cpu(devices: object) -> None:
+    with pytest.raises(ValueError, match="^[^\n]+$") as caught:
+        num_devices(devices, "cpu")
+    assert str(caught.value) == (
+        f"trainer.devices ({devices}) must be a number from 1 up on a CPU: -1 and lists are of GPUs"
+    )
+
+
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     capability, name = request.param

@@ -45,7 +45,7 @@ def test_other_settings_and_data_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match="^[^\n]+$") as caught:
         setup_as_rank_one(monkeypatch, other, {"the data's fingerprint": "xyz"})
     assert str(caught.value) == (
-        "rank 1 differs from rank 0: optimizer.fused is null on rank 0 and absent on rank 1; "
+        "the ranks differ: optimizer.fused is null on rank 0 and absent on rank 1; "
         "optimizer.learning_rate is 0.001 on rank 0 and 0.002 on rank 1; the data's fingerprint is "
         "abc on rank 0 and xyz on rank 1: start all ranks with the same command, versions and data"
     )
@@ -55,3 +55,4 @@ def test_not_all_of_many_differences_are_told() -> None:
     told = differences({str(n): 0 for n in range(9)}, {}, 3)
     assert told is not None
     assert "; 6 more: start" in told
+    assert told.startswith("the ranks differ: ")  # who tells it adds its rank

@@ -36,6 +36,18 @@ def test_accumulation_may_be_given_instead_and_beside_if_both_agree(rows: int | 
             "devices, or trainer.rows_per_step=4 or 8",
         ),
         (
+            {"rows_per_step": 720720},
+            17,
+            "trainer.rows_per_step (720720) cannot be shared equally by 17 devices: use 13, 14, "
+            "15, 16, 18 or 20 devices, or trainer.rows_per_step=720715 or 720732",
+        ),
+        (
+            {"rows_per_step": 2021},
+            1024,
+            "trainer.rows_per_step (2021) cannot be shared equally by 1,024 devices: use 1, 43 or "
+            "47 devices, or ",
+        ),
+        (
             {"rows_per_step": 1},
             2,
             "trainer.rows_per_step (1) cannot be shared equally by 2 devices: use 1 device, or "

@@ -55,13 +55,20 @@ def num_devices(devices: Any, accelerator: str) -> int:
         return len(kind.get_parallel_devices(kind.parse_devices(asked)))
     except MisconfigurationException as error:
         if accelerator != "cuda":
-            raise ValueError(f"trainer.devices ({devices}): {error}") from error
+            raise ValueError(_no_cpus(devices)) from error
         there = counted(kind.auto_device_count(), "GPU")
         raise ValueError(
             f"trainer.devices ({devices}): this machine has {there}, and each is used once at most"
         ) from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"trainer.devices ({devices}): {error}") from error
+        told = f"trainer.devices ({devices}): {error}" if accelerator == "cuda" else None
+        raise ValueError(told or _no_cpus(devices)) from error
+
+
+def _no_cpus(devices: Any) -> str:
+    return (
+        f"trainer.devices ({devices}) must be a number from 1 up on a CPU: -1 and lists are of GPUs"
+    )
 
 
 def check_strategy(strategy: Any, num_ranks: int, precision: str) -> None:

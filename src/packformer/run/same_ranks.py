@@ -51,8 +51,8 @@ class SameRanks(L.Callback):
 
 
 def differences(of_first: dict[str, Any], own: dict[str, Any], rank: int) -> str | None:
-    """``rank 1 differs from rank 0: optimizer.learning_rate is 0.001 on rank 0 and 0.002 on rank
-    1``, and what to do; None if nothing differs."""
+    """``the ranks differ: optimizer.learning_rate is 0.001 on rank 0 and 0.002 on rank 1``, and
+    what to do; None if nothing differs."""
     different = [
         f"{key} is {shown(of_first.get(key, ABSENT))} on rank 0 and {shown(own.get(key, ABSENT))} "
         f"on rank {rank}"
@@ -64,6 +64,6 @@ def differences(of_first: dict[str, Any], own: dict[str, Any], rank: int) -> str
     more = len(different) - _TOLD
     listed = [*different[:_TOLD], *([f"{more} more"] if more > 0 else [])]
     return (
-        f"rank {rank} differs from rank 0: {'; '.join(listed)}: start all ranks with the same "
+        f"the ranks differ: {'; '.join(listed)}: start all ranks with the same "
         "command, versions and data"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from packformer.counted import counted
 from packformer.settings import whole
 
+MOST_DEVICES = 1024  # of a node
 _MOST_ROWS = 10_000_000
+_TOLD = 6  # numbers of devices, at most
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ def share_rows(trainer: Mapping[str, Any], num_devices: int) -> StepRows:
             f"trainer.rows_per_step={num_devices * accumulated} and leave the other out"
         )
     if rows % num_devices:
+        possible = _divisors(rows, num_devices, MOST_DEVICES * trainer.get("num_nodes", 1))
         raise ValueError(
             f"trainer.rows_per_step ({rows}) cannot be shared equally by "
-            f"{counted(num_devices, 'device')}: use {_divisors(rows)}, or trainer.rows_per_step="
+            f"{counted(num_devices, 'device')}: use {possible}, or trainer.rows_per_step="
             f"{_multiples_around(rows, num_devices)}"
         )
     return StepRows(num_devices, rows // num_devices)
@@ -77,8 +81,15 @@ def check_rows(rows: Any, accumulated: Any) -> None:
         raise ValueError("trainer.rows_per_step (null) must be a whole number from 1 up")
 
 
-def _divisors(rows: int) -> str:
-    found = [str(number) for number in range(1, rows + 1) if rows % number == 0]
+def _divisors(rows: int, num_devices: int, most: int) -> str:
+    """The numbers of devices, nearest to ``num_devices``, that can share ``rows``."""
+    small = [number for number in range(1, math.isqrt(rows) + 1) if rows % number == 0]
+    possible = {*small, *(rows // number for number in small)}
+    nearest = sorted(
+        (number for number in possible if number <= most),
+        key=lambda number: (abs(number - num_devices), number),
+    )
+    found = [str(number) for number in sorted(nearest[:_TOLD])]
     if found == ["1"]:
         return "1 device"
     return f"{', '.join(found[:-1])} or {found[-1]} devices"

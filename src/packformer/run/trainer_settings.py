@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from packformer.run.nearest import nearest
-from packformer.run.step_rows import check_rows, share_rows
+from packformer.run.step_rows import MOST_DEVICES, check_rows, share_rows
 from packformer.run.strategies import check_strategy_name
 from packformer.settings import MOST_STEPS, number, shown, whole
 
@@ -62,7 +62,6 @@ INSTEAD = {
 """The Trainer's other arguments, and why they are refused or what does the same."""
 
 _TIMES = ("weeks", "days", "hours", "minutes", "seconds")
-_MOST_DEVICES = 1024  # of a node
 _VARIABLE = "PL_TRAINER_"
 _STEP_COUNTS = (
     "max_steps",
@@ -142,8 +141,8 @@ def _check_devices(devices: Any) -> None:
             f"trainer.devices ({shown(devices)}) must be a number from 1 up, auto, -1 (all GPUs) "
             "or a list of GPUs, [0,1]"
         )
-    if any(number.isdecimal() and int(number) > _MOST_DEVICES for number in numbers):
-        raise ValueError(f"trainer.devices ({shown(devices)}) must be at most {_MOST_DEVICES:,}")
+    if any(number.isdecimal() and int(number) > MOST_DEVICES for number in numbers):
+        raise ValueError(f"trainer.devices ({shown(devices)}) must be at most {MOST_DEVICES:,}")
 
 
 def _known_number(devices: Any) -> int | None:

@@ -175,7 +175,10 @@ def test_the_command_says_whether_it_fits(capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "told"),
     [
         (["gpt_7b", "trainer.devices=auto"], "must be a number here"),
-        (["gpt_7b", "trainer.devices=1"], "shards a model over several devices: there is 1"),
+        (
+            ["gpt_7b", "trainer.devices=1"],
+            "and there is 1: set trainer.devices, or trainer.strategy=auto",
+        ),
         (["gpt_7b", "trainer.devices=3"], "cannot be shared equally by 3 devices"),
         (["gpt_7b", "trainer.devices=2", "--card-gb", "0"], "--card-gb (0.0) must be"),
     ],

@@ -16,7 +16,7 @@ from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing
 from packformer.run.reach import max_position_of
 from packformer.run.step_rows import share_rows
-from packformer.run.strategies import is_sharded
+from packformer.run.strategies import check_strategy_fits, is_sharded
 from packformer.training import build_optimizer, chunk_that_fits
 from packformer.training.chained import members_of
 from packformer.training.module import DTYPES
@@ -55,8 +55,7 @@ def memory_of_rank(
     settings: dict[str, Any] = (
         dict(strategy) if is_sharded(strategy) and strategy != "fsdp2" else {}
     )
-    if is_sharded(strategy) and rows.num_devices == 1:
-        raise ValueError("trainer.strategy (fsdp2) shards a model over several devices: there is 1")
+    check_strategy_fits(strategy, rows.num_devices)
     copies = nodes if settings.get("replicate_over_nodes") else 1
     shards = rows.num_devices // copies if is_sharded(strategy) else 1
 
