@@ -100,8 +100,8 @@ TRANSDUCTION: Rules = {
     "max_symbols": whole(1, _INT32),
     **_VALIDATION,
 }
-VOCABULARY = whole(256 + 2, _INT32)
-"""Of a tokenizer over bytes: 256 of them, and the first and last token of documents."""
+VOCABULARY = whole(256 + 2, 2**24)
+"""Of a tokenizer over bytes: 256 of them, and the first and last token of documents, at least."""
 
 _SHARE = Rule(
     "from 0 up and below 1",

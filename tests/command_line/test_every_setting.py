@@ -18,7 +18,7 @@ from packformer.command_line.early import CLASSES
 from packformer.command_line.grammar import read_value
 from packformer.corpus.formats import FORMATS
 from packformer.corpus.readers.tables import QUOTINGS
-from packformer.corpus.tokenizer import MIN_VOCAB
+from packformer.corpus.tokenizer import MIN_VOCAB, MOST_VOCAB
 from packformer.requirements import TEXT_FILES, VOCABULARY
 from packformer.run.strategies import STRATEGIES
 from packformer.run.targets import imported
@@ -82,6 +82,7 @@ def test_the_words_are_those_there_are() -> None:
         assert TEXT_FILES[name].text == f"one of {', '.join(words)}"
     assert VOCABULARY.holds(MIN_VOCAB)
     assert not VOCABULARY.holds(MIN_VOCAB - 1)
+    assert VOCABULARY.most == MOST_VOCAB
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -126,6 +126,7 @@ def test_nothing_but_empty_documents_is_refused(tmp_path):
     ("options", "message"),
     [
         ({"vocab_size": 10}, r"vocab-size \(10\) must be a whole number from 258 up"),
+        ({"vocab_size": 2**24 + 1}, r"vocab-size \(16777217\) must be at most 16,777,216$"),
         ({"workers": 0}, r"workers \(0\) must be a whole number from 1 up"),
         ({"shard_mib": 0}, r"shard-mib \(0\)"),
         (

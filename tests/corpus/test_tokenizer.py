@@ -45,6 +45,13 @@ def test_vocabulary_that_cannot_hold_the_bytes_is_refused():
         train_bpe(TEXTS, 257)
 
 
+def test_vocabulary_of_more_than_a_model_can_embed_is_refused_before_a_text_is_read():
+    texts = iter(TEXTS)
+    with pytest.raises(ValueError, match=r"vocab_size \(16777217\) must be at most 16,777,216$"):
+        train_bpe(texts, 2**24 + 1)
+    assert next(texts) == TEXTS[0]
+
+
 def test_documents_are_the_text_between_the_special_tokens(tokenizer):
     bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     documents = encode_documents(tokenizer, TEXTS)

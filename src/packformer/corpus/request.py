@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packformer.corpus.input import STANDARD_INPUT, Input
 from packformer.corpus.shards import FORMAT, hash_file
-from packformer.corpus.tokenizer import MIN_VOCAB, load_tokenizer
+from packformer.corpus.tokenizer import MIN_VOCAB, MOST_VOCAB, load_tokenizer
 from packformer.settings import check_whole, whole
 
 _MOST_WORKERS = 4096
@@ -54,7 +54,7 @@ class Preparation:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        check_whole("vocab-size", self.vocab_size, at_least=MIN_VOCAB)
+        whole(MIN_VOCAB, MOST_VOCAB).check("vocab-size", self.vocab_size)
         for name in ("sample_mib", "shard_mib"):
             check_whole(name.replace("_", "-"), getattr(self, name), at_least=1)
         whole(1, _MOST_WORKERS).check("workers", self.workers)

@@ -28,7 +28,8 @@ BOS = "<|bos|>"
 EOS = "<|eos|>"
 """Ends every document."""
 MIN_VOCAB = 256 + 2
-_MOST_IDS = 2**24  # embeddings of more do not fit a device
+MOST_VOCAB = 2**24
+"""Embeddings of more do not fit a device. Training a BPE reserves memory for all it may have."""
 _MOST_BYTES = 2**28
 # What decides which ids a text gets. The rest of a tokenizer.json turns ids to text, or adds marks.
 _ENCODING = ("added_tokens", "normalizer", "pre_tokenizer", "model")
@@ -43,10 +44,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             has no more pairs to merge.
 
     Raises:
-        ValueError: if ``vocab_size`` cannot hold the bytes.
+        ValueError: if ``vocab_size`` cannot hold the bytes, or is more than ``MOST_VOCAB``.
     """
     if vocab_size < MIN_VOCAB:
         raise ValueError(f"vocab_size ({vocab_size}) must be at least {MIN_VOCAB}")
+    if vocab_size > MOST_VOCAB:
+        raise ValueError(f"vocab_size ({vocab_size}) must be at most {MOST_VOCAB:,}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -102,8 +105,8 @@ def _check_ids(tokenizer: Tokenizer) -> None:
     """Refuses ids that no model has room for, and marks of documents that are no ids."""
     if not tokenizer.get_vocab_size():
         raise ValueError("it has no token")
-    if (most := num_ids(tokenizer)) > _MOST_IDS:
-        raise ValueError(f"its highest id is {most - 1:,}, and {_MOST_IDS:,} are the most")
+    if (most := num_ids(tokenizer)) > MOST_VOCAB:
+        raise ValueError(f"its highest id is {most - 1:,}, and {MOST_VOCAB:,} are the most")
     for mark in document_marks(tokenizer) or ():
         if tokenizer.id_to_token(mark) is None:
             raise ValueError(f"documents begin or end with id {mark:,}, which it does not have")
