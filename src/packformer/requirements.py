@@ -121,6 +121,7 @@ TEXT_FILES: Rules = {
     **STANDARD_LIBRARY,
     "validation_fraction": _SHARE.or_null(),
     "skip_setting": text("text"),
+    "field_setting": text("text"),
 }
 TOKEN_SHARDS: Rules = {
     "path": ANYTHING,

@@ -110,6 +110,17 @@ def test_a_mark_of_the_byte_order_is_no_text(tmp_path):
         ),
         (
             "a.jsonl",
+            b'{"text": {"body": "b", "n": 1}}\n',
+            r"line 1, has an object in the field 'text', not text: set --field or data.field to "
+            r"text.body$",
+        ),
+        (
+            "a.jsonl",
+            b'{"text": {"body": "b", "title": "t"}}\n',
+            r"the field 'text', not text: set .* to one of text.body, text.title$",
+        ),
+        (
+            "a.jsonl",
             b'{"text": {}}\n',
             r"line 1, has an object in the field 'text', not text: write it as",
         ),

@@ -12,10 +12,24 @@ from .conftest import beside, count_of, make_texts, preparation, small_parts
 
 def test_what_failed_before_its_first_part_binds_nobody(corpus, tmp_path):
     wrong = Input((str(corpus[0]),), field="body")
-    said = r"but text: set --field or data.field \(to leave such documents out: --skip-invalid\)"
+    said = r"but text: set --field \(to leave such documents out: --skip-invalid\)"
     with pytest.raises(ValueError, match=rf"has no field 'body', {said}"):
         prepare(replace(preparation(corpus[0], tmp_path / "c"), input=wrong))
     assert prepare(preparation(corpus[0], tmp_path / "c")).train
+
+
+def test_the_setting_of_the_field_is_told_as_its_user_names_it_once(tmp_path, caplog):
+    lines = ['{"text": "a"}'] * 8 + ['{"text": {"body": "b"}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    wanted = preparation(tmp_path / "a.jsonl", tmp_path / "c", field_setting="my.field")
+    said = r"an object in the field 'text', not text: set my.field to text.body"
+    with pytest.raises(ValueError, match=rf"line 9, has {said} \(to leave such documents out: "):
+        prepare(wanted)
+    prepare(replace(wanted, skip_invalid=True))
+    (told,) = (line for line in caplog.messages if "the first of its kind" in line)
+    assert told.endswith(
+        ", line 9, has an object in the field 'text', not text: set my.field to text.body"
+    )
 
 
 def test_a_corpus_among_its_input_or_other_files_is_refused(corpus, tmp_path):

@@ -71,7 +71,11 @@ def test_bad_json_is_named_with_its_line(folder, bad):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ('{"body": "b"}', "has no field 'text', but body: set --field or data.field"),
+        ('{"body": "b"}', "has no field 'text', but body: set data.field \\(to leave"),
+        (
+            '{"text": {"body": "b"}}',
+            "has an object in the field 'text', not text: set data.field to t",
+        ),
         ('{"text": 3}', "has a number in the field 'text', not text: write it as"),
         ('["text"]', "is an array, not an object with 'text'"),
         ("7", "is a number, not an object with 'text'"),

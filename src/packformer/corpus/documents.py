@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from packformer.corpus.left_out import Omission, Reason
-from packformer.corpus.wording import missing, not_json, record_with
+from packformer.corpus.wording import missing, not_json, not_text, record_with
 
 PIECE = 2**20
 """Bytes of a text file that are read at once; longer ones come in pieces."""
@@ -158,9 +158,9 @@ def _text_of_json(line: str, place: str, field: str) -> str | None:
     if found is None:
         return None
     if not isinstance(found, str):
+        write = record_with(field, '"..."')
         raise InvalidDocumentError(
-            f"{place} has {json_type(found)} in the field {field!r}, not text: write it as "
-            f"{record_with(field, chr(34) + '...' + chr(34))}, or set --field or data.field",
+            f"{place} {not_text(json_type(found), 'field', field, texts_in(found), write)}",
             Reason.NO_TEXT,
         )
     try:
@@ -211,6 +211,13 @@ def value_of(record: dict[str, Any], field: str, place: str, inside: str = "") -
             Reason.REPEATED_FIELD,
         )
     return record[field]
+
+
+def texts_in(value: Any) -> list[str]:
+    """Names of the texts that a JSON object holds; none if it is no object."""
+    if not isinstance(value, dict):
+        return []
+    return [name for name, member in value.items() if isinstance(member, str)]
 
 
 def json_type(value: Any) -> str:

@@ -48,7 +48,16 @@ class Batch:
 
 
 class Part:
-    """The shards that are being written, one per split."""
+    """The shards that are being written, one per split.
+
+    Args:
+        folder: of the corpus.
+        number: of this part.
+        dtype: of the ids.
+        fraction: of the documents held out.
+        report: is called with the bytes that were read, and those of text.
+        worded: what a document is left out for, in words for the user.
+    """
 
     def __init__(
         self,
@@ -57,12 +66,14 @@ class Part:
         dtype: str,
         fraction: float,
         report: Callable[[int, int], None],
+        worded: Callable[[str], str],
     ) -> None:
         self._folder = folder
         self._number = number
         self._dtype = dtype
         self._fraction = fraction
         self._report = report
+        self._worded = worded
         self._hash = 0  # of the document whose pieces are coming
         self._text = 0
         self._told: set[Reason] = set()
@@ -111,7 +122,8 @@ class Part:
         for reason, message in encoded.messages.items():
             if reason not in self._told:
                 self._told.add(reason)
-                log.warning("left out, the first of its kind (%s): %s", reason.words, message)
+                told = self._worded(message)
+                log.warning("left out, the first of its kind (%s): %s", reason.words, told)
         for reason, mark in MARKS.items():
             if count := int((encoded.hashes == mark).sum()):
                 self._left_out += LeftOut(**{reason.counted_as: count})

@@ -47,6 +47,7 @@ from packformer.corpus.tokenizer import (
     token_byte_lengths,
     train_bpe,
 )
+from packformer.corpus.wording import FIELD_SETTINGS
 from packformer.counted import counted
 from packformer.path_kind import too_long
 from packformer.whole_file import NO_ROOM, cannot_write
@@ -137,7 +138,7 @@ class _Run:
             ) from error
         except (OSError, ValueError) as error:
             kept = len(self._journal.parts) if self._is_own else 0
-            reason = self._told(error) if isinstance(error, OSError) else str(error)
+            reason = self._told(error) if isinstance(error, OSError) else self._worded(str(error))
             if isinstance(error, InvalidDocumentError):
                 reason += f" (to leave such documents out: {self._preparation.skip_setting})"
             if self._is_own:
@@ -169,6 +170,9 @@ class _Run:
             return f"{error.filename or self._folder}: {error.strerror or error}"
         file = Path(error.filename) if error.filename else self._folder / MANIFEST
         return str(cannot_write(file, error, self._needed()))
+
+    def _worded(self, message: str) -> str:
+        return message.replace(FIELD_SETTINGS, self._preparation.field_setting)
 
     def _needed(self) -> int | None:
         """About how many bytes more the corpus takes; None where nobody knows the input's size."""
@@ -274,7 +278,7 @@ class _Run:
         size = self._size = sum(f.stat().st_size for f in files if f) if all(files) else None
         self._itemsize = np.dtype(_dtype(tokenizer)).itemsize
         number, fraction = len(self._journal.parts), self._preparation.validation_fraction
-        part = Part(self._folder, number, _dtype(tokenizer), fraction or 0.0, report)
+        part = Part(self._folder, number, _dtype(tokenizer), fraction or 0.0, report, self._worded)
         try:
             yield part
         finally:

@@ -34,6 +34,7 @@ class Preparation:
         shard_mib: of text that makes a shard.
         skip_invalid: leave out, and count, documents that cannot be read.
         skip_setting: how the user turns that on, for messages.
+        field_setting: how the user names another field, for messages.
         keep_empty: a document without text is one; else they are left out, and counted.
         workers: processes that tokenize; a few megabytes are tokenized without them.
 
@@ -50,6 +51,7 @@ class Preparation:
     shard_mib: int = 256
     skip_invalid: bool = False
     skip_setting: str = "--skip-invalid"
+    field_setting: str = "--field"
     keep_empty: bool = False
     workers: int = 1
 

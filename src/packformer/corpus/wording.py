@@ -7,6 +7,9 @@ import re
 import sys
 from collections.abc import Sequence
 
+FIELD_SETTINGS = "--field or data.field"
+"""Of a command and of training; what prepares puts the one of its user in its place."""
+
 _NAMES_SHOWN = 8
 _NAME_LENGTH = 60
 
@@ -34,18 +37,26 @@ def missing(kind: str, name: str, others: Sequence[str]) -> str:
     if not others:
         return f"has no {kind} {name!r} and no other: fill or remove it"
     there = listed(list(map(_on_one_line, others)))
-    return f"has no {kind} {name!r}, but {there}: set --field or data.field"
+    return f"has no {kind} {name!r}, but {there}: set {FIELD_SETTINGS}"
 
 
-def not_text(found: str, kind: str, name: str) -> str:
+def not_text(found: str, kind: str, name: str, inside: Sequence[str] = (), write: str = "") -> str:
     """What to say of a field that holds something else than text.
 
     Args:
         found: what it holds, with its article.
         kind: ``field`` or ``column``.
         name: of the field.
+        inside: names of the texts in it, if it holds any by name.
+        write: a record with text, as its format writes it.
     """
-    return f"has {_on_one_line(found)} in the {kind} {name!r}, not text: set --field or data.field"
+    advice = f"set {FIELD_SETTINGS}"
+    if inside:
+        nested = listed([_on_one_line(f"{name}.{member}") for member in inside])
+        advice += f" to {'one of ' * (len(inside) > 1)}{nested}"
+    elif write:
+        advice = f"write it as {write}, or {advice}"
+    return f"has {_on_one_line(found)} in the {kind} {name!r}, not text: {advice}"
 
 
 def record_with(field: str, value: str) -> str:

@@ -145,6 +145,7 @@ class TextFiles:
         tokenizer: path of a ``tokenizer.json`` to use instead.
         validation_fraction: share of the documents held out; None for nothing, and no tail either.
         skip_setting: how the user turns ``skip_invalid`` on, for messages.
+        field_setting: how the user names another field, for messages.
 
     Raises:
         ValueError: if the path is missing or yields no document, or a file cannot be read as text.
@@ -159,6 +160,7 @@ class TextFiles:
     tokenizer: str | None = None
     validation_fraction: float | None = 0.05
     skip_setting: str = "data.skip_invalid=true"
+    field_setting: str = "data.field"
 
     def prepare(self) -> DataSplits:
         return _read(self.request())
@@ -171,7 +173,9 @@ class TextFiles:
             raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
         given = Input((str(root),), str(self.field), self.format, self.quoting)
         preparation = replace(_preparation(given, self), skip_invalid=self.skip_invalid)
-        preparation = replace(preparation, skip_setting=self.skip_setting)
+        preparation = replace(
+            preparation, skip_setting=self.skip_setting, field_setting=self.field_setting
+        )
         return Request(preparation, str(root))
 
 

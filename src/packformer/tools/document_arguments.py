@@ -80,6 +80,7 @@ def documents(options: argparse.Namespace) -> DataSet | None:
         quoting=options.quoting,
         skip_invalid=options.skip_invalid,
         skip_setting="--skip-invalid",
+        field_setting="--field",
         vocab_size=options.vocab_size,
         tokenizer=options.tokenizer,
     )

@@ -34,6 +34,10 @@ def test_rows_are_documents(monkeypatch):
             r"hf:x, row 2, has a number in the field 'text', not text: set --field or data.field$",
         ),
         (
+            {"text": {"n": 1, "body": "b"}},
+            r"an object in the field 'text', not text: set --field or data.field to text.body$",
+        ),
+        (
             {"body": "a"},
             r"hf:x, row 2, has no field 'text', but body: set --field or data.field$",
         ),

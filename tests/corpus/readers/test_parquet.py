@@ -56,13 +56,20 @@ def test_what_is_not_utf8_is_found_in_its_row(tmp_path):
         text_of(bad, "text")
 
 
-@pytest.mark.parametrize("column", [[1, 2], [["a"], ["b"]], [{"a": "b"}, {"a": "c"}], [True, None]])
+@pytest.mark.parametrize("column", [[1, 2], [["a"], ["b"]], [{"a": 1}, {"a": 2}], [True, None]])
 def test_columns_of_no_text_are_refused(tmp_path, column):
     with pytest.raises(
         ValueError,
         match=r"a.parquet has .* in the column 'text', not text: set --field or data.field$",
     ):
         raws(tmp_path, pyarrow.array(column))
+
+
+def test_a_column_of_objects_is_told_with_their_texts(tmp_path):
+    members = [("body", pyarrow.string()), ("image", pyarrow.binary()), ("n", pyarrow.int64())]
+    column = pyarrow.array([{"body": "b", "image": b"", "n": 1}], pyarrow.struct(members))
+    with pytest.raises(ValueError, match=r"not text: set --field or data.field to text.body$"):
+        raws(tmp_path, column)
 
 
 def test_a_column_of_nulls_is_null(tmp_path):

@@ -166,3 +166,31 @@ def test_the_output_is_a_folder(songs: Path, capsys: pytest.CaptureFixture[str])
         main(["prepare", str(songs), "--output", str(songs)])
     assert end.value.code == 1
     assert capsys.readouterr().err == f"error: --output ({songs}) must be a folder\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["prepare odd.jsonl --output new --workers 1", "plan odd.jsonl --row-length 4096"]
+)
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ('{"a": {"b": "x"}}', "an object in the field 'a', not text: set --field to a.b"),
+        ('{"a": 3}', """in the field 'a', not text: write it as {"a": "..."}, or set --field"""),
+        ('{"b": "x"}', "has no field 'a', but b: set --field"),
+    ],
+)
+def test_the_option_of_the_field_is_named_once(
+    command: str,
+    record: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "odd.jsonl").write_text(f"{record}\n")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--vocab-size", "300", "--field", "a"])
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{told} (to leave such documents out: --skip-invalid)")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from packformer.corpus.documents import Form, InvalidDocumentError, Raw, json_type, value_of
+from packformer.corpus.documents import (
+    Form,
+    InvalidDocumentError,
+    Raw,
+    json_type,
+    texts_in,
+    value_of,
+)
 from packformer.corpus.left_out import Reason
 from packformer.corpus.wording import cause, not_text
 from packformer.counted import counted
@@ -55,7 +62,7 @@ def _document(row: dict[str, object], place: str, field: str) -> Raw:
         return Raw(b"", place, Form.NULL)
     if not isinstance(value, str):
         return Raw(
-            not_text(json_type(value), "field", field).encode(),
+            not_text(json_type(value), "field", field, texts_in(value)).encode(),
             place,
             Form.INVALID,
             invalid=Reason.NO_TEXT,

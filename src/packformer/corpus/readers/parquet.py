@@ -10,6 +10,8 @@ from packformer.corpus.documents import RECORD_BYTES, TOO_LONG, Form, Raw, Unrea
 from packformer.corpus.left_out import Reason
 from packformer.corpus.wording import cause, missing, not_text
 
+_STRINGS = ("string", "large_string", "string_view")
+_BINARIES = ("binary", "large_binary", "binary_view")
 _BATCH_BYTES = 8 * 2**20
 _BATCH_ROWS = 1024
 _BUFFER = 2**20
@@ -91,9 +93,9 @@ def _values(column: Any, members: list[str], field: str, shown: str) -> Iterator
         column = column.dictionary_decode()
     if pyarrow.types.is_null(column.type):
         return iter(column.to_pylist())
-    kinds = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
-    if str(column.type) not in kinds:
-        raise ValueError(f"{shown} {not_text(str(column.type), 'column', field)}")
+    if str(column.type) not in (*_STRINGS, *_BINARIES):
+        inside = [n for n in _members(column.type) if str(column.type.field(n).type) in _STRINGS]
+        raise ValueError(f"{shown} {not_text(str(column.type), 'column', field, inside)}")
     # As bytes: what is not UTF-8 is then found in its row.
     return (value.as_buffer() if value.is_valid else None for value in column)
 

@@ -93,6 +93,7 @@ def _of_text(given: Given, tokenizer: Tokenizer) -> Encoded:
             quoting=given.quoting,
             skip_invalid=given.skip_invalid,
             skip_setting="--skip-invalid",
+            field_setting="--field",
             tokenizer=str(file),
         )
         splits = (data if held_out else replace(data, validation_fraction=None)).prepare()
