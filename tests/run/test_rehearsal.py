@@ -16,6 +16,34 @@ def nothing(*args, **settings):
 """
 
 
+RAISES = """
+from packformer.nn import NoPosition, Rotary
+
+def trouble(*args, **settings):
+    raise ValueError("my own trouble")
+
+def odd(*, size, **settings):
+    raise ValueError(f"size ({size}) must be odd")
+
+def bug(*args, **settings):
+    raise KeyError("no value")
+
+class Own(NoPosition):
+    def __init__(self, **sizes):
+        raise FileNotFoundError(2, "No such file", "table")
+
+class Turned(Rotary):
+    pass
+"""
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Functions and classes of the user's that raise errors, in a module ``raises``."""
+    (tmp_path / "raises.py").write_text(RAISES)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
 @pytest.fixture
 def without_data(train: Callable, tmp_path: Path) -> Callable:
     """A run whose data are an empty folder, which is told when they are read."""
@@ -129,6 +157,56 @@ def test_what_makes_nothing_is_named(
     assert done.err.startswith(f"error: {message}")
     assert len(done.err.splitlines()) == 1
     assert done.code == 1
+
+
+@pytest.mark.parametrize(
+    "group", ["model", "packing", "attention", "position", "optimizer", "scheduler", "data"]
+)
+def test_what_raises_an_error_of_its_own_is_named(
+    without_data: Callable, raising: None, group: str
+) -> None:
+    done = without_data(f"{group}._target_=raises.trouble")
+    assert done.err == f"error: {group} (trouble): my own trouble\n"
+
+
+def test_a_callback_or_logger_that_raises_an_error_of_its_own_is_named(
+    train: Callable, small: list[str], raising: None
+) -> None:
+    for group in ("callbacks", "logger"):
+        done = train(*small, "logger=csv", f"+{group}.mine._target_=raises.trouble")
+        assert done.err.splitlines()[-1] == f"error: {group}.mine (trouble): my own trouble"
+    done = train(*small, "+callbacks.mine._target_=raises.bug")
+    assert done.err.splitlines()[-1] == "error: callbacks.mine (bug): KeyError: 'no value'"
+
+
+def test_layers_of_a_letter_that_raise_an_error_of_their_own_are_named(
+    without_data: Callable, raising: None
+) -> None:
+    own = "++layers.S.position={_target_: raises.Own}"
+    done = without_data("layers=local_global", own)
+    assert done.err == "error: layers.S: position (Own): [Errno 2] No such file: 'table'\n"
+
+
+@pytest.mark.parametrize("target", ["packformer.nn.Rotary", "raises.Turned"])
+def test_what_packformer_raises_is_told_as_it_is(
+    without_data: Callable, raising: None, target: str
+) -> None:
+    done = without_data("position=rotary", f"position._target_={target}", "position.base=0")
+    assert done.err == "error: position.base (0) must be a number above 0\n"
+
+
+def test_an_error_that_names_a_setting_is_told_as_it_is(
+    without_data: Callable, raising: None
+) -> None:
+    done = without_data("position=none", "position._target_=raises.odd", "+position.size=4")
+    assert done.err == "error: size (4) must be odd\n"
+
+
+def test_a_loader_that_raises_an_error_of_its_own_is_named(raising: None) -> None:
+    with initialize_config_module("packformer.conf", version_base="1.3"):
+        config = compose("config", ["data=copying", "loader._target_=raises.trouble"])
+    with pytest.raises(ValueError, match=r"^loader \(trouble\): my own trouble$"):
+        build_data(config)
 
 
 def test_a_loader_that_makes_nothing_is_named() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.profilers import (
@@ -37,6 +38,7 @@ from packformer.run.reach import max_position_of
 from packformer.run.resume import nested
 from packformer.run.step_rows import StepRows, share_rows
 from packformer.run.strategies import ONE_DEVICE, check_trains_on_all, is_sharded
+from packformer.run.targets import failed_call, naming
 from packformer.run.trainer_settings import check_steps
 from packformer.training import (
     DDP,
@@ -60,8 +62,17 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 
 
 def make(node: DictConfig | dict[str, Any] | None) -> Any:
-    """What ``node`` describes, from plain types: no class of packformer sees OmegaConf."""
-    return instantiate(node, _convert_="all")
+    """What ``node`` describes, from plain types: no class of packformer sees OmegaConf.
+
+    Raises:
+        ValueError: naming the group, if a class or function of the user's raised an error.
+    """
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if (told := failed_call(error)) is None:
+            raise
+        raise ValueError(told) from error
 
 
 def checked(group: str, made: Any, kind: type[Made]) -> Made:
@@ -81,6 +92,29 @@ def make_factory(node: DictConfig | dict[str, Any]) -> Any:
     return instantiate(node, _convert_="all", _partial_=True)
 
 
+class _Part(partial[Any]):
+    """Makes a layer or position scheme; an error of a user's class or function names it.
+
+    The model sees its signature and name, as of any ``partial``.
+    """
+
+    place: str
+    node: Mapping[Any, Any]
+    make: Callable[..., Any]
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        with naming(self.place, self.node):
+            return self.make(*args, **kwargs)
+
+
+def _part_factory(group: str, node: DictConfig | dict[str, Any]) -> Any:
+    """What makes the layer or position scheme that ``node`` describes."""
+    made = make_factory(node)
+    part = _Part(made.func, *made.args, **made.keywords)
+    part.place, part.node, part.make = group, node, made
+    return part
+
+
 @contextmanager
 def settings_of(group: str) -> Iterator[None]:
     """Names the group whose settings a constructor does not take."""
@@ -93,8 +127,9 @@ def settings_of(group: str) -> Iterator[None]:
 def build_data(config: DictConfig) -> PackedDataModule:
     """The packed data; prepared, so that sizes are known."""
     with settings_of("data, packing or loader"):
-        packing = make_packing(config)
-        data = make_factory(config.loader)(make(config.data), packing)
+        packing, data = make_packing(config), make(config.data)
+        with naming("loader", config.loader):
+            data = make_factory(config.loader)(data, packing)
     return checked("loader", data, PackedDataModule)
 
 
@@ -114,7 +149,9 @@ def make_model(config: DictConfig, vocab_size: int, max_position: int) -> GPT:
     """
     make = partial(make_factory(config.model), vocab_size=vocab_size, max_position=max_position)
     try:
-        return checked("model", make(**layer_factories(config)), GPT)
+        with naming("model", config.model):
+            model = make(**layer_factories(config))
+        return checked("model", model, GPT)
     except ValueError as error:
         raise ValueError(_naming_letter(str(error), config, make)) from error
 
@@ -171,7 +208,7 @@ def layer_factories(config: DictConfig) -> dict[str, Any]:
     }
     pattern = pattern_of(plain)
     if pattern is None:
-        return {group: make_factory(config[group]) for group in ("attention", "position")}
+        return {group: _part_factory(group, config[group]) for group in ("attention", "position")}
     kinds = kinds_of_layers(plain)
     letters = letters_of_layers(pattern, config.model.num_layers)
     return {group: _of_letters(letters, kinds, group) for group in ("attention", "position")}
@@ -184,7 +221,7 @@ def _of_letters(letters: str, kinds: dict[str, Any], group: str) -> list[Any]:
     for letter in dict.fromkeys(letters):
         node = kinds[letter][group]
         same = next((factory for other, factory in made if other == node), None)
-        factories[letter] = make_factory(node) if same is None else same
+        factories[letter] = _part_factory(group, node) if same is None else same
         made.append((node, factories[letter]))
     return [factories[letter] for letter in letters]
 
@@ -212,14 +249,14 @@ def build_module(
     asked = config.trainer.get("float8", False)
     float8 = resolve_float8(asked, accelerator, precision, data.row_length)
     byte_lengths = data.splits.byte_lengths
-    with settings_of("optimizer"):
+    with settings_of("optimizer"), naming("optimizer", config.optimizer):
         optimizer = build_optimizer(make_factory(config.optimizer), model, fused=False)
     if precision == "16-mixed" and divides_gradients(optimizer):
         raise ValueError(
             "optimizer.fused (true) and trainer.precision=16-mixed both scale the gradients, and "
             "clipping would be wrong: leave optimizer.fused out"
         )
-    with settings_of("scheduler"):
+    with settings_of("scheduler"), naming("scheduler", config.scheduler):
         schedule = make_factory(config.scheduler)
         check_factor(schedule)
     return TrainingModule(

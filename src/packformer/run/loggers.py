@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from packformer.run import wandb
 from packformer.run.metrics_file import csv_logger
 from packformer.run.of_sweep import sweep_folder
+from packformer.run.targets import naming
 from packformer.settings import name_of
 from packformer.training.incomplete import outlived
 
@@ -102,7 +103,8 @@ def _make(name: str, node: DictConfig, folder: Path) -> Any:
         takes = inspect.signature(make.func).parameters
         if "save_dir" in takes and make.keywords.get("save_dir") is None:
             make = partial(make, save_dir=str(folder))
-        return _checked(name, make())
+        with naming(f"logger.{name}", node):
+            return _checked(name, make())
     except ImportError as error:
         extra = _EXTRAS.get(node._target_.rpartition(".")[2])
         cure = f"pip install '{extra}'" if extra else "install it"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+
+from hydra.errors import InstantiationException
 
 from packformer.layer_pattern import kinds_of_layers
 from packformer.run.given import given_to
@@ -16,6 +19,8 @@ from packformer.run.nearest import nearest
 
 _OWN = "packformer"
 _HYDRAS = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
+_FAILED_CALL = re.compile(r"Error in call to target '([^']+)'.*?(?:\nfull_key: (\S+))?", re.DOTALL)
+_OF_VALUES = ("MisconfigurationException",)  # Lightning's; by name, because it is slow to import
 
 
 def targets_of(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,6 +57,55 @@ def imported(place: str, target: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise _without_package(place, target) from error
         raise ValueError(f"{place}._target_ ({target}) cannot be imported: {error}") from error
+
+
+@contextmanager
+def naming(place: str, node: Mapping[Any, Any]) -> Iterator[None]:
+    """Names a class or function of others while it is called, where its error names no setting.
+
+    Errors that packformer raises, for example in the base class of a user's, stay as they are.
+
+    Args:
+        place: of the group in the configuration.
+        node: its settings.
+
+    Raises:
+        ValueError: for a ValueError or OSError of others.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if _is_own(node["_target_"]) or _is_raised_by_own(error):
+            raise
+        if any(re.search(rf"\b{re.escape(str(name))} \(", str(error)) for name in node):
+            raise
+        raise ValueError(_named(place, node["_target_"], error)) from error
+
+
+def failed_call(error: InstantiationException) -> str | None:
+    """What ``naming`` would tell of a call that Hydra made; None if packformer tells it itself."""
+    cause, found = error.__cause__, _FAILED_CALL.fullmatch(str(error))
+    if cause is None or found is None or _is_own(found[1]) or _is_raised_by_own(cause):
+        return None
+    return _named(found[2] or "_target_", found[1], cause)
+
+
+def _named(place: str, target: str, error: BaseException) -> str:
+    is_told = isinstance(error, ValueError | OSError) or type(error).__name__ in _OF_VALUES
+    kind = type(error).__name__
+    told = str(error) or kind if is_told else f"{kind}: {error}"
+    return f"{place} ({target.rpartition('.')[2]}): {told}"
+
+
+def _is_own(target: str) -> bool:
+    return target.partition(".")[0] == _OWN
+
+
+def _is_raised_by_own(error: BaseException) -> bool:
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    return raised is not None and _is_own(raised.tb_frame.f_globals.get("__name__", ""))
 
 
 def refuse_absent(place: str, target: str, known: Iterable[str]) -> None:
