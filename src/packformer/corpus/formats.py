@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from packformer.corpus.readers.compression import name_inside, open_content
-from packformer.corpus.readers.json_layout import HEAD, Layout, holds_records, layout_of
+from packformer.corpus.readers.json_layout import (
+    HEAD,
+    Layout,
+    holds_records,
+    holds_strings,
+    layout_of,
+)
 
 FORMATS = ("auto", "text", "jsonl", "csv", "parquet")
 _SUFFIXES = {
@@ -20,11 +26,15 @@ _LINES = "lines of JSON: the field {field!r} of each is a document"
 _ARRAY = "an array of JSON objects: the field {field!r} of each is a document"
 _OBJECTS = "JSON objects over several lines: the field {field!r} of each is a document"
 _NO_RECORDS = "JSON without the field {field!r}, read as plain text"
+_STRINGS = (
+    "an array of strings, read as plain text, one document: make each string an object with it in "
+    "the field {field!r} if each is a document"
+)
 _RECORDS_AS_TEXT = (
     "JSON objects, but read as plain text for the name of the file: set the format to jsonl if the "
     "field {field!r} of each is a document"
 )
-WARNINGS = (_NO_RECORDS, _RECORDS_AS_TEXT)
+WARNINGS = (_NO_RECORDS, _STRINGS, _RECORDS_AS_TEXT)
 """Those of ``decided`` that may be meant otherwise."""
 
 
@@ -59,7 +69,7 @@ def decided(file: Path, format: str, field: str) -> str | None:
         return words[layout] if is_json or layout is not Layout.LINES else None
     if chosen == "text" and format == "auto":
         if is_json:
-            return _NO_RECORDS
+            return _STRINGS if holds_strings(head_of(file)) else _NO_RECORDS
         return _RECORDS_AS_TEXT if holds_records(head_of(file), field) else None
     return None
 

@@ -61,7 +61,8 @@ def test_where_reading_stops_for_a_moment_changes_nothing(tmp_path, monkeypatch,
         json.dumps({"cells": [{"source": "x"}]}, indent=1),
         '{"body": "x"}\n',
         "[1, 2, 3]",
-        '["a", "b"]',
+        '["a", 3]',
+        '["a", "b',
         '"text"',
         "",
         "{% raw %}",
@@ -78,6 +79,17 @@ def test_other_json_files_are_text_and_said_to_be(tmp_path, caplog, content):
     (message,) = warnings
     assert message.endswith("a.json: JSON without the field 'text', read as plain text")
     assert message in caplog.text
+
+
+@pytest.mark.parametrize("content", ['["a", "b"]', json.dumps(["text"] * 20_000, indent=1)])
+def test_an_array_of_strings_is_one_text_and_told_how_it_would_be_many(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    assert texts(tmp_path) == [content]
+    (message,) = Input((str(tmp_path),)).announce()
+    assert message.endswith(
+        "a.json: an array of strings, read as plain text, one document: make each string an object "
+        "with it in the field 'text' if each is a document"
+    )
 
 
 @pytest.mark.parametrize(

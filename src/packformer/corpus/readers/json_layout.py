@@ -67,6 +67,17 @@ def holds_records(head: bytes, field: str) -> bool:
     return value is not None and _has(value, field)
 
 
+def holds_strings(head: bytes) -> bool:
+    """Whether a file that begins with these bytes evidently is an array of strings alone."""
+    text = _text(head)
+    if not re.match(r'\[\s*"', text):
+        return False
+    try:
+        return all(isinstance(value, str) for value in json.loads(text))
+    except (ValueError, RecursionError):
+        return len(head) >= HEAD
+
+
 def is_cut_short(error: json.JSONDecodeError) -> bool:
     """Whether the error may disappear once more text is read."""
     return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc) - _MARGIN
