@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from packformer import compilers as module
-from packformer.attention import KERNELS, Variant
+from packformer.attention import KERNELS, Variant, Verdicts
 from packformer.attention.proof.compiling import main
 from packformer.attention.proof.rows import mixed_row
 from packformer.compilers import Compilers, compilers_ahead
@@ -37,7 +37,8 @@ def compilers() -> Iterator[Compilers]:
 
 
 def _processes(compilers: Compilers) -> list[subprocess.Popen[bytes]]:
-    return [process for process, _ in (*compilers._waiting, *compilers._working)]
+    prover = [compilers._prover._process] if compilers._prover else []
+    return [process for process, _ in (*compilers._waiting, *compilers._working, *prover)]
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -54,19 +55,29 @@ def test_it_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_processes_run_the_calls(
-    compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_processes_run_the_calls_and_one_more_makes_the_proofs(
+    compilers: Compilers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4), raising=False)
     caplog.set_level(logging.INFO)
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path))
     compilers.begin()
-    begun = _processes(compilers)
+    *begun, prover = _processes(compilers)
     assert len(begun) == 2
-    compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True), (_ROW, False)])
-    assert _processes(compilers) == begun[::-1]
+    calls = [(_ROW, False), (_ROW, True), (_ROW, False)]
+    assert not compilers.prove("sdpa", str(_CPU))
+    compilers.give("sdpa", "cpu", calls, {str(_CPU): _ROW})
+    assert _processes(compilers) == [*begun[::-1], prover]
+    assert compilers.prove("sdpa", str(_CPU))
+    assert not compilers.prove("flex", str(_CPU))
     compilers.wait()
     assert caplog.messages == ["compile  sdpa, before it is proved"]
+    assert Verdicts("cpu").known(_CPU)["sdpa"].status == "ok"
     assert not _processes(compilers)
+    assert not compilers.prove("sdpa", str(_CPU))
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -78,16 +89,45 @@ def test_each_call_is_given_once(
     if ahead:
         compilers.begin()
     calls = [(f"row {n}", n % 2 == 0) for n in range(number)]
-    compilers.give("sdpa", "cpu", calls)
-    assert len(compilers._working) == min(number, 4)
-    given = []
+    compilers.give("sdpa", "cpu", calls, {"one": "row 1", "two": "row 2"})
+    compilers.dismiss()
+    assert len(compilers._working) == min(number, 4) + 1
+    tasks = []
     for process, told in compilers._working:
         process.wait()
         told.seek(0)
-        task = json.loads(told.read())
-        assert (task["kernel"], task["device_type"]) == ("sdpa", "cpu")
-        given += [tuple(call) for call in task["calls"]]
-    assert sorted(given) == calls
+        tasks.append(json.loads(told.read()))
+    assert all((task["kernel"], task["device_type"]) == ("sdpa", "cpu") for task in tasks)
+    assert tasks.pop()["proofs"] == ["row 1", "row 2"]
+    assert sorted(tuple(call) for task in tasks for call in task["calls"]) == calls
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_the_proof_begins_when_all_programs_are_compiled(
+    compilers: Compilers, ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the slowest takes: one of them ends when it is let."""
+    code = f"""
+import json, pathlib, sys, time
+task, folder = json.loads(sys.stdin.read()), pathlib.Path({str(tmp_path)!r})
+if "proofs" in task:
+    (folder / "began").write_text(str((folder / "slow").exists()))
+elif task["calls"] == [["slow", False]]:
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    (folder / "slow").touch()
+"""
+    monkeypatch.setattr(module, "_CODE", code.replace("{", "{{").replace("}", "}}"))
+    if ahead:
+        compilers.begin()
+    compilers.give("sdpa", "cpu", [("quick", False), ("slow", False)], {"one": "row"})
+    compilers.dismiss()
+    quick = compilers._working[0].process
+    quick.wait()
+    assert compilers._working[-1].process.poll() is None
+    (tmp_path / "go").touch()
+    compilers.wait()
+    assert (tmp_path / "began").read_text() == "True"
 
 
 def test_those_without_a_call_end(
@@ -96,7 +136,7 @@ def test_those_without_a_call_end(
     monkeypatch.setattr(module, "_CODE", "import sys, time; sys.stdin.read() or time.sleep(100)")
     compilers.begin()
     processes = _processes(compilers)
-    compilers.give("sdpa", "cpu", [(_ROW, False)])
+    compilers.give("sdpa", "cpu", [(_ROW, False)], {})
     compilers.dismiss()
     assert sum(process.poll() is not None for process in processes) >= 3
     compilers.wait()
@@ -127,10 +167,10 @@ def test_processes_that_died_before_their_calls_are_told(
     compilers.begin()
     for process in _processes(compilers):
         process.wait()
-    compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True)])
+    compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True)], {})
     compilers.wait()
     (told,) = _warnings(caplog)
-    assert told == "compile  2 of 2 processes did not end well, so this one compiles: no memory"
+    assert told == "compile  3 of 3 processes did not end well, so this one compiles: no memory"
 
 
 def test_nobody_waits_for_ever(
@@ -138,13 +178,13 @@ def test_nobody_waits_for_ever(
 ) -> None:
     monkeypatch.setattr(module, "_LONGEST_WAIT", 0.1)
     monkeypatch.setattr(module, "_CODE", "import time; time.sleep(100)")
-    compilers.give("sdpa", "cpu", [(_ROW, False)])
-    (process,) = _processes(compilers)
+    compilers.give("sdpa", "cpu", [(_ROW, False)], {})
+    processes = _processes(compilers)
     began = time.monotonic()
     compilers.wait()
     assert time.monotonic() - began < 50
-    assert "1 of 1 processes did not end well, so this one compiles: it takes over" in caplog.text
-    assert process.poll() is not None
+    assert "2 of 2 processes did not end well, so this one compiles: it takes over" in caplog.text
+    assert all(process.poll() is not None for process in processes)
 
 
 def test_few_cores_compile_by_themselves(
@@ -152,7 +192,7 @@ def test_few_cores_compile_by_themselves(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(3), raising=False)
     compilers.begin()
-    compilers.give("sdpa", "cpu", [(_ROW, False)])
+    compilers.give("sdpa", "cpu", [(_ROW, False)], {})
     assert not _processes(compilers)
     compilers.wait()
 
@@ -182,7 +222,7 @@ class TestAhead:
     @pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
     def test_a_machine_without_proofs(self, kernel: str, accelerator: str) -> None:
         config = {"trainer": {"accelerator": accelerator}, "attention": {"kernel": kernel}}
-        assert self._number(config) == 4
+        assert self._number(config) == 5
 
     @pytest.mark.parametrize(
         ("kernel", "accelerator"), [("auto", "cpu"), ("xformers", "auto"), ("flex", "gpu")]
@@ -195,7 +235,7 @@ class TestAhead:
         config = {"trainer": {"accelerator": "auto"}, "attention": {"kernel": "auto"}}
         (tmp_path / "attention").mkdir()
         (tmp_path / "attention" / "cpu-123.json").write_text("{}")
-        assert self._number(config) == 4
+        assert self._number(config) == 5
         (tmp_path / "attention" / "cuda-123.json").write_text("{}")
         assert self._number(config) == 0
 

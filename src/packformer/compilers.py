@@ -1,4 +1,4 @@
-"""Processes that compile a kernel's programs, before proof and training need them.
+"""Processes that compile a kernel's programs and prove it, before training needs it.
 
 They start with the command, so that they import torch while the command does, and wait to be told
 which calls a run will need. This module imports no torch.
@@ -48,46 +48,70 @@ class Compilers:
     def __init__(self) -> None:
         self._waiting: list[_Compiler] = []
         self._working: list[_Compiler] = []
+        self._prover: _Prover | None = None
+        self._proved: set[tuple[str, str]] = set()
 
     def begin(self) -> None:
         """Starts processes that import what compiles."""
         with suppress(OSError):  # no process can be started: the run compiles by itself
-            for _ in range(min(_MOST_AHEAD, _at_once())):
-                self._waiting.append(_started())
+            if number := min(_MOST_AHEAD, _at_once()):
+                self._prover = _Prover()
+                self._waiting += [self._prover.started_before() for _ in range(number)]
 
     @property
     def have_begun(self) -> bool:
         """Whether any wait to be given something."""
         return bool(self._waiting)
 
-    def give(self, kernel: str, device_type: str, calls: Sequence[tuple[str, bool]]) -> None:
-        """Has them compile, each call in a process of its own if there are cores for it.
+    def give(
+        self,
+        kernel: str,
+        device_type: str,
+        calls: Sequence[tuple[str, bool]],
+        proofs: Mapping[str, str],
+    ) -> None:
+        """Has them compile, each call in a process of its own if there are cores for it. When all
+        have ended, another proves the kernel.
 
         Args:
             kernel: its name.
             device_type: ``"cpu"`` or ``"cuda"``.
             calls: JSON of a ``Case``, and whether algorithms are deterministic.
+            proofs: JSON of a ``Case`` of each variant to prove, by the variant's name.
         """
         at_once = min(len(calls), _at_once())
         if not at_once:
             return
         log.info("compile  %s, before it is proved", kernel)
+        prover, self._prover = self._prover or _Prover(), None
+        task: dict[str, Any] = {"kernel": kernel, "device_type": device_type}
         for first in range(at_once):
-            compiler = self._waiting.pop() if self._waiting else _started()
+            compiler = self._waiting.pop() if self._waiting else prover.started_before()
             self._working.append(compiler)
-            task = {"kernel": kernel, "device_type": device_type, "calls": calls[first::at_once]}
             assert compiler.process.stdin is not None
             with suppress(OSError):  # it has ended already: its exit code and last words are read
-                compiler.process.stdin.write(json.dumps(task).encode())
+                compiler.process.stdin.write(
+                    json.dumps({**task, "calls": calls[first::at_once]}).encode()
+                )
                 compiler.process.stdin.close()
+        self._working.append(prover.told({**task, "proofs": list(proofs.values())}))
+        self._proved |= {(kernel, variant) for variant in proofs}
+
+    def prove(self, kernel: str, variant: str) -> bool:
+        """Whether they were given this proof; ``wait`` returns when it is made, or failed."""
+        return (kernel, variant) in self._proved
 
     def dismiss(self) -> None:
         """Ends those that were given nothing."""
         _end(self._waiting)
+        if self._prover is not None:
+            _end([self._prover.dismissed()])
+            self._prover = None
 
     def wait(self) -> None:
         """Returns when all that were given something have ended, or after two minutes; warns of
         what went wrong."""
+        self.dismiss()
         ends = time.monotonic() + _LONGEST_WAIT
         reasons = []
         for process, told in self._working:
@@ -111,8 +135,9 @@ class Compilers:
 
     def close(self) -> None:
         """Ends all."""
-        _end(self._waiting)
+        self.dismiss()
         _end(self._working)
+        self._proved.clear()
 
 
 @contextmanager
@@ -151,11 +176,40 @@ def _at_once() -> int:
     return 0 if cores < _FEWEST_CORES else cores // 2
 
 
-def _started() -> _Compiler:
+class _Prover:
+    """A process that begins when the processes started before it have ended.
+
+    All of them hold the pipe open that it reads: it reads to the end, which comes with the last.
+    """
+
+    def __init__(self) -> None:
+        end, self._begin = os.pipe()
+        try:
+            self._process = _started(stdin=end)
+        finally:
+            os.close(end)
+
+    def started_before(self) -> _Compiler:
+        """A process that it will wait for."""
+        return _started(pass_fds=(self._begin,))
+
+    def told(self, task: dict[str, Any]) -> _Compiler:
+        """The process, which has its task and waits for no further processes."""
+        with suppress(OSError):  # it has ended already
+            os.write(self._begin, json.dumps(task).encode())
+        return self.dismissed()
+
+    def dismissed(self) -> _Compiler:
+        """The process, which waits for no further ones."""
+        os.close(self._begin)
+        return self._process
+
+
+def _started(stdin: int = subprocess.PIPE, pass_fds: Sequence[int] = ()) -> _Compiler:
     told = TemporaryFile()  # noqa: SIM115  # closed by _end
     command = [sys.executable, "-c", _CODE.format(path=sys.path)]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=told, stderr=subprocess.STDOUT
+        command, stdin=stdin, stdout=told, stderr=subprocess.STDOUT, pass_fds=pass_fds
     )
     return _Compiler(process, told)
 
@@ -164,8 +218,8 @@ def _end(compilers: list[_Compiler]) -> None:
     for process, told in compilers:
         process.kill()
         process.wait()
-        with suppress(OSError):  # what was not read yet
-            assert process.stdin is not None
-            process.stdin.close()
+        if process.stdin is not None:
+            with suppress(OSError):  # what was not read yet
+                process.stdin.close()
         told.close()
     compilers.clear()

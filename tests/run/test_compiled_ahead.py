@@ -1,6 +1,6 @@
 """What is compiled before the proof."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +15,8 @@ from packformer.data import PackingSettings
 from packformer.model import GPT, SelfAttention
 from packformer.nn import Rotary
 from packformer.run import compiled_ahead as module
-from packformer.run.compiled_ahead import compile_ahead
+from packformer.run.compiled_ahead import CompiledAhead, compile_ahead
+from packformer.training import TrainingModule
 
 _PACKING = PackingSettings(row_length=2048, max_document_length=1024)
 
@@ -26,10 +27,25 @@ class _Given:
     def __init__(self, *, have_begun: bool) -> None:
         self.have_begun = have_begun
         self.calls: dict[str, list[Case]] = {}
+        self.proofs: dict[str, Mapping[str, str]] = {}
+        self.waited = 0
 
-    def give(self, kernel: str, device_type: str, calls: Sequence[tuple[str, bool]]) -> None:
+    def give(
+        self,
+        kernel: str,
+        device_type: str,
+        calls: Sequence[tuple[str, bool]],
+        proofs: Mapping[str, str],
+    ) -> None:
         assert device_type == "cuda"
         self.calls[kernel] = [Case.from_json(text) for text, _ in calls]
+        self.proofs[kernel] = proofs
+
+    def prove(self, kernel: str, variant: str) -> bool:
+        return variant in self.proofs.get(kernel, {})
+
+    def wait(self) -> None:
+        self.waited += 1
 
 
 def _given(model: GPT, dtype: torch.dtype = torch.bfloat16, *, have_begun: bool = True) -> Any:
@@ -105,3 +121,62 @@ def test_what_is_judged_is_not_compiled(
 ) -> None:
     machine.verdicts["flash4"] = Verdict(status, "why", {}, {}, True, 1.0)
     assert bool(_given(_model(), have_begun=False)) is compiles
+
+
+def test_each_variant_is_proved_once() -> None:
+    given = _Given(have_begun=True)
+    model = _model()
+    model.layers[1].window = 100
+    compile_ahead(given, model, "cuda", torch.bfloat16, _PACKING)  # type: ignore[arg-type]
+    (proofs,) = given.proofs.values()
+    asked = [str(variant) for variant, _ in model.asked_of_kernels("cuda", torch.bfloat16)]
+    assert list(proofs) == asked
+    assert [str(Case.from_json(row).variant("cuda")) for row in proofs.values()] == asked
+
+
+class TestWait:
+    """Whether a run waits before it builds its step, or at the kernel's first call."""
+
+    @staticmethod
+    def _waits(model: GPT, monkeypatch: pytest.MonkeyPatch, **given: Any) -> bool:
+        """Whether it does so before."""
+        asked = model.asked_of_kernels("cuda", torch.bfloat16)
+        compilers = _Given(have_begun=True)
+        if given.get("proves", True):
+            compile_ahead(compilers, model, "cuda", torch.bfloat16, _PACKING)  # type: ignore[arg-type]
+        taken: list[Any] = []
+        trained = TrainingModule.__new__(TrainingModule)
+        monkeypatch.setattr(TrainingModule, "asked_of_kernels", lambda _: asked)
+        monkeypatch.setattr(
+            TrainingModule, "take_before_proof", lambda _, proof: taken.append(proof)
+        )
+        object.__setattr__(trained, "float8", given.get("float8"))
+        trainer: Any = SimpleNamespace(world_size=given.get("world_size", 1))
+        CompiledAhead(compilers).setup(trainer, trained, "fit")  # type: ignore[arg-type]
+        assert compilers.waited == 1 - len(taken)
+        return bool(compilers.waited)
+
+    @pytest.fixture(autouse=True)
+    def sole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            module, "sole_kernel", lambda _, asked: KERNELS["flash4" if asked == "auto" else asked]
+        )
+
+    @pytest.mark.parametrize("kernel", ["auto", "flash4"])
+    def test_one_device_does_not(self, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert not self._waits(_model(kernel), monkeypatch)
+
+    @pytest.mark.parametrize("given", [{"world_size": 2}, {"float8": object()}, {"proves": False}])
+    def test_others_do(self, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self._waits(_model(), monkeypatch, **given)
+
+    def test_a_kernel_that_is_compared_with_others_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "sole_kernel", lambda *_: None)
+        assert self._waits(_model(), monkeypatch)
+
+    def test_a_layer_with_another_kernel_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = _model()
+        model.layers[1].kernel = "flex"
+        assert self._waits(model, monkeypatch)

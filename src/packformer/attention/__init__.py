@@ -16,9 +16,15 @@ Shape legend, used as name suffixes throughout:
 """
 
 from packformer.attention.checks import debugging, requested_score_mod
-from packformer.attention.choice import requested_kernel, select_kernel, select_proved_kernel
+from packformer.attention.choice import (
+    requested_kernel,
+    select_kernel,
+    select_proved_kernel,
+    sole_kernel,
+)
 from packformer.attention.kernel import FEATURES, PUBLISHED, Kernel, Scoring, Variant
 from packformer.attention.kernels import KERNELS
+from packformer.attention.kernels.awaited import NotProved, wait_before_first_call
 from packformer.attention.layout import PackedLayout
 from packformer.attention.packed import packed_attention
 from packformer.attention.proof import Verdict, Verdicts
@@ -29,6 +35,7 @@ __all__ = [
     "KERNELS",
     "PUBLISHED",
     "Kernel",
+    "NotProved",
     "PackedLayout",
     "ScoreMod",
     "Scoring",
@@ -42,4 +49,6 @@ __all__ = [
     "requested_score_mod",
     "select_kernel",
     "select_proved_kernel",
+    "sole_kernel",
+    "wait_before_first_call",
 ]

@@ -141,6 +141,23 @@ def select_proved_kernel(
     return select_kernel(variant, "auto", {name: v.reason for name, v in known.items()})  # raises
 
 
+def sole_kernel(variant: Variant, requested: str | Kernel = "auto") -> Kernel | None:
+    """The kernel that ``select_proved_kernel`` takes if it is proved right; None where it compares
+    several first.
+
+    Args:
+        variant: what is asked of the kernel.
+        requested: a kernel or its name, or ``"auto"``.
+
+    Raises:
+        ValueError: if the kernel named cannot run the variant.
+    """
+    if requested != "auto":
+        return select_kernel(variant, requested)[0]
+    rivals = _rivals(Verdicts(variant.device_type).known(variant), variant)
+    return rivals[0] if len(rivals) == 1 else None
+
+
 def _rivals(known: Mapping[str, Verdict], variant: Variant) -> list[Kernel]:
     """The kernels that may be the fastest right one, for all that is known.
 

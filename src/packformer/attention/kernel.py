@@ -160,7 +160,8 @@ class Kernel:
             proved anew.
         adds_in_any_order: names from ``features`` whose gradients differ from call to call: it does
             not run them under ``torch.use_deterministic_algorithms(True)``.
-        keeps_programs: what it compiles is kept on disk, so another process can compile it.
+        keeps_programs: what it compiles is kept on disk, so another process can compile it. Its
+            forward op calls ``before_call`` of ``kernels/awaited.py``.
         slower_than: names of kernels that were faster wherever both were measured (without a bias
             tensor): where one of them is right, ``auto`` does not try this one.
     """

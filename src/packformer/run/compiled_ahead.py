@@ -1,21 +1,26 @@
-"""Compiles the attention kernel while data are read and the model is built."""
+"""Compiles and proves the attention kernel while data are read, and model and step are built."""
 
 from __future__ import annotations
 
 import lightning as L
 import torch
 
-from packformer.attention import KERNELS, Kernel, Variant
+from packformer.attention import KERNELS, Kernel, Variant, sole_kernel
 from packformer.attention.kernels import BY_PREFERENCE
 from packformer.attention.proof.compiling import Call, call_of_layer, calls_of_proof
+from packformer.attention.proof.rows import mixed_row
 from packformer.attention.proof.verdicts import Verdicts
 from packformer.compilers import Compilers
 from packformer.data import PackingSettings
 from packformer.model import GPT
+from packformer.training import TrainingModule
 
 
 class CompiledAhead(L.Callback):
-    """Waits for the processes that compile before the module proves its kernel.
+    """Waits for the processes that compile and prove before the module takes its kernel.
+
+    A run on one device does not wait if there is but one kernel to take: its step is compiled
+    meanwhile, and the kernel's first call waits.
 
     Args:
         compilers: those processes.
@@ -25,7 +30,18 @@ class CompiledAhead(L.Callback):
         self._compilers = compilers
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self._compilers.wait()
+        assert isinstance(pl_module, TrainingModule)
+        if trainer.world_size == 1 and pl_module.float8 is None and self._prove_all(pl_module):
+            pl_module.take_before_proof(self._compilers.wait)
+        else:
+            self._compilers.wait()
+
+    def _prove_all(self, module: TrainingModule) -> bool:
+        for variant, asked in dict.fromkeys(module.asked_of_kernels()):
+            kernel = sole_kernel(variant, asked)
+            if kernel is None or not self._compilers.prove(kernel.name, str(variant)):
+                return False
+        return True
 
 
 def compile_ahead(
@@ -35,7 +51,7 @@ def compile_ahead(
     dtype: torch.dtype,
     packing: PackingSettings,
 ) -> None:
-    """Has compiled what will be proved for the first time on this machine.
+    """Has compiled and proved what was not proved on this machine yet.
 
     Compilers that have begun are not kept waiting until this process has imported the kernel:
     they see for themselves whether the machine has what it needs.
@@ -49,6 +65,7 @@ def compile_ahead(
     """
     longest = packing.max_document_length or packing.row_length
     wanted: dict[str, list[Call]] = {}
+    proofs: dict[str, dict[str, str]] = {}
     asked = model.asked_of_kernels(device_type, dtype)
     for layer, (variant, requested) in zip(model.layers, asked, strict=True):
         kernel = _first(requested)
@@ -61,8 +78,10 @@ def compile_ahead(
         )
         calls = wanted.setdefault(kernel.name, [])
         calls += [c for c in (*calls_of_proof(variant), of_layer) if c not in calls]
+        proofs.setdefault(kernel.name, {})[str(variant)] = mixed_row(variant).to_json()
     for name, calls in wanted.items():
-        compilers.give(name, device_type, [(c.case.to_json(), c.deterministic) for c in calls])
+        told = [(c.case.to_json(), c.deterministic) for c in calls]
+        compilers.give(name, device_type, told, proofs[name])
 
 
 def _first(requested: str | Kernel) -> Kernel:

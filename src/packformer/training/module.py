@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, autocast, enable_grad, inference_mode
 
 import packformer
 from packformer.attention import (
     KERNELS,
     Kernel,
+    NotProved,
     PackedLayout,
     Variant,
+    Verdicts,
     debugging,
     select_proved_kernel,
+    sole_kernel,
+    wait_before_first_call,
 )
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
@@ -51,6 +56,8 @@ from packformer.training.weight_decay import remember_weight_decay, set_weight_d
 
 log = logging.getLogger(__name__)
 
+_R = TypeVar("_R")
+
 DTYPES = {
     "bf16-mixed": torch.bfloat16,
     "bf16-true": torch.bfloat16,
@@ -59,6 +66,37 @@ DTYPES = {
     "32-true": torch.float32,
     "64-true": torch.float64,
 }
+
+
+class _Awaited(NamedTuple):
+    """A proof that is being made.
+
+    Attributes:
+        proof: returns when it is made.
+        asked: of ``GPT.asked_of_kernels``, before a kernel was chosen.
+    """
+
+    proof: Callable[[], None]
+    asked: list[tuple[Variant, str | Kernel]]
+
+    def check(self) -> None:
+        """Waits for it.
+
+        Raises:
+            NotProved: if there is none, or it failed.
+        """
+        self.proof()
+        for variant, asked in dict.fromkeys(self.asked):
+            kernel = sole_kernel(variant, asked)
+            known = Verdicts(variant.device_type).known(variant)
+            if kernel is None or kernel.name not in known or known[kernel.name].status != "ok":
+                raise NotProved
+
+
+def _kernel_before_proof(variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
+    kernel = sole_kernel(variant, asked)
+    assert kernel is not None
+    return kernel, "proved while the step is compiled"
 
 
 class TrainingModule(L.LightningModule):
@@ -138,6 +176,7 @@ class TrainingModule(L.LightningModule):
         self.grad_norm: Tensor | None = None
         self.step_guard = StepGuard(guard or GuardSettings())
         self.kernel = "not chosen yet"
+        self._awaited: _Awaited | None = None
         self.has_validated = False
         self.scores_are_of_other_data = False
         self.data_wait = DataWait()
@@ -206,38 +245,80 @@ class TrainingModule(L.LightningModule):
         for sums in self._running_sums():
             sums.reset()
 
+    def take_before_proof(self, proof: Callable[[], None]) -> None:
+        """Has ``setup`` take each layer's ``sole_kernel`` without a proof.
+
+        The kernels' first call waits for it. If it failed, others are chosen, and what was called
+        is computed again.
+
+        Args:
+            proof: returns when it is made.
+        """
+        self._awaited = _Awaited(proof, self.asked_of_kernels())
+
+    def asked_of_kernels(self) -> list[tuple[Variant, str | Kernel]]:
+        """What each layer asks of its attention kernel on the device and in the precision of this
+        run, and the kernel it wants or ``"auto"``."""
+        return self.model.asked_of_kernels(*self._device_and_dtype())
+
+    def _device_and_dtype(self) -> tuple[str, torch.dtype]:
+        return self.trainer.strategy.root_device.type, DTYPES[str(self.trainer.precision)]
+
     def setup(self, stage: str) -> None:
         """Chooses the attention kernel for the device and precision of this run."""
-        device_type = self.trainer.strategy.root_device.type
-        dtype = DTYPES[str(self.trainer.precision)]
-
-        def select(variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
-            # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot,
-            # the others must hear of it too, or they would wait for ever.
-            choice = ("", "")
-            if self.trainer.is_global_zero:
-                try:
-                    kernel, why = select_proved_kernel(variant, asked)
-                    choice = (kernel.name, why)
-                except ValueError as error:
-                    choice = ("", str(error))
-            name, why = self.trainer.strategy.broadcast(choice)
-            if not name:
-                raise ValueError(why)
-            return KERNELS[name] if isinstance(asked, str) else asked, why
-
-        self.kernel = self.model.select_kernel(device_type, dtype, select)
+        device_type, dtype = self._device_and_dtype()
+        wait_before_first_call(None if self._awaited is None else self._awaited.check)
+        self._choose_kernels(stage)
         if stage == "fit" and self.block_times is None:
             self.block_times = self._measured_block(dtype)
         if device_type == "cuda":  # what a proof took is no part of the run's peak
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         if stage == "fit":
-            log.info("attend   %s", self.kernel)
             if self._layers_in_float8:
                 log.info("float8   %s", self._layers_in_float8)
             if self.block_times is not None:
                 self.block_times.tell(str(self.trainer.precision))
+
+    def _choose_kernels(self, stage: str) -> None:
+        select = self._proved_kernel if self._awaited is None else _kernel_before_proof
+        self.kernel = self.model.select_kernel(*self._device_and_dtype(), select)
+        if stage == "fit":
+            log.info("attend   %s", self.kernel)
+
+    def _proved_kernel(self, variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
+        # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot, the
+        # others must hear of it too, or they would wait for ever.
+        choice = ("", "")
+        if self.trainer.is_global_zero:
+            try:
+                kernel, why = select_proved_kernel(variant, asked)
+                choice = (kernel.name, why)
+            except ValueError as error:
+                choice = ("", str(error))
+        name, why = self.trainer.strategy.broadcast(choice)
+        if not name:
+            raise ValueError(why)
+        return KERNELS[name] if isinstance(asked, str) else asked, why
+
+    def _computed(self, function: Callable[..., _R], batch: PackedBatch) -> _R:
+        """``function`` of a batch, with kernels that are proved."""
+        arguments = (batch.tokens, batch.targets, batch.layout)
+        if self._awaited is None:
+            return function(*arguments)
+        computed = None
+        with suppress(NotProved):
+            computed = function(*arguments)
+        for layer, (_, asked) in zip(self.model.layers, self._awaited.asked, strict=True):
+            layer.kernel = asked
+        self._awaited = None
+        device_type, _ = self._device_and_dtype()
+        with inference_mode(False), enable_grad(), autocast(device_type, enabled=False):
+            self._choose_kernels("fit")  # as in ``setup``: it may prove
+        if computed is None:
+            torch.compiler.reset()  # what is compiled has the other kernel
+            computed = function(*arguments)
+        return computed
 
     def _measured_block(self, dtype: torch.dtype) -> BlockTimes | None:
         device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
@@ -262,7 +343,7 @@ class TrainingModule(L.LightningModule):
             self._deferred = None
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
-        loss, nats, z_loss = self._training_loss(batch.tokens, batch.targets, batch.layout)
+        loss, nats, z_loss = self._computed(self._training_loss, batch)
         self.train_loss.update_finite(nats, batch.num_targets)
         if self.train_z_loss is not None:
             self.train_z_loss.update_finite(z_loss, batch.num_targets)
@@ -270,7 +351,7 @@ class TrainingModule(L.LightningModule):
         return spread(loss, loss.detach()) / self._token_budget
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
-        nll, predictions = self._validation_loss(batch.tokens, batch.targets, batch.layout)
+        nll, predictions = self._computed(self._validation_loss, batch)
         num_bytes: Tensor | int = 0
         byte_lengths = self._byte_lengths
         if byte_lengths is not None:

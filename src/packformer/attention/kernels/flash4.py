@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from packformer.attention.kernel import HALF, PUBLISHED, Kernel, Scoring, without_batch
+from packformer.attention.kernels.awaited import before_call
 from packformer.attention.kernels.flash_op import join_forward_and_backward
 from packformer.attention.layout import PackedLayout
 from packformer.cache import cache_folder
@@ -134,6 +135,7 @@ def _flash4(
     scale: float,
     soft_cap: float,
 ) -> tuple[Tensor, Tensor]:
+    before_call()
     functions = _score_functions(q_MHK, k_MGK, slopes, published, soft_cap)
     out_MHK, lse_HM, *_ = _interface()._flash_attn_fwd(
         q_MHK,

@@ -1,8 +1,10 @@
-"""Which calls have a kernel compile the programs that proof and training need.
+"""Which calls have a kernel compile the programs that proof and training need, and the processes
+that make them.
 
 A proof needs several programs, and a model needs others, because kernels are compiled for the
 number of query heads that share keys. One after another they take longer than all else of a proof,
-so ``Compilers`` run the calls side by side, each in a process that runs ``main``.
+so ``Compilers`` run the calls side by side, each in a process that runs ``main``. The proof is made
+by one more, which finds the programs compiled.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from packformer.attention.proof.case import Case
 from packformer.attention.proof.comparison import results
 from packformer.attention.proof.rows import mixed_row, odd_rows, timed_row
 from packformer.attention.proof.verdict import deterministic, first_line
+from packformer.attention.proof.verdicts import Verdicts
 
 _SMALL_BLOCK = 64  # tokens: programs may differ for documents that fit into one block of queries
 _MOST_TOKENS = 8192
@@ -78,8 +81,8 @@ def call_of_layer(
 
 
 def main() -> None:
-    """Runs the calls that standard input names, forward and backward: what a process of
-    ``Compilers`` does. Whatever can be imported before they are known is."""
+    """Runs the calls that standard input names, forward and backward, or makes its proofs: what a
+    process of ``Compilers`` does. Whatever can be imported before they are known is."""
     torch.set_num_threads(1)
     if torch.cuda.is_available():
         torch.empty(1, device="cuda")  # the first allocation takes a while
@@ -94,7 +97,10 @@ def main() -> None:
         kernel, device_type = KERNELS[task["kernel"]], task["device_type"]
         if kernel.lacks():  # the run takes another one, and tells why
             return
-        for text, is_deterministic in task["calls"]:
+        for text in task.get("proofs", ()):
+            variant = Case.from_json(text).variant(device_type)
+            Verdicts(device_type).of(kernel, variant)
+        for text, is_deterministic in task.get("calls", ()):
             inputs = Case.from_json(text).inputs(device_type)
             with deterministic(strict=False) if is_deterministic else nullcontext():
                 results(kernel.run, inputs)
