@@ -1,11 +1,12 @@
-"""What FlashAttention-4 says of itself on machines without it."""
+"""FlashAttention-4 on machines without it."""
 
 import warnings
 
 import pytest
 import torch
 
-from packformer.attention import KERNELS
+from packformer.attention import KERNELS, NotProved, wait_before_first_call
+from packformer.attention.kernels import flash4
 
 
 def test_a_remark_of_every_compilation_is_left_out_in_every_job(
@@ -20,3 +21,19 @@ def test_a_remark_of_every_compilation_is_left_out_in_every_job(
             warnings.warn("Argument aux_data (position 17) cannot be converted", stacklevel=1)
             warnings.warn("another", stacklevel=1)
         assert [str(each.message) for each in told] == ["another"]
+
+
+def test_its_forward_waits_for_a_proof_before_all_else() -> None:
+    def proof() -> None:
+        raise NotProved
+
+    wait_before_first_call(proof)
+    nothing = [None] * 10
+    with pytest.raises(NotProved):
+        flash4._flash4._init_fn(*nothing)
+    with pytest.raises(AttributeError):  # once
+        flash4._flash4._init_fn(*nothing)
+
+
+def test_no_other_kernel_would_have_to_wait() -> None:
+    assert [name for name, kernel in KERNELS.items() if kernel.keeps_programs] == ["flash4"]
