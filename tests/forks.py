@@ -7,6 +7,7 @@ test, so that its forks are as new as a process that imports all of it for secon
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import multiprocessing.util
 import os
@@ -31,6 +32,7 @@ from spared import spare
 
 _MESSAGE = 1 << 20  # bytes of a request, at most
 _PARENT = "PACKFORMER_PARENT"  # who started a rank, which ends with it
+_MADV_COLLAPSE = 25  # of Linux 6.1 and later
 _requests: socket.socket | None = None
 
 
@@ -88,9 +90,10 @@ class Forked:
             read, written = os.pipe()
             self.stdout = os.fdopen(read, encoding="utf-8", errors="replace")
         request = (work, arguments, str(cwd), dict(os.environ if env is None else env), group)
+        message = pickle.dumps((group, pickle.dumps(request)))
         fds = [written, tell, _requests.fileno()]
         fds += [] if standard_input is None else [standard_input]
-        socket.send_fds(_requests, [pickle.dumps(request)], fds)
+        socket.send_fds(_requests, [message], fds)
         os.close(tell)
         if output is None:
             os.close(written)
@@ -223,34 +226,61 @@ def _be_a_worker() -> None:
 
 
 def _serve(requests: socket.socket) -> None:
+    """Forks what is asked for, and tells how each fork ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for forks
+    _use_huge_pages()
+    running: dict[int, tuple[int, int]] = {}  # by descriptor: its id, and where to tell its end
     while True:
-        message, fds, *_ = socket.recv_fds(requests, _MESSAGE, 4)
-        if not message:
-            os._exit(0)  # the tests have ended
-        if os.fork() == 0:
-            _wait_for_fork(pickle.loads(message), *fds)
-        for fd in fds:
-            os.close(fd)
+        for ready in connection.wait([requests, *running]):
+            if ready is requests:
+                _fork(requests, running)
+            else:
+                child, tell = running.pop(ready)
+                _, status = os.waitpid(child, 0)
+                _tell(tell, os.waitstatus_to_exitcode(status))
+                os.close(tell)
+                os.close(ready)
 
 
-def _wait_for_fork(
-    request: tuple[Any, ...], output: int, tell: int, requests: int, *standard_input: int
-) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _fork(requests: socket.socket, running: dict[int, tuple[int, int]]) -> None:
+    message, fds, *_ = socket.recv_fds(requests, _MESSAGE, 4)
+    if not message:
+        os._exit(0)  # the tests have ended
+    group, request = pickle.loads(message)
+    output, tell, *others = fds
     child = os.fork()
     if child == 0:
-        os.close(tell)
-        _run(*request, output, requests, *standard_input)
-    for fd in (output, requests, *standard_input):
+        of_others = [fd for fork, (_, end) in running.items() for fd in (fork, end)]
+        for fd in (requests.detach(), tell, *of_others):
+            os.close(fd)
+        _run(*pickle.loads(request), output, *others)
+    for fd in (output, *others):
         os.close(fd)
     with suppress(OSError):  # it has done so, or ended
-        os.setpgid(child, request[-1])  # before its id is known: its group may be signalled
-    os.write(tell, f"{child}\n".encode())
-    _, status = os.waitpid(child, 0)
-    os.write(tell, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+        os.setpgid(child, group)  # before its id is known: its group may be signalled
+    _tell(tell, child)
+    running[os.pidfd_open(child)] = child, tell
+
+
+def _tell(tell: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # who asked has ended
+        os.write(tell, f"{number}\n".encode())
+
+
+def _use_huge_pages() -> None:
+    """Has Linux move what was imported to pages of 2 MB: a fork copies the table of pages.
+
+    A kernel that refuses leaves them as they are: then forks take longer.
+    """
+    libc = ctypes.CDLL(None)
+    huge = 1 << 21
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, rights, _, _, inode, *name = line.split()
+        if rights == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
+            start, end = (int(address, 16) for address in place.split("-"))
+            start, end = -(-start // huge) * huge, end // huge * huge
+            if start < end:
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
 
 
 def _run(
