@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +17,11 @@ import pytest
 import torch
 
 from packformer import compilers as module
-from packformer.attention import KERNELS, Variant, Verdicts
+from packformer.attention import KERNELS, Variant, Verdict, Verdicts
 from packformer.attention.proof.compiling import main
 from packformer.attention.proof.rows import mixed_row
 from packformer.compilers import Compilers, compilers_ahead
+from packformer.interruption import SIGNALS
 
 _CPU = Variant("cpu", torch.float32, 32, frozenset())
 _ROW = mixed_row(_CPU).to_json()
@@ -160,6 +163,17 @@ def test_a_call_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         main()
 
 
+def test_a_proof_without_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves no verdict, so the run proves by itself."""
+    task = {"kernel": "sdpa", "device_type": "cpu", "proofs": [_ROW]}
+    verdict = Verdict("no memory", "fails: OutOfMemoryError: 1 GiB", {}, {}, False, None)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(task)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setattr(Verdicts, "of", lambda *_: verdict)
+    with pytest.raises(SystemExit, match=r"^fails: OutOfMemoryError: 1 GiB$"):
+        main()
+
+
 def test_processes_that_died_before_their_calls_are_told(
     compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,7 +184,8 @@ def test_processes_that_died_before_their_calls_are_told(
     compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True)], {})
     compilers.wait()
     (told,) = _warnings(caplog)
-    assert told == "compile  3 of 3 processes did not end well, so this one compiles: no memory"
+    ended = "3 of 3 processes did not end well"
+    assert told == f"compile  {ended}, so this one does their work: no memory"
 
 
 def test_nobody_waits_for_ever(
@@ -183,8 +198,68 @@ def test_nobody_waits_for_ever(
     began = time.monotonic()
     compilers.wait()
     assert time.monotonic() - began < 50
-    assert "2 of 2 processes did not end well, so this one compiles: it takes over" in caplog.text
+    assert "2 of 2 processes did not end well" in caplog.text
+    assert "it takes over" in caplog.text
     assert all(process.poll() is not None for process in processes)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has none")
+def test_they_work_on_when_a_signal_reaches_all_processes_of_a_run(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Ctrl-C does, after which the process that trains finishes its step."""
+    monkeypatch.setattr(module, "_CODE", "import sys, time; sys.stdin.read(); time.sleep(0.5)")
+    compilers.begin()
+    compilers.give("sdpa", "cpu", [(_ROW, False)], {})
+    compilers.dismiss()
+    for process in _processes(compilers):
+        for number in SIGNALS:
+            process.send_signal(number)
+    compilers.wait()
+    assert not _warnings(caplog)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_machine_that_starts_no_further_process_compiles_by_itself(
+    compilers: Compilers, number: int, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing open."""
+    start, left = module._started, [None] * number
+
+    def started(*args: Any, **kwargs: Any) -> Any:
+        if not left:
+            raise OSError("no process can be started")
+        left.pop()
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(module, "_CODE", "import sys; sys.stdin.read()")
+    monkeypatch.setattr(module, "_started", started)
+    before = _open_files()
+    if ahead:
+        compilers.begin()
+    compilers.give("sdpa", "cpu", [(_ROW, False), (_ROW, True)], {str(_CPU): _ROW})
+    assert not compilers.prove("sdpa", str(_CPU))
+    processes = _processes(compilers)
+    assert len(processes) == number
+    compilers.wait()
+    assert all(process.poll() is not None for process in processes)
+    assert _open_files() == before
+
+
+def _open_files() -> set[str]:
+    return set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+
+
+def test_nothing_is_compiled_that_cannot_be_kept(
+    compilers: Compilers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that trains would do the same again."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "file" / "cache"))
+    compilers.give("sdpa", "cpu", [(_ROW, False)], {str(_CPU): _ROW})
+    assert not _processes(compilers)
+    assert not compilers.prove("sdpa", str(_CPU))
 
 
 def test_few_cores_compile_by_themselves(
@@ -237,6 +312,14 @@ class TestAhead:
         (tmp_path / "attention" / "cpu-123.json").write_text("{}")
         assert self._number(config) == 5
         (tmp_path / "attention" / "cuda-123.json").write_text("{}")
+        assert self._number(config) == 0
+
+    def test_a_cache_that_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "file" / "cache"))
+        config = {"trainer": {"accelerator": "auto"}, "attention": {"kernel": "auto"}}
         assert self._number(config) == 0
 
     def test_a_machine_without_a_card(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ BELOW = {
         "whole_file",
     },
     "ranks": {"interruption", "whole_file"},
-    "compilers": {"cache", "ranks"},
+    "compilers": {"cache", "interruption", "ranks"},
     "run": {
         "attention",
         "batch",

@@ -38,6 +38,16 @@ def cache_folder() -> Path:
         return own
 
 
+def is_cache_writable() -> bool:
+    """Whether results can be kept in the cache; its folder is made if it is not there."""
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError):  # what needs the cache tells of it
+        return False
+    return os.access(folder, os.W_OK)
+
+
 def keep_compiled() -> None:
     """Has torch keep what it compiles in the user's cache. Call it before anything is compiled.
 

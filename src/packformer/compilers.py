@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
 
-from packformer.cache import cache_folder
+from packformer.cache import cache_folder, is_cache_writable
+from packformer.interruption import SIGNALS
 from packformer.ranks.others import num_cards
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,12 @@ class _Compiler(NamedTuple):
     process: subprocess.Popen[bytes]
     told: IO[bytes]
 
+    def tell(self, task: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with suppress(OSError):  # it has ended already: its exit code and last words are read
+            self.process.stdin.write(json.dumps(task).encode())
+            self.process.stdin.close()
+
 
 class Compilers:
     """Processes that compile. Their work stays on disk; what fails there fails again, and is told,
@@ -56,7 +64,8 @@ class Compilers:
         with suppress(OSError):  # no process can be started: the run compiles by itself
             if number := min(_MOST_AHEAD, _at_once()):
                 self._prover = _Prover()
-                self._waiting += [self._prover.started_before() for _ in range(number)]
+                for _ in range(number):
+                    self._waiting.append(self._prover.started_before())
 
     @property
     def have_begun(self) -> bool:
@@ -73,6 +82,8 @@ class Compilers:
         """Has them compile, each call in a process of its own if there are cores for it. When all
         have ended, another proves the kernel.
 
+        Does nothing where the cache cannot be written: their work would be lost.
+
         Args:
             kernel: its name.
             device_type: ``"cpu"`` or ``"cuda"``.
@@ -80,22 +91,20 @@ class Compilers:
             proofs: JSON of a ``Case`` of each variant to prove, by the variant's name.
         """
         at_once = min(len(calls), _at_once())
-        if not at_once:
+        if not at_once or not is_cache_writable():
             return
         log.info("compile  %s, before it is proved", kernel)
-        prover, self._prover = self._prover or _Prover(), None
         task: dict[str, Any] = {"kernel": kernel, "device_type": device_type}
-        for first in range(at_once):
-            compiler = self._waiting.pop() if self._waiting else prover.started_before()
-            self._working.append(compiler)
-            assert compiler.process.stdin is not None
-            with suppress(OSError):  # it has ended already: its exit code and last words are read
-                compiler.process.stdin.write(
-                    json.dumps({**task, "calls": calls[first::at_once]}).encode()
-                )
-                compiler.process.stdin.close()
-        self._working.append(prover.told({**task, "proofs": list(proofs.values())}))
-        self._proved |= {(kernel, variant) for variant in proofs}
+        with suppress(OSError):  # no process can be started: the run does the rest by itself
+            if self._prover is None:
+                self._prover = _Prover()
+            for first in range(at_once):
+                compiler = self._waiting.pop() if self._waiting else self._prover.started_before()
+                self._working.append(compiler)
+                compiler.tell({**task, "calls": calls[first::at_once]})
+            prover, self._prover = self._prover, None
+            self._working.append(prover.told({**task, "proofs": list(proofs.values())}))
+            self._proved |= {(kernel, variant) for variant in proofs}
 
     def prove(self, kernel: str, variant: str) -> bool:
         """Whether they were given this proof; ``wait`` returns when it is made, or failed."""
@@ -126,7 +135,7 @@ class Compilers:
                 reasons.append(lines[-1] if lines else f"exit code {code}")
         if reasons:
             log.warning(
-                "compile  %d of %d processes did not end well, so this one compiles: %s",
+                "compile  %d of %d processes did not end well, so this one does their work: %s",
                 len(reasons),
                 len(self._working),
                 reasons[0],
@@ -165,10 +174,9 @@ def _are_needed(config: Mapping[str, Any]) -> bool:
     packages = [package for name, package in KERNELS.items() if asked in ("auto", name)]
     if not any(importlib.util.find_spec(package) for package in packages):
         return False
-    try:
-        return not list((cache_folder() / "attention").glob("cuda-*.json"))
-    except ValueError:  # the run tells that it has no cache
+    if not is_cache_writable():
         return False
+    return not list((cache_folder() / "attention").glob("cuda-*.json"))
 
 
 def _at_once() -> int:
@@ -186,6 +194,9 @@ class _Prover:
         end, self._begin = os.pipe()
         try:
             self._process = _started(stdin=end)
+        except BaseException:
+            os.close(self._begin)
+            raise
         finally:
             os.close(end)
 
@@ -208,10 +219,28 @@ class _Prover:
 def _started(stdin: int = subprocess.PIPE, pass_fds: Sequence[int] = ()) -> _Compiler:
     told = TemporaryFile()  # noqa: SIM115  # closed by _end
     command = [sys.executable, "-c", _CODE.format(path=sys.path)]
-    process = subprocess.Popen(
-        command, stdin=stdin, stdout=told, stderr=subprocess.STDOUT, pass_fds=pass_fds
-    )
+    with _signals_held_back():
+        process = subprocess.Popen(
+            command, stdin=stdin, stdout=told, stderr=subprocess.STDOUT, pass_fds=pass_fds
+        )
     return _Compiler(process, told)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes started in the body never hear ``SIGNALS``; this one hears them after the body.
+
+    Ctrl-C reaches all processes of a run. The one that trains then finishes its step, for which it
+    needs the others' work, or kills them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _end(compilers: list[_Compiler]) -> None:

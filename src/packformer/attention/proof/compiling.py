@@ -99,7 +99,9 @@ def main() -> None:
             return
         for text in task.get("proofs", ()):
             variant = Case.from_json(text).variant(device_type)
-            Verdicts(device_type).of(kernel, variant)
+            verdict = Verdicts(device_type).of(kernel, variant)
+            if verdict.status == "no memory":  # which is not kept
+                sys.exit(verdict.reason)
         for text, is_deterministic in task.get("calls", ()):
             inputs = Case.from_json(text).inputs(device_type)
             with deterministic(strict=False) if is_deterministic else nullcontext():
