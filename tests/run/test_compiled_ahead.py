@@ -101,6 +101,14 @@ def test_other_kernels_are_not_compiled(kernel: str) -> None:
     assert not _given(_model(kernel))
 
 
+def test_a_kernel_of_the_users_is_not_compiled() -> None:
+    """Other processes know it not, and every run proves it itself."""
+    model = _model()
+    for layer in model.layers:
+        layer.kernel = replace(KERNELS["flash4"], name="mine")
+    assert not _given(model)
+
+
 def test_what_the_kernel_cannot_run_is_not_compiled() -> None:
     assert not _given(_model(), torch.float32)
     assert not _given(_model(head_dim=40))

@@ -71,6 +71,8 @@ def compile_ahead(
         kernel = _first(requested)
         if not kernel.keeps_programs or kernel.unfit(variant):
             continue
+        if kernel.name not in KERNELS:  # the user's, which other processes do not know
+            continue
         if not compilers.have_begun and (kernel.lacks() or _is_judged(kernel, variant)):
             continue
         of_layer = call_of_layer(
