@@ -14,7 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from packformer.attention import KERNELS, NotProved, Variant, Verdict, Verdicts, choice
+from packformer.attention import (
+    KERNELS,
+    NotProved,
+    Variant,
+    Verdict,
+    Verdicts,
+    choice,
+    select_proved_kernel,
+)
 from packformer.attention.kernels.awaited import before_call, wait_before_first_call
 from packformer.batch import PackedBatch
 from packformer.data.rows import PackedRows
@@ -160,6 +168,52 @@ def test_validation_may_come_first(mode: Callable[[], Any], batches: list[Packed
             each.validation_step(batches[0], 0)
     assert module.kernel.startswith("sdpa")
     assert module.val_loss.compute()["loss"] == pytest.approx(expected.val_loss.compute()["loss"])
+
+
+def test_a_validation_may_follow_a_fit_without_a_step(batches: list[PackedBatch]) -> None:
+    """What the layers asked for is remembered, not the kernel that was taken for it."""
+    module = _module()
+    _set_up(module, partial(_keep, "wrong"))
+    module.take_before_proof(partial(_keep, "wrong"))
+    module.setup("validate")
+    with torch.no_grad():
+        module.validation_step(batches[0], 0)
+    assert module.kernel.startswith("sdpa")
+
+
+def test_a_proof_in_a_step_is_that_of_setup(
+    batches: list[PackedBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever precision Lightning sets for a step."""
+    seen = []
+
+    def of(*arguments: Any) -> Any:
+        seen.append((torch.get_default_dtype(), torch.is_autocast_enabled("cpu")))
+        return select_proved_kernel(*arguments)
+
+    monkeypatch.setattr("packformer.training.module.select_proved_kernel", of)
+    module = _module()
+    _set_up(module, partial(_keep, None))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            module.training_step(batches[0], 0)
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert seen == [(torch.float32, False)]
+
+
+@pytest.mark.parametrize(("status", "times"), [("ok", 1), ("wrong", 2)])
+def test_memory_that_a_proof_in_a_step_took_is_forgotten(
+    status: str, times: int, batches: list[PackedBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[str] = []
+    monkeypatch.setattr("packformer.training.module._forget_gpu_peak", forgotten.append)
+    module = _module()
+    _set_up(module, partial(_keep, status))
+    _losses(module, batches)
+    assert forgotten == ["cpu"] * times
 
 
 def test_what_a_former_job_waited_for_is_forgotten(batches: list[PackedBatch]) -> None:

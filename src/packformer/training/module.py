@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import lightning as L
@@ -90,7 +90,27 @@ class _Awaited(NamedTuple):
             kernel = sole_kernel(variant, asked)
             known = Verdicts(variant.device_type).known(variant)
             if kernel is None or kernel.name not in known or known[kernel.name].status != "ok":
-                raise NotProved
+                raise NotProved(f"the attention kernel for {variant} is not proved: start again")
+
+
+@contextmanager
+def _as_in_setup(device_type: str) -> Iterator[None]:
+    """Computes with gradients, and without the precision of a step: its ``autocast``, or the
+    default dtype that Lightning sets for ``bf16-true``."""
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with inference_mode(False), enable_grad(), autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(former)
+
+
+def _forget_gpu_peak(device_type: str) -> None:
+    """What a proof took is no part of the run's peak."""
+    if device_type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _kernel_before_proof(variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
@@ -254,7 +274,9 @@ class TrainingModule(L.LightningModule):
         Args:
             proof: returns when it is made.
         """
-        self._awaited = _Awaited(proof, self.asked_of_kernels())
+        # A fit without a step left took kernels already, and a validation follows.
+        former = self._awaited
+        self._awaited = _Awaited(proof, former.asked if former else self.asked_of_kernels())
 
     def asked_of_kernels(self) -> list[tuple[Variant, str | Kernel]]:
         """What each layer asks of its attention kernel on the device and in the precision of this
@@ -271,9 +293,7 @@ class TrainingModule(L.LightningModule):
         self._choose_kernels(stage)
         if stage == "fit" and self.block_times is None:
             self.block_times = self._measured_block(dtype)
-        if device_type == "cuda":  # what a proof took is no part of the run's peak
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        _forget_gpu_peak(device_type)
         if stage == "fit":
             if self._layers_in_float8:
                 log.info("float8   %s", self._layers_in_float8)
@@ -313,9 +333,10 @@ class TrainingModule(L.LightningModule):
             layer.kernel = asked
         self._awaited = None
         device_type, _ = self._device_and_dtype()
-        with inference_mode(False), enable_grad(), autocast(device_type, enabled=False):
-            self._choose_kernels("fit")  # as in ``setup``: it may prove
+        with _as_in_setup(device_type):
+            self._choose_kernels("fit")  # it may prove
         if computed is None:
+            _forget_gpu_peak(device_type)
             torch.compiler.reset()  # what is compiled has the other kernel
             computed = function(*arguments)
         return computed
