@@ -122,6 +122,10 @@ def test_settings_of_a_letter_are_told_with_the_letter_before_torch_is_imported(
     script = """if True:
         import contextlib, io, sys
         sys.modules["torch"] = sys.modules["lightning"] = None
+        sys.path.append(sys.argv.pop(1))
+        import pytest, spared
+        for spare in spared.spare_compositions, spared.compose_once:
+            spare(pytest.MonkeyPatch())
         from packformer.command_line.main import main
         for override in sys.argv[1:]:
             err = io.StringIO()
@@ -129,7 +133,7 @@ def test_settings_of_a_letter_are_told_with_the_letter_before_torch_is_imported(
                 main(["layers=local_global", "+" * ("kernel" in override) + override])
             print(err.getvalue().replace("\\n", " "))
     """
-    command = [sys.executable, "-c", script, *WRONG]
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[1]), *WRONG]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()

@@ -16,7 +16,7 @@ import sys
 from packformer.run.lean import import_lean
 import_lean({settings})
 print(*[name for name in ("scipy", "transformers", "torchmetrics") if name in sys.modules])
-import packformer.run.train, importlib.metadata, scipy
+import importlib.metadata, scipy
 from torchmetrics import Metric, MeanMetric
 assert importlib.metadata.version("scipy") == scipy.__version__
 """

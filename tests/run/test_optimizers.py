@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import fork_workers
 
 from packformer.training import LastCheckpoint
 
@@ -125,8 +126,13 @@ def test_what_is_no_optimizer_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=side_by_side", "hydra.launcher.jobs=1"]])
 def test_a_search_path_finds_choices_as_a_folder_of_them_does(
-    train: Callable, settings: list[str], tmp_path: Path, launcher: list[str]
+    train: Callable,
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    launcher: list[str],
 ) -> None:
+    fork_workers(monkeypatch)
     own = f'hydra.searchpath=["file://{tmp_path}/conf"]'
     sweep = ["-m", "hydra.sweep.dir=tree", *launcher] if launcher else ["hydra.run.dir=tree/run"]
     done = train(own, *settings[2:], f"optimizer={next(iter(_SETTINGS))}", *sweep)

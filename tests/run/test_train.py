@@ -172,8 +172,9 @@ def test_accumulated_rows_weigh_every_token_the_same(
 def test_a_model_that_cannot_see_the_keys_stays_at_chance(train: Callable, tmp_path: Path) -> None:
     """Associative recall with 8 values: 1/8 without sight, far more with it."""
     accuracy = {}
-    # How soon the plateau ends is noise: it ends the run, at 100 steps with this seed.
-    for window, steps in (("1", 100), ("null", 1000)):
+    # With sight it is at a third after 20 steps. How soon this plateau ends is noise: that ends the
+    # run.
+    for window, steps in (("1", 50), ("null", 1000)):
         done = train(
             "+experiment=recall",
             "data.num_keys=8",
