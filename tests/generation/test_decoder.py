@@ -71,15 +71,13 @@ def by_full_forwards(model, prompt, new=NEW):
 
 
 @torch.no_grad()
-def packed_by_full_forwards(model, prompts, new=NEW):
-    """Of all at once: a row of documents for each new token."""
-    texts = [list(prompt) for prompt in prompts]
-    for _ in range(new):
-        layout = PackedLayout.from_lengths([len(text) for text in texts])
-        logits = model(torch.tensor([sum(texts, [])]), layout)[0]
-        for text, end in zip(texts, layout.cu_seqlens[1:].tolist(), strict=True):
-            text.append(int(logits[end - 1].argmax()))
-    return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+def said_by_a_full_forward(model, prompts, written):
+    """What it says at each place where a token was written, of all that stands before it."""
+    texts = [prompt + new for prompt, new in zip(prompts, written, strict=True)]
+    layout = PackedLayout.from_lengths([len(text) for text in texts])
+    said = model(torch.tensor([sum(texts, [])]), layout)[0].argmax(-1)
+    ends = layout.cu_seqlens[1:].tolist()
+    return [said[end - NEW - 1 : end - 1].tolist() for end in ends]
 
 
 POSITIONS = {"rotary": Rotary, "alibi": ALiBi, "learned": Learned, "none": NoPosition}
@@ -100,7 +98,8 @@ def test_greedy_tokens_are_those_of_full_forwards(position, kind):
     model = made(POSITIONS[position], **KINDS[kind])
     prompts = prompts_of()
     written = generate(model, prompts, max_new_tokens=NEW)
-    assert written == packed_by_full_forwards(model, prompts)
+    assert {len(new) for new in written} == {NEW}
+    assert written == said_by_a_full_forward(model, prompts, written)
 
 
 def test_a_bias_and_a_score_function_of_ones_own():
