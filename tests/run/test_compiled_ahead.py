@@ -154,11 +154,12 @@ class TestWait:
             compile_ahead(compilers, model, "cuda", torch.bfloat16, _PACKING)  # type: ignore[arg-type]
         taken: list[Any] = []
         trained = TrainingModule.__new__(TrainingModule)
-        monkeypatch.setattr(TrainingModule, "asked_of_kernels", lambda _: asked)
-        monkeypatch.setattr(
-            TrainingModule, "take_before_proof", lambda _, proof: taken.append(proof)
+        kernels = SimpleNamespace(
+            asked=lambda trainer: asked,
+            take_before_proof=lambda trainer, proof: taken.append(proof),
         )
-        object.__setattr__(trained, "float8", given.get("float8"))
+        for name, value in {"kernels": kernels, "float8": given.get("float8")}.items():
+            object.__setattr__(trained, name, value)
         trainer: Any = SimpleNamespace(world_size=given.get("world_size", 1))
         CompiledAhead(compilers).setup(trainer, trained, "fit")  # type: ignore[arg-type]
         assert compilers.waited == 1 - len(taken)

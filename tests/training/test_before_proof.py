@@ -33,7 +33,7 @@ from packformer.nn import Rotary
 from packformer.training import TrainingModule, adamw, constant
 
 SDPA = KERNELS["sdpa"]
-BEFORE_PROOF = "attend   flash4 (awaited): proved while the step is compiled"
+BEFORE_PROOF = "attend   flash4 (awaited): its proof is being made"
 
 
 @torch.library.custom_op("packformer_tests::awaited", mutates_args=())
@@ -106,7 +106,7 @@ def _losses(module: TrainingModule, batches: list[PackedBatch]) -> list[float]:
 
 
 def _set_up(module: TrainingModule, proof: Callable[[], None]) -> None:
-    module.take_before_proof(proof)
+    module.kernels.take_before_proof(module.trainer, proof)
     module.setup("fit")
 
 
@@ -122,13 +122,14 @@ def test_the_first_call_waits_for_the_proof(
     assert not waited
     assert _losses(module, batches) == pytest.approx(expected, rel=1e-5)
     assert waited == [1]
-    assert module.kernel == "flash4 (awaited): proved, 1.50 ms"
+    assert module.kernels.told == "flash4 (awaited): proved, 1.50 ms"
     # No other line: nothing was proved here, and nothing compiled again.
-    assert caplog.messages == [BEFORE_PROOF, f"attend   {module.kernel}"]
+    assert caplog.messages == [BEFORE_PROOF, f"attend   {module.kernels.told}"]
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("status", ["wrong", "slower", None])
+@pytest.mark.parametrize(
+    ("status", "compile"), [("wrong", False), ("wrong", True), ("slower", False), (None, False)]
+)
 def test_a_kernel_without_a_good_verdict_is_chosen_anew(
     status: str | None,
     compile: bool,
@@ -141,9 +142,11 @@ def test_a_kernel_without_a_good_verdict_is_chosen_anew(
     module = _module(compile)
     _set_up(module, partial(_keep, status))
     assert _losses(module, batches) == pytest.approx(expected, rel=1e-5)
-    assert module.kernel.startswith("sdpa" if status == "wrong" else "flash4 (awaited): proved, ")
+    assert module.kernels.told.startswith(
+        "sdpa" if status == "wrong" else "flash4 (awaited): proved, "
+    )
     proving = f"proving  {'sdpa' if status == 'wrong' else 'flash4'} on cpu float32 8, once"
-    assert caplog.messages == [BEFORE_PROOF, proving, f"attend   {module.kernel}"]
+    assert caplog.messages == [BEFORE_PROOF, proving, f"attend   {module.kernels.told}"]
 
 
 def test_a_kernel_that_is_named_and_wrong_runs_with_a_warning(
@@ -153,7 +156,7 @@ def test_a_kernel_that_is_named_and_wrong_runs_with_a_warning(
     module = _module(kernel="flash4")
     _set_up(module, partial(_keep, "wrong"))
     assert _losses(module, batches) == pytest.approx(expected, rel=1e-5)
-    assert module.kernel.startswith("flash4")
+    assert module.kernels.told.startswith("flash4")
     assert "attention kernel flash4 errs on cpu" in caplog.text
 
 
@@ -166,7 +169,7 @@ def test_validation_may_come_first(mode: Callable[[], Any], batches: list[Packed
         each.eval()
         with mode(), torch.autocast("cpu", torch.bfloat16):
             each.validation_step(batches[0], 0)
-    assert module.kernel.startswith("sdpa")
+    assert module.kernels.told.startswith("sdpa")
     assert module.val_loss.compute()["loss"] == pytest.approx(expected.val_loss.compute()["loss"])
 
 
@@ -174,11 +177,11 @@ def test_a_validation_may_follow_a_fit_without_a_step(batches: list[PackedBatch]
     """What the layers asked for is remembered, not the kernel that was taken for it."""
     module = _module()
     _set_up(module, partial(_keep, "wrong"))
-    module.take_before_proof(partial(_keep, "wrong"))
+    module.kernels.take_before_proof(module.trainer, partial(_keep, "wrong"))
     module.setup("validate")
     with torch.no_grad():
         module.validation_step(batches[0], 0)
-    assert module.kernel.startswith("sdpa")
+    assert module.kernels.told.startswith("sdpa")
 
 
 def test_a_proof_in_a_step_is_that_of_setup(
@@ -191,7 +194,7 @@ def test_a_proof_in_a_step_is_that_of_setup(
         seen.append((torch.get_default_dtype(), torch.is_autocast_enabled("cpu")))
         return select_proved_kernel(*arguments)
 
-    monkeypatch.setattr("packformer.training.module.select_proved_kernel", of)
+    monkeypatch.setattr("packformer.training.kernel_choice.select_proved_kernel", of)
     module = _module()
     _set_up(module, partial(_keep, None))
     torch.set_default_dtype(torch.bfloat16)
@@ -209,7 +212,8 @@ def test_memory_that_a_proof_in_a_step_took_is_forgotten(
     status: str, times: int, batches: list[PackedBatch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forgotten: list[str] = []
-    monkeypatch.setattr("packformer.training.module._forget_gpu_peak", forgotten.append)
+    for room in ("module", "kernel_choice"):
+        monkeypatch.setattr(f"packformer.training.{room}.forget_gpu_peak", forgotten.append)
     module = _module()
     _set_up(module, partial(_keep, status))
     _losses(module, batches)

@@ -67,7 +67,7 @@ from packformer.training import FiniteGuard, TrainingModule
 from packformer.training.checkpoint import OtherData, OtherTraining, check_checkpoint
 from packformer.training.compilation import loading_compiler
 from packformer.training.memory import forget_process_peak
-from packformer.training.module import DTYPES
+from packformer.training.precision import DTYPES
 
 log = logging.getLogger(__name__)
 

@@ -31,17 +31,17 @@ class CompiledAhead(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, TrainingModule)
-        if trainer.world_size == 1 and pl_module.float8 is None and self._prove_all(pl_module):
-            pl_module.take_before_proof(self._compilers.wait)
+        kernels = pl_module.kernels
+        is_plain = trainer.world_size == 1 and pl_module.float8 is None
+        if is_plain and all(self._prove(*asked) for asked in dict.fromkeys(kernels.asked(trainer))):
+            kernels.take_before_proof(trainer, self._compilers.wait)
         else:
             self._compilers.wait()
 
-    def _prove_all(self, module: TrainingModule) -> bool:
-        for variant, asked in dict.fromkeys(module.asked_of_kernels()):
-            kernel = sole_kernel(variant, asked)
-            if kernel is None or not self._compilers.prove(kernel.name, str(variant)):
-                return False
-        return True
+    def _prove(self, variant: Variant, asked: str | Kernel) -> bool:
+        """Whether they prove the one kernel that there is to take."""
+        kernel = sole_kernel(variant, asked)
+        return kernel is not None and self._compilers.prove(kernel.name, str(variant))
 
 
 def compile_ahead(

@@ -18,7 +18,7 @@ from packformer.run.reach import max_position_of
 from packformer.run.targets import imported, naming, refuse_unknown, targets_of
 from packformer.training import build_optimizer, check_factor
 from packformer.training.float8 import check_sizes
-from packformer.training.module import DTYPES
+from packformer.training.precision import DTYPES
 
 
 def rehearse(

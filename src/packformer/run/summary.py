@@ -73,7 +73,7 @@ def summarize(
         "parameters": module.model.num_parameters(),
         **_cache(module.model),
         "peak_memory_bytes": peak_gpu_bytes(device) or peak_process_bytes(),
-        "kernel": module.kernel,
+        "kernel": module.kernels.told,
         "device": str(device),
         **_data(trainer),
         "precision": str(trainer.precision),

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch import Tensor, autocast, enable_grad, inference_mode
+from torch import Tensor
 
 import packformer
-from packformer.attention import (
-    KERNELS,
-    Kernel,
-    NotProved,
-    PackedLayout,
-    Variant,
-    Verdicts,
-    debugging,
-    select_proved_kernel,
-    sole_kernel,
-    wait_before_first_call,
-)
+from packformer.attention import PackedLayout, debugging
 from packformer.batch import IGNORE_INDEX, PackedBatch
 from packformer.model import GPT
 from packformer.model.deferred import Deferred
@@ -47,76 +35,16 @@ from packformer.training.data_wait import DataWait
 from packformer.training.float8 import Float8, compute_in_float8, precompute_scales
 from packformer.training.float8_speed import BlockTimes, block_times
 from packformer.training.fsdp import FSDP2
+from packformer.training.kernel_choice import KernelChoice, forget_gpu_peak
 from packformer.training.loss import RowLoss, next_token_loss, summed_nats
 from packformer.training.metrics import AnswerAccuracy, CorpusLoss, TokenLoss
+from packformer.training.precision import DTYPES
 from packformer.training.running_sums import names_of_sums, take_own_sums
 from packformer.training.step_end import ends_step
 from packformer.training.step_guard import GuardSettings, StepGuard, spread
 from packformer.training.weight_decay import remember_weight_decay, set_weight_decay
 
 log = logging.getLogger(__name__)
-
-_R = TypeVar("_R")
-
-DTYPES = {
-    "bf16-mixed": torch.bfloat16,
-    "bf16-true": torch.bfloat16,
-    "16-mixed": torch.float16,
-    "16-true": torch.float16,
-    "32-true": torch.float32,
-    "64-true": torch.float64,
-}
-
-
-class _Awaited(NamedTuple):
-    """A proof that is being made.
-
-    Attributes:
-        proof: returns when it is made.
-        asked: of ``GPT.asked_of_kernels``, before a kernel was chosen.
-    """
-
-    proof: Callable[[], None]
-    asked: list[tuple[Variant, str | Kernel]]
-
-    def check(self) -> None:
-        """Waits for it.
-
-        Raises:
-            NotProved: if there is none, or it failed.
-        """
-        self.proof()
-        for variant, asked in dict.fromkeys(self.asked):
-            kernel = sole_kernel(variant, asked)
-            known = Verdicts(variant.device_type).known(variant)
-            if kernel is None or kernel.name not in known or known[kernel.name].status != "ok":
-                raise NotProved(f"the attention kernel for {variant} is not proved: start again")
-
-
-@contextmanager
-def _as_in_setup(device_type: str) -> Iterator[None]:
-    """Computes with gradients, and without the precision of a step: its ``autocast``, or the
-    default dtype that Lightning sets for ``bf16-true``."""
-    former = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with inference_mode(False), enable_grad(), autocast(device_type, enabled=False):
-            yield
-    finally:
-        torch.set_default_dtype(former)
-
-
-def _forget_gpu_peak(device_type: str) -> None:
-    """What a proof took is no part of the run's peak."""
-    if device_type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _kernel_before_proof(variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
-    kernel = sole_kernel(variant, asked)
-    assert kernel is not None
-    return kernel, "proved while the step is compiled"
 
 
 class TrainingModule(L.LightningModule):
@@ -150,6 +78,7 @@ class TrainingModule(L.LightningModule):
         guard: when optimizer steps are skipped.
 
     Attributes:
+        kernels: of attention.
         step_guard: which steps were skipped.
         block_times: of a block with and without float8, measured on a GPU when a fit begins.
         scores_are_of_other_data: whether the checkpoint to load was validated on other data, so
@@ -195,8 +124,7 @@ class TrainingModule(L.LightningModule):
         self.val_corpora = CorpusLoss(corpora) if corpora else None
         self.grad_norm: Tensor | None = None
         self.step_guard = StepGuard(guard or GuardSettings())
-        self.kernel = "not chosen yet"
-        self._awaited: _Awaited | None = None
+        self.kernels = KernelChoice(model)
         self.has_validated = False
         self.scores_are_of_other_data = False
         self.data_wait = DataWait()
@@ -265,83 +193,19 @@ class TrainingModule(L.LightningModule):
         for sums in self._running_sums():
             sums.reset()
 
-    def take_before_proof(self, proof: Callable[[], None]) -> None:
-        """Has ``setup`` take each layer's ``sole_kernel`` without a proof.
-
-        The kernels' first call waits for it. If it failed, others are chosen, and what was called
-        is computed again.
-
-        Args:
-            proof: returns when it is made.
-        """
-        # A fit without a step left took kernels already, and a validation follows.
-        former = self._awaited
-        self._awaited = _Awaited(proof, former.asked if former else self.asked_of_kernels())
-
-    def asked_of_kernels(self) -> list[tuple[Variant, str | Kernel]]:
-        """What each layer asks of its attention kernel on the device and in the precision of this
-        run, and the kernel it wants or ``"auto"``."""
-        return self.model.asked_of_kernels(*self._device_and_dtype())
-
-    def _device_and_dtype(self) -> tuple[str, torch.dtype]:
-        return self.trainer.strategy.root_device.type, DTYPES[str(self.trainer.precision)]
-
     def setup(self, stage: str) -> None:
         """Chooses the attention kernel for the device and precision of this run."""
-        device_type, dtype = self._device_and_dtype()
-        wait_before_first_call(None if self._awaited is None else self._awaited.check)
-        self._choose_kernels(stage)
+        self.kernels.choose(self.trainer, stage)
         if stage == "fit" and self.block_times is None:
-            self.block_times = self._measured_block(dtype)
-        _forget_gpu_peak(device_type)
+            self.block_times = self._measured_block()
+        forget_gpu_peak(self.trainer.strategy.root_device.type)
         if stage == "fit":
             if self._layers_in_float8:
                 log.info("float8   %s", self._layers_in_float8)
             if self.block_times is not None:
                 self.block_times.tell(str(self.trainer.precision))
 
-    def _choose_kernels(self, stage: str) -> None:
-        select = self._proved_kernel if self._awaited is None else _kernel_before_proof
-        self.kernel = self.model.select_kernel(*self._device_and_dtype(), select)
-        if stage == "fit":
-            log.info("attend   %s", self.kernel)
-
-    def _proved_kernel(self, variant: Variant, asked: str | Kernel) -> tuple[Kernel, str]:
-        # Rank 0 decides: measured times differ between ranks, kernels must not. If it cannot, the
-        # others must hear of it too, or they would wait for ever.
-        choice = ("", "")
-        if self.trainer.is_global_zero:
-            try:
-                kernel, why = select_proved_kernel(variant, asked)
-                choice = (kernel.name, why)
-            except ValueError as error:
-                choice = ("", str(error))
-        name, why = self.trainer.strategy.broadcast(choice)
-        if not name:
-            raise ValueError(why)
-        return KERNELS[name] if isinstance(asked, str) else asked, why
-
-    def _computed(self, function: Callable[..., _R], batch: PackedBatch) -> _R:
-        """``function`` of a batch, with kernels that are proved."""
-        arguments = (batch.tokens, batch.targets, batch.layout)
-        if self._awaited is None:
-            return function(*arguments)
-        computed = None
-        with suppress(NotProved):
-            computed = function(*arguments)
-        for layer, (_, asked) in zip(self.model.layers, self._awaited.asked, strict=True):
-            layer.kernel = asked
-        self._awaited = None
-        device_type, _ = self._device_and_dtype()
-        with _as_in_setup(device_type):
-            self._choose_kernels("fit")  # it may prove
-        if computed is None:
-            _forget_gpu_peak(device_type)
-            torch.compiler.reset()  # what is compiled has the other kernel
-            computed = function(*arguments)
-        return computed
-
-    def _measured_block(self, dtype: torch.dtype) -> BlockTimes | None:
+    def _measured_block(self) -> BlockTimes | None:
         device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
         asked = self.float8 is not None and not self.float8.emulate
         if not asked or device.type != "cuda" or not self.trainer.is_global_zero:
@@ -351,7 +215,7 @@ class TrainingModule(L.LightningModule):
             self.model,
             self.float8,
             device,
-            dtype=dtype if precision.endswith("true") else torch.float32,
+            dtype=DTYPES[precision] if precision.endswith("true") else torch.float32,
             autocast=self.trainer.precision_plugin.forward_context(),
             compiled=self._compiled,
         )
@@ -364,7 +228,9 @@ class TrainingModule(L.LightningModule):
             self._deferred = None
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
-        loss, nats, z_loss = self._computed(self._training_loss, batch)
+        loss, nats, z_loss = self.kernels.computed(
+            self._training_loss, batch.tokens, batch.targets, batch.layout
+        )
         self.train_loss.update_finite(nats, batch.num_targets)
         if self.train_z_loss is not None:
             self.train_z_loss.update_finite(z_loss, batch.num_targets)
@@ -372,7 +238,9 @@ class TrainingModule(L.LightningModule):
         return spread(loss, loss.detach()) / self._token_budget
 
     def validation_step(self, batch: PackedBatch, batch_idx: int) -> None:
-        nll, predictions = self._computed(self._validation_loss, batch)
+        nll, predictions = self.kernels.computed(
+            self._validation_loss, batch.tokens, batch.targets, batch.layout
+        )
         num_bytes: Tensor | int = 0
         byte_lengths = self._byte_lengths
         if byte_lengths is not None:

@@ -19,7 +19,7 @@ from packformer.run.step_rows import share_rows
 from packformer.run.strategies import check_strategy_fits, is_sharded
 from packformer.training import build_optimizer, chunk_that_fits
 from packformer.training.chained import members_of
-from packformer.training.module import DTYPES
+from packformer.training.precision import DTYPES
 
 _VOCABULARY_MULTIPLE = 128
 

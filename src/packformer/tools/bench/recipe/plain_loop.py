@@ -30,7 +30,7 @@ from packformer.run.summary import write_summary
 from packformer.study.run_record import METRICS_FILE, read_run
 from packformer.tools.bench.step.shape import Shape, differences, shape_of
 from packformer.training.memory import peak_gpu_bytes, peak_process_bytes
-from packformer.training.module import DTYPES
+from packformer.training.precision import DTYPES
 from packformer.whole_file import replace_text, replacing
 
 _CHECKPOINT = "plain.pt"

@@ -55,7 +55,7 @@ from packformer.tools.bench.step.profile import (
 )
 from packformer.tools.bench.step.shape import Shape, differences, shape_of
 from packformer.training import TrainingModule, build_optimizer, peak_flops
-from packformer.training.module import DTYPES
+from packformer.training.precision import DTYPES
 
 _ROWS = 64  # made beforehand, and used again and again
 
