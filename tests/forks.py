@@ -229,20 +229,26 @@ def _serve(requests: socket.socket) -> None:
     """Forks what is asked for, and tells how each fork ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _use_huge_pages()
-    running: dict[int, tuple[int, int]] = {}  # by descriptor: its id, and where to tell its end
+    ends, ended = socket.socketpair()
+    ended.setblocking(False)
+    signal.set_wakeup_fd(ended.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # else nothing is written there
+    running: dict[int, int] = {}  # where to tell the end of each fork, by its id
     while True:
-        for ready in connection.wait([requests, *running]):
-            if ready is requests:
-                _fork(requests, running)
-            else:
-                child, tell = running.pop(ready)
-                _, status = os.waitpid(child, 0)
-                _tell(tell, os.waitstatus_to_exitcode(status))
-                os.close(tell)
-                os.close(ready)
+        ready = connection.wait([requests, ends])
+        if ends in ready:
+            ends.recv(_MESSAGE)
+            for child in list(running):
+                found, status = os.waitpid(child, os.WNOHANG)
+                if found:
+                    tell = running.pop(child)
+                    _tell(tell, os.waitstatus_to_exitcode(status))
+                    os.close(tell)
+        if requests in ready:
+            _fork(requests, running, ends, ended)
 
 
-def _fork(requests: socket.socket, running: dict[int, tuple[int, int]]) -> None:
+def _fork(requests: socket.socket, running: dict[int, int], *of_the_server: socket.socket) -> None:
     message, fds, *_ = socket.recv_fds(requests, _MESSAGE, 4)
     if not message:
         os._exit(0)  # the tests have ended
@@ -250,8 +256,11 @@ def _fork(requests: socket.socket, running: dict[int, tuple[int, int]]) -> None:
     output, tell, *others = fds
     child = os.fork()
     if child == 0:
-        of_others = [fd for fork, (_, end) in running.items() for fd in (fork, end)]
-        for fd in (requests.detach(), tell, *of_others):
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for end in (requests, *of_the_server):
+            end.close()
+        for fd in (tell, *running.values()):
             os.close(fd)
         _run(*pickle.loads(request), output, *others)
     for fd in (output, *others):
@@ -259,7 +268,7 @@ def _fork(requests: socket.socket, running: dict[int, tuple[int, int]]) -> None:
     with suppress(OSError):  # it has done so, or ended
         os.setpgid(child, group)  # before its id is known: its group may be signalled
     _tell(tell, child)
-    running[os.pidfd_open(child)] = child, tell
+    running[child] = tell
 
 
 def _tell(tell: int, number: int) -> None:
