@@ -7,7 +7,6 @@ test, so that its forks are as new as a process that imports all of it for secon
 from __future__ import annotations
 
 import atexit
-import ctypes
 import logging
 import multiprocessing.util
 import os
@@ -32,7 +31,6 @@ from spared import spare
 
 _MESSAGE = 1 << 20  # bytes of a request, at most
 _PARENT = "PACKFORMER_PARENT"  # who started a rank, which ends with it
-_MADV_COLLAPSE = 25  # of Linux 6.1 and later
 _requests: socket.socket | None = None
 
 
@@ -228,7 +226,6 @@ def _be_a_worker() -> None:
 def _serve(requests: socket.socket) -> None:
     """Forks what is asked for, and tells how each fork ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _use_huge_pages()
     ends, ended = socket.socketpair()
     ended.setblocking(False)
     signal.set_wakeup_fd(ended.fileno())
@@ -274,22 +271,6 @@ def _fork(requests: socket.socket, running: dict[int, int], *of_the_server: sock
 def _tell(tell: int, number: int) -> None:
     with suppress(BrokenPipeError):  # who asked has ended
         os.write(tell, f"{number}\n".encode())
-
-
-def _use_huge_pages() -> None:
-    """Has Linux move what was imported to pages of 2 MB: a fork copies the table of pages.
-
-    A kernel that refuses leaves them as they are: then forks take longer.
-    """
-    libc = ctypes.CDLL(None)
-    huge = 1 << 21
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, rights, _, _, inode, *name = line.split()
-        if rights == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
-            start, end = (int(address, 16) for address in place.split("-"))
-            start, end = -(-start // huge) * huge, end // huge * huge
-            if start < end:
-                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
 
 
 def _run(
