@@ -2,6 +2,7 @@
 
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,25 @@ def test_runs_at_the_same_time_prepare_once(folder, monkeypatch):
     assert len(set(found)) == len(calls) == 1
 
 
+def test_a_path_is_prepared_once_however_it_is_spelled(folder, cache, monkeypatch):
+    write(folder, a="alpha", b="beta")
+    folder.with_name("link").symlink_to(folder)
+    monkeypatch.chdir(folder.parent)
+    spelled = [str(folder), folder.name, f"./{folder.name}/", f"{folder}/../{folder.name}", "link"]
+    found = [prepare(path) for path in spelled]
+    assert len(list((cache / "corpora").glob("*/manifest.json"))) == 1
+    for path, splits in zip(spelled, found, strict=True):
+        assert str(Path(path)) in splits.description, "it is shown as given"
+
+
+def test_links_that_are_read_as_other_formats_are_prepared_apart(folder):
+    write(folder, a='{"text": "alpha"}\n{"text": "beta"}\n')
+    lines, plain = folder.with_name("lines.jsonl"), folder.with_name("plain.txt")
+    for link in lines, plain:
+        link.symlink_to(folder / "a.txt")
+    assert all_texts(prepare(plain)) != all_texts(prepare(lines))
+
+
 def test_a_cut_preparation_is_gone_on_with(folder, cache, monkeypatch):
     write(folder, **{f"f{n}": f"file number {n}\n" * 40 for n in range(30)})
     wanted = prepare(folder)
@@ -46,7 +66,8 @@ def test_a_cut_preparation_is_gone_on_with(folder, cache, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("PACKFORMER_CACHE", str(cache.with_name("other")))
     monkeypatch.setattr("packformer.corpus.preparation.train_bpe", None)  # not again
-    found = prepare(folder)
+    monkeypatch.chdir(folder.parent)
+    found = prepare(folder.name)
     assert all_texts(found) == all_texts(wanted)
     assert found.fingerprint == wanted.fingerprint
 

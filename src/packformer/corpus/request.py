@@ -68,9 +68,11 @@ class Preparation:
 def fingerprint_of(preparation: Preparation) -> str:
     """A name for everything that the bytes of the shards depend on.
 
-    A file counts by its name, size and time; the standard input, which has none, by its content.
+    A file counts by its path, size and time; the standard input, which has none, by its content.
+    However a path is spelled, relative or through a link to its folder, the name is the same.
     """
     p = preparation
+    resolved: dict[Path, Path] = {}
     inputs: list[list[str | int]] = []
     for source in p.input.sources():
         file = p.input.file_of(source)
@@ -80,7 +82,11 @@ def fingerprint_of(preparation: Preparation) -> str:
             inputs.append([source, hash_file(file)])
         else:
             stat = file.stat()
-            inputs.append([source, stat.st_size, stat.st_mtime_ns])
+            if file.parent not in resolved:
+                resolved[file.parent] = file.parent.resolve()
+            # The name is not resolved: a.jsonl, a link to a.txt, is read as another format.
+            path = str(resolved[file.parent] / file.name)
+            inputs.append([path, stat.st_size, stat.st_mtime_ns])
     tokenizer: list[str | int] = [p.vocab_size, p.sample_mib]
     if p.tokenizer is not None:
         tokenizer = [load_tokenizer(p.tokenizer).to_str()]

@@ -132,7 +132,7 @@ class TextFiles:
     ``.jsonl`` file every line is one, in a ``.csv``, ``.tsv`` or ``.parquet`` file every row. Files
     may be compressed. Of one document, or a few, a tail is held out.
 
-    The result is reused as long as the settings and the names, sizes and times of the files stay
+    The result is reused as long as the settings and the paths, sizes and times of the files stay
     the same; the files are not read for that.
 
     Args:
