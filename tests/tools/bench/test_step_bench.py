@@ -85,6 +85,21 @@ def test_how_the_model_of_other_libraries_differs_is_told(monkeypatch, capsys, t
     assert "another model" in out
 
 
+def test_padded_documents_are_left_out_where_ours_see_each_other(monkeypatch, capsys, tmp_path):
+    rows, _ = peers_beside(monkeypatch, capsys, tmp_path, "across_documents")
+    *concatenated, padded = rows[2:]
+    assert padded["name"] == "Hugging Face, padded"
+    assert padded["left_out"].startswith("attention.across_documents (true): padded documents do")
+    assert [row["left_out"] + row["differs"] for row in concatenated] == [""] * 3
+
+
+def test_layers_that_alone_see_across_documents_are_told(monkeypatch, capsys, tmp_path):
+    alike = ("model.num_layers=2", "layers.S.attention.window=null")
+    across = "+layers.L.attention.across_documents=true"
+    rows, _ = peers_beside(monkeypatch, capsys, tmp_path, "local_global", *alike, across)
+    assert [row["left_out"].partition(",")[0] for row in rows[2:]] == ["the layers differ"] * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

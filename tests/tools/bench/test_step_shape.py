@@ -53,6 +53,13 @@ def test_sizes_are_those_of_the_model():
         ),
         ({"value_embeddings": True}, Rotary, "without value embeddings"),
         ({}, ALiBi, "plain rotary instead of ALiBi"),
+        ({"across_documents": True, "restart_positions": False}, Rotary, ""),
+        (
+            {"across_documents": True},
+            Rotary,
+            "without positions that restart in every document, "
+            "attending across 16 tokens instead of the row",
+        ),
         ({}, partial(Rotary, scaling=SCALING), "plain rotary instead of scaled rotary"),
     ],
 )
@@ -63,11 +70,24 @@ def test_all_that_other_libraries_lack_is_told(options, position, told):
 
 
 @pytest.mark.parametrize(
-    "own", [{"window": 3}, {"qk_norm": True}, {"soft_cap": 2.0}, {"value_embeddings": True}]
+    "own",
+    [
+        {"window": 3},
+        {"qk_norm": True},
+        {"soft_cap": 2.0},
+        {"value_embeddings": True},
+        {"across_documents": True},
+    ],
 )
 def test_layers_that_differ_have_no_shape(own):
     with pytest.raises(ValueError, match="the layers differ.*use layers=alike"):
         shape_of(model(own, {}))
+
+
+def test_layers_that_count_differently_have_no_shape():
+    across = {"across_documents": True}
+    with pytest.raises(ValueError, match="the layers differ.*use layers=alike"):
+        shape_of(model(across, {**across, "restart_positions": False}))
 
 
 def test_layers_whose_positions_differ_have_no_shape():

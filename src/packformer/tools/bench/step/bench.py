@@ -253,6 +253,10 @@ class _Ours:
         """Other libraries' steps, by the name shown."""
 
         def huggingface(pad: bool, compiled: bool) -> Callable[[], Work]:
+            if pad and self.peer[0].across_documents:
+                raise ValueError(
+                    "attention.across_documents (true): padded documents do not see each other"
+                )
             return huggingface_step(
                 batches=self._batches(), pad=pad, compiled=compiled, **self._of_peers()
             )

@@ -24,6 +24,7 @@ class Shape:
         head_dim: K.
         longest: document, in tokens.
         tied: the head shares the embedding's weights.
+        across_documents: documents of a row attend to each other.
     """
 
     vocab_size: int
@@ -35,6 +36,7 @@ class Shape:
     head_dim: int
     longest: int
     tied: bool
+    across_documents: bool = False
 
 
 def shape_of(model: GPT) -> Shape:
@@ -48,6 +50,7 @@ def shape_of(model: GPT) -> Shape:
         (
             *(layer.num_heads, layer.num_kv_heads, layer.window, layer.soft_cap, layer.score_mod),
             *(type(layer.q_norm), layer.value_embeddings),
+            *(layer.across_documents, layer.restart_positions),
         )
         for layer in model.layers
     }
@@ -63,6 +66,7 @@ def shape_of(model: GPT) -> Shape:
         head_dim=first.head_dim,
         longest=model.max_position,
         tied=model.head.weight is model.embedding.weight,
+        across_documents=first.across_documents,
     )
 
 
@@ -70,17 +74,22 @@ def differences(model: GPT) -> str:
     """How a model of ``shape_of(model)`` with plain rotary attention differs; empty if it is the
     same: ``without the window of 128, rotary instead of ALiBi``."""
     first = model.layers[0]
+    # Sequences of other libraries are as long as our positions reach, and counted through.
+    restarts = first.across_documents and first.restart_positions
     lacks = {
         f"the window of {first.window}": first.window is not None,
         f"the soft-cap of {first.soft_cap}": first.soft_cap is not None,
         "the score function": first.score_mod is not None,
         "norms of queries and keys": isinstance(first.q_norm, RMSNorm),
         "value embeddings": first.value_embeddings,
+        "positions that restart in every document": restarts,
     }
     missing = " and ".join(name for name, is_ours in lacks.items() if is_ours)
     told = [f"without {missing}"] if missing else []
     if other := _other_position(model.position):
         told.append(f"plain rotary instead of {other}")
+    if restarts:
+        told.append(f"attending across {model.max_position:,} tokens instead of the row")
     return ", ".join(told)
 
 
