@@ -98,6 +98,21 @@ def test_it_is_told_before_data_are_read(
     assert len(done.err.splitlines()) == 1
 
 
+def test_a_field_of_ones_own_kernel_is_told_before_data_are_read(
+    without_data: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "windless.py").write_text(
+        "from dataclasses import replace\n"
+        "from packformer.attention import KERNELS\n"
+        "mine = replace(KERNELS['reference'], name='mine', features={'windw'})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = without_data("attention.kernel=windless.mine")
+    assert done.code == 1
+    assert "attention.kernel (windless.mine) cannot be imported: Kernel.features ('wi" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("position", ["rotary", "learned", "none", "alibi"])
 @pytest.mark.parametrize("model", ["tiny", "gpt_1b"])
 def test_what_can_be_built_comes_to_the_data(

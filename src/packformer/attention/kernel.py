@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from packformer.attention.layout import PackedLayout
 from packformer.nn.position import ScoreMod, Slopes, published_slopes
+from packformer.settings import Rule, shown
 
 FEATURES = {
     "grouped": "fewer key/value heads than query heads",
@@ -140,6 +142,32 @@ def _is_there(device_type: str) -> str:
     return "loaded"
 
 
+def _tuple_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, tuple) and bool(value) and all(isinstance(v, kind) for v in value)
+    )
+
+
+_NAMES = Rule(
+    f"a frozenset of these names: {', '.join(FEATURES)}", lambda v: isinstance(v, frozenset | set)
+)
+_RULES = {
+    "name": Rule(
+        "letters, digits, _ and -",
+        lambda v: isinstance(v, str) and re.fullmatch(r"[\w-]+", v) is not None,
+    ),
+    "devices": Rule('a tuple of device types, such as ("cpu",)', _tuple_of(str)),
+    "dtypes": Rule("a tuple of dtypes, such as (torch.float32,)", _tuple_of(torch.dtype)),
+    "head_dims": Rule(
+        "a range of sizes, such as range(8, 129)", lambda v: isinstance(v, range) and len(v) > 0
+    ),
+    "features": _NAMES,
+    "adds_in_any_order": _NAMES,
+    "run": Rule("a function", callable),
+}
+"""What a kernel's fields must be; they come from a user's file."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One implementation of packed attention, and what it supports.
@@ -164,6 +192,9 @@ class Kernel:
             forward op calls ``before_call`` of ``kernels/awaited.py``.
         slower_than: names of kernels that were faster wherever both were measured (without a bias
             tensor): where one of them is right, ``auto`` does not try this one.
+
+    Raises:
+        ValueError: if a field cannot be used; names it.
     """
 
     name: str
@@ -180,6 +211,17 @@ class Kernel:
     adds_in_any_order: frozenset[str] = frozenset()
     keeps_programs: bool = False
     slower_than: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field, rule in _RULES.items():
+            value = getattr(self, field)
+            wrong = [] if rule.holds(value) else [value]
+            if rule is _NAMES and not wrong:
+                wrong = sorted((name for name in value if name not in FEATURES), key=repr)
+                object.__setattr__(self, field, frozenset(value))  # a set has no hash
+            if wrong:
+                told = shown(" ".join(", ".join(map(repr, wrong)).split()))  # one line
+                raise ValueError(f"Kernel.{field} ({told}) must be {rule.text}")
 
     def unsupported(self, variant: Variant) -> str | None:
         """Why the kernel cannot run ``variant`` here; None if it can."""
