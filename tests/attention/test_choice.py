@@ -34,14 +34,29 @@ def wrong(q, k, v, layout, scoring, block_mask=None):
 def test_a_kernel_of_ones_own_is_proved_and_runs(caplog):
     caplog.set_level(logging.INFO, "packformer")
     mine = own()
-    assert select_proved_kernel(ASKED, mine) == (mine, "as requested")
+    assert select_proved_kernel(ASKED, mine) == (mine, "as requested, proved")
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
 def test_a_wrong_kernel_of_ones_own_runs_with_a_warning(caplog):
     mine = own(run=wrong)
-    assert select_proved_kernel(ASKED, mine)[0] is mine
+    kernel, why = select_proved_kernel(ASKED, mine)
+    assert kernel is mine
+    assert why.startswith("as requested, although it errs by out ")
     assert "attention kernel mine errs by out" in caplog.text
+
+
+def test_a_long_reason_is_cut_where_the_choice_is_told():
+    def fails(*arguments):
+        raise RuntimeError("no " * 999)
+
+    why = select_proved_kernel(ASKED, own(run=fails))[1]
+    assert why.startswith("as requested, although it fails: RuntimeError: no no no ")
+    assert len(why) < 120
+
+
+def test_the_reference_is_not_proved_by_itself():
+    assert select_proved_kernel(ASKED, "reference")[1] == "as requested"
 
 
 def test_a_mended_kernel_is_proved_anew(caplog):

@@ -11,7 +11,7 @@ from packformer.attention.kernel import Kernel, Variant
 from packformer.attention.kernels import BY_PREFERENCE, KERNELS
 from packformer.attention.proof import Verdict
 from packformer.attention.proof.verdicts import Verdicts, verdict_now
-from packformer.settings import imported
+from packformer.settings import imported, shown
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,9 @@ def select_proved_kernel(
     Verdicts that are missing are made: seconds per kernel on a GPU, once. Kernels are timed first,
     and the fastest is proved; the next only if that one is wrong. A kernel that has been slower
     than another wherever both were measured is not even timed unless that other is wrong, or
-    measured here. A kernel that is named is proved too, and used with a warning if it is wrong. A
-    kernel of the user's is proved in every process, because its code may have changed.
+    measured here. A kernel that is named is proved too. If it is wrong, it is used with a warning,
+    and the reason given says so. A kernel of the user's is proved in every process, because its
+    code may have changed.
 
     Args:
         variant: what is asked of the kernel.
@@ -122,9 +123,10 @@ def select_proved_kernel(
         else:
             log.info("proving  %s on %s, as every run does", kernel.name, variant)
             verdict = verdict_now(kernel, variant)
-        if verdict.status != "ok":
-            log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
-        return kernel, why
+        if verdict.status == "ok":
+            return kernel, f"{why}, proved"
+        log.warning("attention kernel %s %s on %s", kernel.name, verdict.reason, variant)
+        return kernel, f"{why}, although it {shown(verdict.reason)}"
     known = {**verdicts.known(variant), **(proved or {})}
     while rivals := _rivals(known, variant):
         for kernel in rivals:
