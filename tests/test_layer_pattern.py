@@ -39,6 +39,14 @@ def test_a_letter_changes_what_it_names_and_a_target_replaces_the_group():
     assert kinds["L"]["position"] == {"_target_": "a.None", "_partial_": True}
 
 
+@pytest.mark.parametrize("own", [{}, {"L": None}, {"L": {}}])
+def test_a_letter_without_settings_has_those_of_the_groups(own):
+    layers = {"pattern": "SL", "S": {"attention": {"window": 2}}, **own}
+    kinds = kinds_of_layers({**COMMON, "layers": layers})
+    assert kinds["S"]["attention"]["window"] == 2
+    assert kinds["L"] == COMMON
+
+
 @pytest.mark.parametrize("layers", [None, {"pattern": None}, {}])
 def test_layers_are_alike_without_a_pattern(layers):
     assert kinds_of_layers({**COMMON, "layers": layers}) == {}
@@ -54,16 +62,25 @@ def test_layers_are_alike_without_a_pattern(layers):
             {"pattern": "ÄL", "Ä": {}, "L": {}},
             r"layers.pattern \(ÄL\) must be letters from A to Z,",
         ),
-        ({"pattern": "SX", "S": {}}, r"layers.pattern \(SX\) has a letter X, there are S: add"),
+        (
+            {"pattern": "SX", "S": {}, "L": {}},
+            r"layers.pattern \(SX\) has a letter X without settings, and lacks L with settings: "
+            r"correct the pattern, or add \+layers.X.attention.window=...$",
+        ),
+        (
+            {"pattern": "SsL", "S": {}, "L": {}},
+            r"layers.pattern \(SsL\) has a letter s without settings: did you mean SSL\?",
+        ),
         ({"pattern": "S", "S": {"window": 3}}, r"layers.S .* must hold settings of attention or"),
         (
             {"pattern": "SL"},
-            r"has letters S, L, there are none: write layers=local_global layers.p",
+            r"layers.pattern \(SL\) has no letter with settings of its own: "
+            r"write layers=local_global layers.pattern=SL$",
         ),
-        ({"pattern": "sl"}, r"has letters s, l, .*: write layers=local_global layers.pattern=SL"),
-        ({"pattern": "ssl", "S": {}, "L": {}}, r"has letters s, l, .*: did you mean SSL\?"),
-        ({"pattern": "sx", "S": {}}, r"has letters s, x, there are S: add \+layers.s.attention"),
-        ({"pattern": "AB"}, r"none: add \+layers.A.attention.window=... \+layers.B.attention.wind"),
+        ({"pattern": "sl"}, r"has no letter with .*: write layers=local_global layers.pattern=SL"),
+        ({"pattern": "ssl", "S": {}, "L": {}}, r"has letters s, l .*S, L .*: did you mean SSL\?"),
+        ({"pattern": "sx", "S": {}}, r"has letters s, x without .* S .*: correct .*\+layers.x"),
+        ({"pattern": "AB"}, r"own: add some, such as \+layers.A.attention.window=128$"),
         ({"pattern": "S", "S": {}, "Z": 3}, r"layers.Z \(3\) must hold settings of"),
         (
             {"pattern": "L", "L": {"position": "none"}},
@@ -94,6 +111,10 @@ def test_what_is_no_pattern_is_told(layers, message):
             "num_heads (6) by layers.S.attention.num_kv_heads (4)",
         ),
         ("position.base (x) no", "layers.S.position.base (x) no"),
+        (
+            "no setting attention.window: did you mean attention.windows?",
+            "no setting layers.S.attention.window: did you mean layers.S.attention.windows?",
+        ),
         ("qk_norm (7) must be", "qk_norm (7) must be"),
         ("a window as such", "a window as such"),
     ],

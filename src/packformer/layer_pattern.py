@@ -54,7 +54,8 @@ def kinds_of_layers(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, 
     """The attention and position settings of each letter of ``layers.pattern``.
 
     A letter's settings are those of the groups ``attention`` and ``position``, changed by what
-    stands in ``layers.LETTER``. There, a ``_target_`` of its own replaces the whole group.
+    stands in ``layers.LETTER``, if that is there. There, a ``_target_`` of its own replaces the
+    whole group.
 
     Args:
         config: the resolved configuration, plain types only.
@@ -77,27 +78,37 @@ def kinds_of_layers(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, 
     _check_letters(letters, list(known))
     return {
         letter: {
-            group: _changed(config[group], known[letter].get(group)) for group in GROUPS_OF_LETTERS
+            group: _changed(config[group], known.get(letter, {}).get(group))
+            for group in GROUPS_OF_LETTERS
         }
         for letter in dict.fromkeys(letters)
     }
 
 
-def _check_letters(pattern: str, known: Sequence[str]) -> None:
-    """Refuses letters that have no settings, all at once."""
-    missing = [letter for letter in dict.fromkeys(pattern) if letter not in known]
-    if not missing:
+def _check_letters(letters: str, known: Sequence[str]) -> None:
+    """Refuses letters without settings that are probably misspelt, and a pattern of none but them.
+
+    Layers of other letters without settings are as ``attention`` and ``position`` say.
+    """
+    pattern = f"layers.pattern ({letters})"
+    if not known:
+        advice = f"add some, such as +layers.{letters[0]}.attention.window=128"
+        if set(letters.upper()) <= set(_OF_LOCAL_GLOBAL):
+            advice = f"write layers=local_global layers.pattern={letters.upper()}"
+        raise ValueError(f"{pattern} has no letter with settings of its own: {advice}")
+    missing = [letter for letter in dict.fromkeys(letters) if letter not in known]
+    unused = [letter for letter in known if letter not in letters]
+    meant = {letter: letter.swapcase() for letter in missing if letter.swapcase() in known}
+    if not missing or not (unused or meant):
         return
-    meant = "".join(letter if letter in known else letter.swapcase() for letter in pattern)
-    if set(meant) <= set(known):
-        advice = f"did you mean {meant}?"
-    elif not known and set(pattern.upper()) <= set(_OF_LOCAL_GLOBAL):
-        advice = f"write layers=local_global layers.pattern={pattern.upper()}"
+    if set(meant) == set(missing):
+        advice = f"did you mean {''.join(meant.get(letter, letter) for letter in letters)}?"
     else:
-        advice = f"add {' '.join(f'+layers.{letter}.attention.window=...' for letter in missing)}"
-    has = f"has {'a letter' if len(missing) == 1 else 'letters'} {', '.join(missing)}"
-    there_are = f"there are {', '.join(known) or 'none'}"
-    raise ValueError(f"layers.pattern ({pattern}) {has}, {there_are}: {advice}")
+        added = (f"+layers.{letter}.attention.window=..." for letter in missing)
+        advice = f"correct the pattern, or add {' '.join(added)}"
+    has = f"{'a letter' if len(missing) == 1 else 'letters'} {', '.join(missing)} without settings"
+    lacks = f", and lacks {', '.join(unused)} with settings" if unused else ""
+    raise ValueError(f"{pattern} has {has}{lacks}: {advice}")
 
 
 def _changes(letter: str, changes: Any) -> Mapping[str, Mapping[str, Any] | None]:
@@ -145,4 +156,6 @@ def naming_letter(message: str, letter: str, config: Mapping[str, Any], *, alone
         for name in map(re.escape, change or {}):
             own = rf"(?<![\w.])(?:{group}\.{name}\b|{name}(?= \())"
             told = re.sub(own, f"layers.{letter}.{group}.{name}", told)
+        if told != message:
+            told = told.replace(f"mean {group}.", f"mean layers.{letter}.{group}.")
     return f"layers.{letter}: {message}" if alone and told == message else told

@@ -115,7 +115,9 @@ WRONG = {
     "+model.attention=mha": "cannot be set, as the run sets it: choose attention=NAME",
     "+model.position=3": "cannot be set, as the run sets it: choose position=NAME",
     "+model.max_position=3": "cannot be set, as the run sets it: set packing.max_document_length",
-    "layers.pattern=SL": "has letters S, L, there are none: write layers=local_global layers.pa",
+    "layers.pattern=SL": "has no letter with settings of its own: write layers=local_global layers",
+    "layers.pattern=SL +layers.S.attention.windw=3": "there is no setting layers.S.attention.windw:"
+    " did you mean layers.S.attention.window?",
     "+layers.S.attention.window=3": "layers.S changes no layer, as layers.pattern is null: choose",
     "+logger.api_key=1234": "logger.api_key looks like a secret",
     "data=text data.path=pipe": "data.path pipe is a named pipe: give a file or folder, or pipe in",

@@ -78,6 +78,27 @@ def _built(overrides: list[str]) -> GPT:
     return model
 
 
+def test_a_letter_without_settings_is_as_the_groups_say(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    given = {
+        "left_out": ["layers=alike", "layers.pattern=SL", "+layers.S.attention.window=20"],
+        "written": ["layers.pattern=SL", "layers.S.attention.window=20"],
+    }
+    found = {}
+    for name, own in given.items():
+        done = train(*MIXED, *small, *own, f"output_dir={name}", "trainer.max_steps=2")
+        assert done.code == 0, done.err
+        (file,) = (tmp_path / name).glob("*/summary.json")
+        found[name] = json.loads(file.read_text())
+    for measured in ("val/loss", "kv_cache_bytes", "flops"):
+        assert found["left_out"][measured] == found["written"][measured]
+    (folder,) = (tmp_path / "left_out").iterdir()
+    for steps, own in enumerate(given.values(), 3):
+        on = train(*MIXED, *small, *own, f"trainer.max_steps={steps}", f"resume={folder}")
+        assert on.code == 0, on.err
+
+
 @pytest.mark.parametrize("parts", PARTS, ids=" ".join)
 def test_layers_that_differ_are_a_model_with_any_other_part(parts: list[str]) -> None:
     model = _built(["layers=local_global", *parts])
@@ -141,10 +162,17 @@ def test_what_a_constructor_refuses_names_the_letter(bands: dict[str, int], mess
         make_model(config, 64, 32)
 
 
+def test_what_a_constructor_refuses_names_a_letter_without_settings() -> None:
+    config = compose(["layers.pattern=SL", "+layers.S.attention.bands=1", "data=copying"])
+    config.attention = {"_target_": f"{__name__}.Narrow", "_partial_": True, "bands": 2}
+    with pytest.raises(ValueError, match=r"^layers\.L: bands \(2\) must be 1"):
+        make_model(config, 64, 32)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("layers.pattern=SXL", "layers.pattern (SXL) has a letter X, there are S, L"),
+        ("layers.pattern=SX", "layers.pattern (SX) has a letter X without settings, and lacks L"),
         ("layers.pattern=7", "layers.pattern (7) must be letters"),
         (
             "layers.S.attention.window=0",

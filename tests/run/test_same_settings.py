@@ -52,6 +52,7 @@ SAME = {
         ALIKE,
         {**ALIKE, "packing": {**ALIKE["packing"], "max_document_length": 128}},
     ),
+    "a letter that is left out": (ALIKE, with_layers("gh", g=None)),
 }
 OTHER = {
     "a window": with_layers("g", g=LOCAL),
@@ -62,7 +63,7 @@ OTHER = {
     "fewer heads of keys": {**ALIKE, "attention": {**ATTENTION, "num_kv_heads": 2}},
     "another class": {**ALIKE, "position": {**ROTARY, "_target_": "packformer.nn.ALiBi"}},
     "a class that is nowhere": {**ALIKE, "attention": {"_target_": "nowhere.Attention"}},
-    "a letter without a name": with_layers("gh", g=None),
+    "a letter that is misspelt": with_layers("gh", g=None, i=None),
     "no number of layers": {**ALIKE, "model": {**ALIKE["model"], "num_layers": "many"}},
     "no model": {"attention": ATTENTION},
     "documents that rows cut": {**ALIKE, "packing": {**ALIKE["packing"], "policy": "concatenate"}},

@@ -20,7 +20,7 @@ from lightning.pytorch.profilers import (
     PyTorchProfiler,
     SimpleProfiler,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from packformer.data import PackedDataModule, PackingSettings
 from packformer.layer_pattern import (
@@ -162,10 +162,13 @@ def _naming_letter(message: str, config: DictConfig, make: Callable[..., Any]) -
     plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, groups), resolve=True)
     letters, refused = list(kinds_of_layers(plain)), []
     for letter in letters:
-        alike = OmegaConf.merge(config, {"layers": {"pattern": letter}})
+        alike = config.copy()
+        with open_dict(alike):
+            alike.layers.pattern = letter
+            alike.layers.setdefault(letter, {})  # a pattern without any is refused
         try:
             with torch.device("meta"):
-                make(**layer_factories(alike))  # type: ignore[arg-type]
+                make(**layer_factories(alike))
         except (ValueError, TypeError, RuntimeError) as error:
             refused += [letter] if str(error) == message else []
     alone = 0 < len(refused) < len(letters)
