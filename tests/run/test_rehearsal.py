@@ -295,3 +295,121 @@ def test_a_scheme_makes_token_embeddings_of_the_same_shape(
     done = without_data("position=none", f"position._target_=my_schemes.{scheme}")
     assert message in done.err
     assert len(done.err.splitlines()) == 1
+
+
+ADDED = """
+import torch
+from torch import nn
+from packformer.nn import Position
+
+class Own(Position):
+    def __init__(self, *, width, num_heads, head_dim, max_position):
+        super().__init__()
+        self.num_heads = num_heads
+
+    def distance(self, position_ids):
+        return (position_ids[:, None] - position_ids[None, :]).float()
+
+class Shared(Own):
+    def bias(self, position_ids):
+        return self.distance(position_ids)[None]
+
+class OfHeads(Own):
+    def bias(self, position_ids):
+        return self.distance(position_ids).expand(self.num_heads, -1, -1)
+
+class Flat(Own):
+    def bias(self, position_ids):
+        return self.distance(position_ids)
+
+class OfKeys(Own):
+    def bias(self, position_ids):
+        return position_ids.float().expand(self.num_heads, 1, -1)
+
+class Fixed(Own):
+    def bias(self, position_ids):
+        return torch.zeros(1, 64, 64)
+
+class OneHeadMore(Own):
+    def bias(self, position_ids):
+        return self.distance(position_ids).expand(self.num_heads + 1, -1, -1)
+
+class Whole(Own):
+    def bias(self, position_ids):
+        return self.distance(position_ids)[None].long()
+
+class Number(Own):
+    def bias(self, position_ids):
+        return 1.0
+
+class TwoSlopes(Position):
+    def __init__(self, *, width, num_heads, head_dim, max_position):
+        super().__init__(alibi_slopes=torch.ones(2))
+
+class Slopes(Position):
+    def __init__(self, *, width, num_heads, head_dim, max_position):
+        super().__init__(alibi_slopes=nn.Parameter(torch.ones(num_heads)))
+
+class Unpublished(Position):
+    def __init__(self, *, width, num_heads, head_dim, max_position):
+        super().__init__(alibi_slopes="publish")
+
+class WithMemory(Flat):
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        assert float(torch.ones(1)) == 1
+"""
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Position schemes that add to scores, in a module ``added``."""
+    (tmp_path / "added.py").write_text(ADDED)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("added")
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (
+            "Flat",
+            "position (Flat): bias [2, 2] must be [H or 1, M, M], here [3, 2, 2] or [1, 2, 2]",
+        ),
+        ("OfKeys", "position (OfKeys): bias [3, 1, 2] must be [H or 1, M, M]"),
+        ("Fixed", "position (Fixed): bias [1, 64, 64] must be [H or 1, M, M]"),
+        ("OneHeadMore", "position (OneHeadMore): bias [4, 2, 2] must be [H or 1, M, M]"),
+        ("Whole", "position (Whole): bias (torch.int64) must be float32 or of q's dtype"),
+        ("Number", "position (Number): bias (float) must be a tensor"),
+        ("TwoSlopes", "position (TwoSlopes): alibi_slopes [2] must be [3], one per query head"),
+        ("Unpublished", "position (Unpublished): alibi_slopes ('publish') must be 'published'"),
+        ("Shared", "empty holds no file"),
+        ("OfHeads", "empty holds no file"),
+        ("Slopes", "empty holds no file"),
+    ],
+)
+def test_what_a_scheme_adds_to_scores_is_checked_before_data_are_read(
+    without_data: Callable, tmp_path: Path, scheme: str, message: str
+) -> None:
+    done = without_data(
+        "position=none",
+        f"position._target_=added.{scheme}",
+        "model.num_heads=3",
+        "attention=mha",
+        "attention.kernel=reference",
+    )
+    assert done.code == 1
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.usefixtures("added")
+def test_a_scheme_that_needs_memory_is_checked_when_it_is_built(
+    train: Callable, small: list[str], tmp_path: Path
+) -> None:
+    done = train(*small, "position=none", "position._target_=added.WithMemory")
+    assert done.code == 1
+    assert "position (WithMemory): bias [2, 2] must be [H or 1, M, M]" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/*"))

@@ -15,7 +15,7 @@ Shape legend, used as name suffixes throughout:
     N  blocks of 128 tokens
 """
 
-from packformer.attention.checks import debugging, requested_score_mod
+from packformer.attention.checks import check_added, debugging, requested_score_mod
 from packformer.attention.choice import (
     requested_kernel,
     select_kernel,
@@ -43,6 +43,7 @@ __all__ = [
     "Variant",
     "Verdict",
     "Verdicts",
+    "check_added",
     "debugging",
     "packed_attention",
     "requested_kernel",

@@ -36,14 +36,23 @@ def check_call(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scoring: S
     _check_tensors(q, k, v)
     _check_layout(layout, q)
     _check_numbers(scoring)
-    _check_slopes(scoring, q)
-    _check_bias(scoring, q)
+    check_added(scoring, q)
     if not torch.compiler.is_compiling():
         check_score_mod(scoring.score_mod)
         if debugging() or q.device.type == "cpu":
             _check_bounds(layout)
         if debugging():
             _check_values(layout, scoring)
+
+
+def check_added(scoring: Scoring, q: Tensor) -> None:
+    """Checks shapes and types of what is added to the scores of ``q`` ``[1, M, H, K]``.
+
+    Raises:
+        ValueError: naming the value, the rule and the remedy.
+    """
+    _check_slopes(scoring, q)
+    _check_bias(scoring, q)
 
 
 def debugging() -> bool:

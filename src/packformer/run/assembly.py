@@ -54,7 +54,7 @@ from packformer.run.new_data import MADE_OF_DATA, new_data_of, to_go_on_with_it
 from packformer.run.own_ranks import start_own_ranks
 from packformer.run.place import Claim
 from packformer.run.read_source import take_weights
-from packformer.run.rehearsal import rehearse
+from packformer.run.rehearsal import check_scores, rehearse
 from packformer.run.resume import (
     SUMMARY_FILE,
 )
@@ -233,9 +233,9 @@ def _model(
     compiles = devices.accelerator == "cuda" and config.compile is not False
     with loading_compiler(needed=compiles), deferred or nullcontext():
         model = build_model(config, data)
-    for asked in dict.fromkeys(
-        model.asked_of_kernels(devices.accelerator, DTYPES[devices.precision])
-    ):
+    dtype = DTYPES[devices.precision]
+    check_scores(model, dtype)
+    for asked in dict.fromkeys(model.asked_of_kernels(devices.accelerator, dtype)):
         select_kernel(*asked)
     return model, deferred
 

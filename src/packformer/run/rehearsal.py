@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from packformer.attention import select_kernel
+from packformer.attention import Scoring, check_added, select_kernel
 from packformer.data import PackingSettings
 from packformer.model import GPT
 from packformer.run.build import make_factory, make_model, make_packing, settings_of
@@ -35,9 +35,9 @@ def rehearse(
         settings: the same, resolved, as plain types.
         accelerator: ``"cuda"`` or ``"cpu"``.
         precision: Lightning's name.
-        sketched: called with the model, on the device ``meta``, and the packing, before all else is
-            checked. Not called if a user's class needs real memory, so that the model is built with
-            the data.
+        sketched: called with the model, on the device ``meta``, and the packing, as soon as its
+            layers can tell what they ask of a kernel. Not called if a user's class needs real
+            memory, so that the model is built with the data.
 
     Raises:
         ValueError: if something does not take its settings, or no kernel runs the variant.
@@ -48,6 +48,7 @@ def rehearse(
     wanted = config.trainer.get("float8", False)
     float8 = resolve_float8(wanted, accelerator, precision, packing.row_length)
     if (model := _without_memory(config, max_position_of(config, packing))) is not None:
+        check_scores(model, DTYPES[precision])
         sketched(model, packing)
         _check_embeds(model)
         for asked in dict.fromkeys(model.asked_of_kernels(accelerator, DTYPES[precision])):
@@ -89,6 +90,35 @@ def _check_embeds(model: GPT) -> None:
                 f"position ({type(scheme).__name__}): embed made {shape} of token embeddings "
                 f"{list(x_BMD.shape)}: it must return their shape"
             )
+
+
+def check_scores(model: GPT, dtype: torch.dtype) -> None:
+    """Refuses a position scheme whose slopes or bias a layer cannot add to its scores.
+
+    Args:
+        model: on any device.
+        dtype: of queries, keys and values.
+
+    Raises:
+        ValueError: naming it.
+    """
+    # One token would hide a size that is missing: [H, 1, 1] is the bias of one.
+    position_ids = torch.zeros(2, dtype=torch.int64, device=model.embedding.weight.device)
+    for number, scheme in enumerate(model.positions):
+        try:
+            scores = scheme.scores(position_ids)
+        except RuntimeError:  # it needs real memory
+            continue
+        of_scheme = zip(model.layers, model.scheme_of_layer, strict=True)
+        for num_heads in {layer.num_heads for layer, n in of_scheme if n == number}:
+            for name in ("alibi_slopes", "bias"):
+                value = scores.get(name)
+                device = value.device if isinstance(value, torch.Tensor) else "meta"
+                q = torch.empty(1, 2, num_heads, 1, dtype=dtype, device=device)
+                try:
+                    check_added(Scoring(1.0, **{name: value}), q)  # type: ignore[arg-type]
+                except ValueError as error:
+                    raise ValueError(f"position ({type(scheme).__name__}): {error}") from error
 
 
 def _check_names(place: str, node: dict[str, Any]) -> None:
