@@ -50,6 +50,7 @@ BELOW = {
         "corpus",
         "interruption",
         "lazy",
+        "path_kind",
         "requirements",
         "settings",
         "whole_file",

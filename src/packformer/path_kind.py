@@ -5,6 +5,7 @@ Also says what is wrong with a path that is too long for anything to lie there.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import stat
@@ -43,6 +44,43 @@ def path_kind(path: Path) -> str:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         return "does not exist" if missing else f"cannot be looked at ({error.strerror})"
     return _KINDS.get(stat.S_IFMT(mode), "is no file")
+
+
+def kind_of_existing(name: str, path: str, needed: str) -> str:
+    """``path_kind`` of a path that is read, where ``~`` is the home folder.
+
+    Args:
+        name: of the setting that gives the path.
+        path: as it was given.
+        needed: what to give instead, if nothing of a similar name lies beside it.
+
+    Raises:
+        ValueError: if it does not exist.
+        OSError: if it is too long.
+    """
+    place = Path(path).expanduser()
+    if (kind := path_kind(place)) != "does not exist":
+        return kind
+    beside = os.listdir(place.parent) if place.parent.is_dir() else []
+    near = difflib.get_close_matches(place.name, beside, n=1)
+    meant = f"did you mean {place.parent / near[0]}?" if near else needed
+    raise ValueError(f"{name} {path} does not exist: {meant}")
+
+
+def check_text_path(path: str) -> None:
+    """Refuses a ``data.path`` at which no text can lie.
+
+    Raises:
+        ValueError: if there is no file or folder.
+        OSError: if the path is too long.
+    """
+    needed = "give a file or folder"
+    if "://" in path:
+        raise ValueError(f"data.path {path} is a URL, and text is read from disk: {needed}")
+    kind = kind_of_existing("data.path", path, needed)
+    if kind not in ("is a file", "is a folder"):
+        piped = ", or pipe into `packformer prepare -`" if kind == "is a named pipe" else ""
+        raise ValueError(f"data.path {path} {kind}: {needed}{piped}")
 
 
 def too_long(error: BaseException, settings: Iterable[tuple[str, str]] = ()) -> str | None:

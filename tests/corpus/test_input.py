@@ -102,10 +102,17 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
         found(tmp_path)
 
 
+TWO_HIDDEN = r"holds no file except what is left out \(2 hidden files or folders\): give files with"
+
+
 def test_a_folder_of_hidden_files_alone_says_so(tmp_path):
     write(tmp_path, ".a", ".b")
-    with pytest.raises(ValueError, match=r"holds no file, left out: of files and folders 2 hidden"):
+    with pytest.raises(ValueError, match=TWO_HIDDEN):
         Input((str(tmp_path),)).sources()
+    beside = tmp_path.with_name("beside")
+    write(beside, ".other", "shown")
+    with pytest.raises(ValueError, match=TWO_HIDDEN):
+        Input((str(beside), str(tmp_path))).sources()
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])

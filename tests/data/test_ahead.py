@@ -69,7 +69,10 @@ def test_other_data_and_unknown_settings_are_left_to_the_run(data, changes, noth
     [
         ({"vocab_size": 7}, "vocab_size"),
         ({"path": "nowhere"}, "nowhere does not exist"),
-        ({"path": "empty"}, "empty holds no file, left out: .* 1 hidden: give files"),
+        (
+            {"path": "empty"},
+            r"empty holds no file except .*\(1 hidden file or folder\): give",
+        ),
         ({"tokenizer": "empty/.x"}, "empty/.x is no tokenizer.json"),
     ],
 )

@@ -11,9 +11,11 @@ import torch
 from packformer.data import (
     AssociativeRecall,
     Copying,
+    Documents,
     PackedDataModule,
     PackingSettings,
     RandomDocuments,
+    TextFiles,
 )
 from packformer.data.rows import PackedRows
 
@@ -22,6 +24,22 @@ SETTINGS = PackingSettings(128, 40, lookahead=32)
 
 def make_module(data_set=None, settings=SETTINGS, **options):
     return PackedDataModule(data_set or Copying(), settings, **options)
+
+
+class Own:
+    def prepare(self):
+        return replace(Copying().prepare(), validation=Documents([]), description="mine")
+
+
+def test_who_has_nothing_to_validate_on_is_told_where_it_is_held_out(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"^mine: .* validate on, .* Own must return some as val"):
+        make_module(Own())
+    monkeypatch.setenv("PACKFORMER_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "a.txt"
+    file.write_text("alpha beta " * 99)
+    text = TextFiles(str(file), vocab_size=270, validation_fraction=None)
+    with pytest.raises(ValueError, match=r"a.txt.* hold some out \(data.validation_fraction\)$"):
+        make_module(text)
 
 
 def test_token_budget_is_the_mean_count_of_the_first_rows():

@@ -91,6 +91,9 @@ def test_json_without_the_text_is_named_with_its_line(folder, bad, message):
 def test_missing_path_is_named(folder):
     with pytest.raises(ValueError, match=r"data\.path .*nowhere does not exist: give a file"):
         prepare(folder / "nowhere")
+    write(folder, nowhere="alpha")
+    with pytest.raises(ValueError, match=r"nowhere does not exist: did you mean .*nowhere\.txt\?"):
+        prepare(folder / "nowhere")
 
 
 @pytest.mark.parametrize("num_empty", [0, 2])

@@ -162,7 +162,7 @@ def test_the_stream_depends_on_all_that_decides_its_order(corpus, tmp_path):
 def test_training_needs_documents_held_out(corpus):
     replace(manifest_of(corpus), validation=[]).save(corpus)
     assert TokenShards(str(corpus)).prepare().train.num_documents
-    with pytest.raises(ValueError, match="no document to validate on, hold some out"):
+    with pytest.raises(ValueError, match="validate on, hold some out .`packformer prepare"):
         PackedDataModule(TokenShards(str(corpus)), PACKING)
 
 

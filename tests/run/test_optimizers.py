@@ -102,6 +102,10 @@ def two_rates(model: Any) -> list[torch.optim.Optimizer]:
     ]
 
 
+def of_parameters(params: Any, lr: float = 0.1) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": [p]} for p in params], lr=lr)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -110,6 +114,11 @@ def two_rates(model: Any) -> list[torch.optim.Optimizer]:
         ("_target_: torch.optim.LBFGS", "optimizer (LBFGS) cannot train here"),
         ("_target_: torch.nn.Linear\nin_features: 3\nout_features: 4", "optimizer"),
         ("_target_: builtins.list", "optimizer"),
+        (
+            "_target_: tests.run.test_optimizers.of_parameters",
+            "optimizer: an optimizer function is given the model, and takes model.parameters() "
+            "from it ('GPT' object is not iterable)",
+        ),
         ("_target_: torch.optim.Sgd", "torch.optim.Sgd"),
     ],
 )

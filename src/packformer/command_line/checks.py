@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from packformer.command_line.early import check_parts
 from packformer.command_line.groups import check_groups
 from packformer.command_line.hints import no_setting
 from packformer.layer_pattern import kinds_of_layers
-from packformer.path_kind import path_kind
+from packformer.path_kind import check_text_path, kind_of_existing
 from packformer.requirements import GUARD, LOSS_CHUNK, MAX_GRAD_NORM, VOCABULARY, Z_LOSS
 from packformer.run.binding import refuse_other_settings
 from packformer.run.given import refuse_given
@@ -181,14 +179,7 @@ def _check_files(data: Mapping[str, Any]) -> None:
     """Refuses paths of local files at which there is not what is read."""
     target = data.get("_target_")
     if target == _TEXT:
-        path = as_text("data.path", data.get("path"), "path")
-        needed = "give a file or folder"
-        if "://" in path:
-            raise ValueError(f"data.path {path} is a URL, and text is read from disk: {needed}")
-        kind = _kind_of("data.path", path, needed)
-        if kind not in ("is a file", "is a folder"):
-            piped = ", or pipe into `packformer prepare -`" if kind == "is a named pipe" else ""
-            raise ValueError(f"data.path {path} {kind}: {needed}{piped}")
+        check_text_path(as_text("data.path", data.get("path"), "path"))
     elif target == _SHARDS:
         paths = data.get("path")
         for corpus in paths if isinstance(paths, list) else [paths]:
@@ -196,7 +187,7 @@ def _check_files(data: Mapping[str, Any]) -> None:
     if target in _WITH_TOKENIZER and data.get("tokenizer") is not None:
         file = as_text("data.tokenizer", data["tokenizer"], "path")
         needed = "give the path of a tokenizer.json"
-        if (kind := _kind_of("data.tokenizer", file, needed)) != "is a file":
+        if (kind := kind_of_existing("data.tokenizer", file, needed)) != "is a file":
             raise ValueError(f"data.tokenizer {file} {kind}: {needed}")
 
 
@@ -204,7 +195,7 @@ def _check_corpus(path: str) -> None:
     if "://" in path:
         return
     needed = "give a folder that `packformer prepare` made, or its URL"
-    kind = _kind_of("data.path", path, needed)
+    kind = kind_of_existing("data.path", path, needed)
     if kind == "is a file" and Path(path).name == _MANIFEST:
         return
     if kind != "is a folder":
@@ -214,14 +205,3 @@ def _check_corpus(path: str) -> None:
             f"data.path {path} is no corpus of token shards, it has no {_MANIFEST}: make one with "
             "`packformer prepare`, or continue it if it was interrupted"
         )
-
-
-def _kind_of(name: str, path: str, needed: str) -> str:
-    """What lies at ``path``; refuses it if that is nothing."""
-    place = Path(path).expanduser()
-    if (kind := path_kind(place)) != "does not exist":
-        return kind
-    beside = os.listdir(place.parent) if place.parent.is_dir() else []
-    near = difflib.get_close_matches(place.name, beside, n=1)
-    meant = f"did you mean {place.parent / near[0]}?" if near else needed
-    raise ValueError(f"{name} {path} does not exist: {meant}")

@@ -24,6 +24,7 @@ from packformer.corpus.readers.tables import QUOTINGS, read_table
 from packformer.corpus.readers.text import read_text, undecodable_piece
 from packformer.corpus.readers.zstandard_blocks import window_of
 from packformer.corpus.wording import listed
+from packformer.counted import counted
 
 log = logging.getLogger(__name__)
 
@@ -219,11 +220,17 @@ def _unchanged(shown: str, content: Content) -> Iterator[None]:
 
 
 def _add_folder(walk: FolderWalk, path: str, root: str) -> None:
-    before = len(walk.files), walk.left_out.repeated
+    num_files, before = len(walk.files), walk.left_out
     walk.add_folder(root)
-    if before == (len(walk.files), walk.left_out.repeated):
-        why = f", {walk.left_out}" if walk.left_out else ""
-        raise ValueError(f"{path} holds no file{why}: give files with text")
+    after = walk.left_out
+    if (num_files, before.repeated) == (len(walk.files), after.repeated):
+        found = (
+            (after.hidden - before.hidden, "hidden file or folder", "hidden files or folders"),
+            (after.special - before.special, "socket, pipe or device", "sockets, pipes or devices"),
+        )
+        shown = " and ".join(counted(*kind) for kind in found if kind[0])
+        others = f" except what is left out ({shown})" if shown else ""
+        raise ValueError(f"{path} holds no file{others}: give files with text")
 
 
 def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:

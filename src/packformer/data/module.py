@@ -18,12 +18,19 @@ from packformer.data.loader import WatchedLoader
 from packformer.data.rows import PackedRows
 from packformer.data.settings import PackingSettings
 from packformer.data.source import DataSet, Mixture, name_of_document
+from packformer.data.text import StandardLibrary, TextFiles
+from packformer.data.token_shards import TokenShards
 from packformer.data.validation import ValidationRows
 from packformer.data.workers import set_up_workers
 from packformer.requirements import LOADER
 from packformer.settings import check_settings
 
 _SAMPLED_ROWS = 32
+_HELD_OUT_BY: dict[type, str] = {  # sources of the user's hold out themselves
+    TextFiles: "hold some out (data.validation_fraction)",
+    StandardLibrary: "hold some out (data.validation_fraction)",
+    TokenShards: "hold some out (`packformer prepare --validation-fraction`)",
+}
 _FORMER = {"policy": "best_fit"}  # of streams saved before there was a choice
 
 
@@ -81,10 +88,9 @@ class PackedDataModule(L.LightningDataModule):
         self.packer_state: dict[str, Any] | None = None
         self.splits = checked_splits(data_set)
         if not self.splits.validation.num_documents:
-            raise ValueError(
-                f"{self.splits.description}: no document to validate on, hold some out "
-                "(`packformer prepare --validation-fraction`)"
-            )
+            own = f"prepare() of {type(data_set).__name__} must return some as validation"
+            advice = _HELD_OUT_BY.get(type(data_set), own)
+            raise ValueError(f"{self.splits.description}: no document to validate on, {advice}")
         if self.splits.scores_answers and packing.cuts:
             raise ValueError(
                 f"packing.policy ({packing.policy}) would cut answers from their questions: "

@@ -22,6 +22,7 @@ from packformer.corpus.preparation import Progress
 from packformer.corpus.request import fingerprint_of
 from packformer.corpus.tokenizer import MIN_VOCAB
 from packformer.data.remarks import note_told
+from packformer.path_kind import check_text_path
 from packformer.requirements import STANDARD_LIBRARY, TEXT_FILES
 from packformer.settings import Rules, check_settings
 
@@ -168,9 +169,8 @@ class TextFiles:
     def request(self) -> Request:
         """What is prepared."""
         check_settings("data", _without_vocabulary(TEXT_FILES, self.tokenizer), vars(self))
+        check_text_path(str(self.path))
         root = Path(str(self.path)).expanduser()
-        if not root.exists():
-            raise ValueError(f"data.path {root} does not exist: give a file, folder or .jsonl")
         given = Input((str(root),), str(self.field), self.format, self.quoting)
         preparation = replace(_preparation(given, self), skip_invalid=self.skip_invalid)
         preparation = replace(

@@ -21,6 +21,7 @@ from lightning.pytorch.profilers import (
     SimpleProfiler,
 )
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim import Optimizer
 
 from packformer.data import PackedDataModule, PackingSettings
 from packformer.layer_pattern import (
@@ -252,8 +253,7 @@ def build_module(
     asked = config.trainer.get("float8", False)
     float8 = resolve_float8(asked, accelerator, precision, data.row_length)
     byte_lengths = data.splits.byte_lengths
-    with settings_of("optimizer"), naming("optimizer", config.optimizer):
-        optimizer = build_optimizer(make_factory(config.optimizer), model, fused=False)
+    optimizer = make_optimizer(config, model)
     if precision == "16-mixed" and divides_gradients(optimizer):
         raise ValueError(
             "optimizer.fused (true) and trainer.precision=16-mixed both scale the gradients, and "
@@ -283,6 +283,24 @@ def build_module(
         float8=float8,
         guard=make_guard(config),
     )
+
+
+def make_optimizer(config: DictConfig, model: GPT) -> Optimizer:
+    """The optimizer, unfused; what the user's own function or class refuses names it.
+
+    Raises:
+        ValueError: if it does not take its settings, or updates other parameters than the model's.
+    """
+    with settings_of("optimizer"), naming("optimizer", config.optimizer):
+        try:
+            return build_optimizer(make_factory(config.optimizer), model, fused=False)
+        except TypeError as error:
+            if f"'{type(model).__name__}'" not in str(error):
+                raise
+            raise ValueError(
+                "optimizer: an optimizer function is given the model, and takes "
+                f"model.parameters() from it ({error})"
+            ) from error
 
 
 def make_guard(config: DictConfig) -> GuardSettings:

@@ -12,11 +12,17 @@ from omegaconf import DictConfig
 from packformer.attention import Scoring, check_added, select_kernel
 from packformer.data import PackingSettings
 from packformer.model import GPT
-from packformer.run.build import make_factory, make_model, make_packing, settings_of
+from packformer.run.build import (
+    make_factory,
+    make_model,
+    make_optimizer,
+    make_packing,
+    settings_of,
+)
 from packformer.run.device import resolve_float8
 from packformer.run.reach import max_position_of
 from packformer.run.targets import imported, naming, refuse_unknown, targets_of
-from packformer.training import build_optimizer, check_factor
+from packformer.training import check_factor
 from packformer.training.float8 import check_sizes
 from packformer.training.precision import DTYPES
 
@@ -55,8 +61,7 @@ def rehearse(
             select_kernel(*asked)
         if float8 is not None:
             check_sizes(model)
-        with settings_of("optimizer"), naming("optimizer", config.optimizer):
-            build_optimizer(make_factory(config.optimizer), model, fused=False)
+        make_optimizer(config, model)
     with settings_of("scheduler"), naming("scheduler", config.scheduler):
         check_factor(make_factory(config.scheduler))
 
