@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import packformer
 from packformer.cli import _parser, main
 
 MODULES = {
@@ -178,3 +179,10 @@ def test_help_shows_defaults_once_and_only_what_is_one(capsys):
     assert "seeds from 0 (default: 3)" in told
     assert "compared with (default: the first) --hold-out" in told
     assert "None" not in told
+
+
+def test_it_tells_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"packformer {packformer.__version__}\n"

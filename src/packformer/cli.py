@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
+from packformer import __version__
 from packformer.cache import keep_compiled
 from packformer.completion import complete, script
 from packformer.masking import mask_messages, masked, refuse_credentials
@@ -173,6 +174,7 @@ def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
         "for data, kernels and speed.",
         formatter_class=HelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"packformer {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("train", help="train a model", add_help=False)  # Hydra reads the rest
     for name in names:

@@ -316,3 +316,11 @@ def test_files_have_the_rights_of_others_made_here(tmp_path: Path) -> None:
     assert (tmp_path / "folder").stat().st_mode == (tmp_path / "own").stat().st_mode
     for file in (tmp_path / "folder").iterdir():
         assert file.stat().st_mode == (tmp_path / "mine").stat().st_mode, file.name
+
+
+def test_a_model_of_ones_own_is_refused(tmp_path: Path) -> None:
+    model = make_model()
+    model.__class__ = type("Deep", (GPT,), {})
+    with pytest.raises(ValueError, match=r"model \(Deep\) is your own and has no form"):
+        export(model, None, tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []

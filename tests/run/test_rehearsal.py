@@ -413,3 +413,23 @@ def test_a_scheme_that_needs_memory_is_checked_when_it_is_built(
     assert "position (WithMemory): bias [2, 2] must be [H or 1, M, M]" in done.err
     assert len(done.err.splitlines()) == 1
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_model_with_a_forward_that_training_would_not_call_is_refused(
+    without_data: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "halved.py").write_text(
+        "from packformer.model import GPT\n"
+        "class Same(GPT):\n"
+        "    def activations(self, *args):\n"
+        "        return super().activations(*args)\n"
+        "class Halved(GPT):\n"
+        "    def forward(self, *args):\n"
+        "        return super().forward(*args) / 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "empty holds no file" in without_data("model._target_=halved.Same").err
+    assert without_data("model._target_=halved.Halved").err == (
+        "error: model._target_ (Halved) has a forward of its own, which training does not call: "
+        "give it activations of its own instead\n"
+    )

@@ -21,7 +21,8 @@ def test_the_trained_length_is_named_where_there_is_room(
 ) -> None:
     study = made("gqa", 0, 5.0)
     spans = [{"first": 2, "last": last, "loss": 5.0} for last in lengths]
-    told = {"trained_length": 64 if is_left_of_the_line else 128, "by_length": spans}
+    trained = 64 if is_left_of_the_line else 128
+    told = {"trained_length": trained, "by_position": spans, "by_length": spans}
     (next(study.iterdir()) / "loss_by_position.json").write_text(json.dumps(told))
     report = report_of(study, Question())
     picture = draw_positions(report.found, {"gqa": 0}, "by_length")

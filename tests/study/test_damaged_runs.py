@@ -117,3 +117,27 @@ def test_a_damaged_failure_is_still_a_failure(made) -> None:
     file.write_text("{")
     words = f"a run of unknown seed failed (failure.json of {file.parent.name} cannot be read)"
     assert words in told(report_of(study, Question(reference="one")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trained_length": None},
+        {"trained_length": "x"},
+        {"by_length": None},
+        {"by_length": "a"},
+        {"by_position": [{"last": 2}]},
+        {"by_position": [3]},
+    ],
+)
+def test_losses_by_position_that_are_none_are_named_and_left_out(made, change) -> None:
+    for seed in range(2):
+        made("one", seed, 5.0 + seed / 10)
+        study = made("two", seed, 5.0 + seed / 9)
+    (folder,) = study.glob("*_two_seed-1")
+    spans = [{"first": 2, "last": 2, "loss": 5.0}]
+    right = {"trained_length": 64, "by_position": spans, "by_length": spans}
+    (folder / "loss_by_position.json").write_text(json.dumps({**right, **change}))
+    report = report_of(study, Question())
+    page = write_report(report, study).read_text(encoding="utf-8")
+    assert "loss_by_position.json" in page

@@ -23,6 +23,7 @@ def form_of_model(model: GPT) -> Form:
         ValueError: naming the reason and the setting at fault, if it computes what no architecture
             there computes.
     """
+    _check_class("model", model, GPT)
     for block in model.blocks:
         _check_class("model", block, Block)
     for layer in model.layers:

@@ -152,9 +152,23 @@ def make_model(config: DictConfig, vocab_size: int, max_position: int) -> GPT:
     try:
         with naming("model", config.model):
             model = make(**layer_factories(config))
-        return checked("model", model, GPT)
+        return _training_its_own(checked("model", model, GPT))
     except ValueError as error:
         raise ValueError(_naming_letter(str(error), config, make)) from error
+
+
+def _training_its_own(model: GPT) -> GPT:
+    """The model.
+
+    Raises:
+        ValueError: if it has a ``forward`` of its own: training would compute another model.
+    """
+    if type(model).forward is not GPT.forward:
+        raise ValueError(
+            f"model._target_ ({type(model).__name__}) has a forward of its own, which training "
+            "does not call: give it activations of its own instead"
+        )
+    return model
 
 
 def _naming_letter(message: str, config: DictConfig, make: Callable[..., Any]) -> str:

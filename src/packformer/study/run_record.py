@@ -127,6 +127,8 @@ def read_run(folder: Path) -> Run:
     """
     config = _config(folder / CONFIG_FILE)
     objects = {name: _object(folder / name) for name in _OBJECTS}
+    if not _are_positions(objects[POSITIONS_FILE] or {}):
+        objects[POSITIONS_FILE] = None
     wrong = wrong_number(objects[SUMMARY_FILE] or {})
     if wrong is not None:
         objects[SUMMARY_FILE] = None
@@ -209,6 +211,22 @@ def _object(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found else None
+
+
+def _are_positions(found: dict[str, Any]) -> bool:
+    """Whether it is what a study measured of a run, or nothing."""
+    return not found or (
+        is_number(found.get("trained_length"))
+        and _are_spans(found.get("by_position"))
+        and _are_spans(found.get("by_length"))
+    )
+
+
+def _are_spans(found: Any) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(span, dict) and is_number(span.get("last")) and is_number(span.get("loss"))
+        for span in found
+    )
 
 
 def _metrics(file: Path, ended: bool) -> list[dict[str, float]] | None:
