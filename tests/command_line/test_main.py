@@ -383,4 +383,4 @@ def test_python_runs_the_package_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "packformer", "--help"], capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.startswith("usage: packformer [-h] COMMAND ...")
+    assert done.stdout.startswith("usage: packformer [-h] [--version] COMMAND ...")
